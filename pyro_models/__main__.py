@@ -1,0 +1,95 @@
+"""Every command but training from a checkout: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyro_models.errors import UserError, nearest
+from pyro_models.training.options import Parser
+
+PROG = "pyro-stories"
+
+
+def train(words: Sequence[str]) -> int:
+    """Train a recipe, like train.py."""
+    from pyro_models.training.cli import main
+
+    return main(words, f"{PROG} train")
+
+
+def report(words: Sequence[str]) -> int:
+    """Draw the pictures and the page of a finished run again."""
+    given = _on_a_run("report", report.__doc__).parse_args(words)
+    from pyro_models.criticism.report import write_pictures, write_report
+    from pyro_models.files import read_json
+    from pyro_models.training.run import open_run
+
+    run = open_run(given.run, data_dir=given.data_dir)
+    write_pictures(run)
+    write_report(run, read_json(given.run / "results.json"))
+    print(given.run / "report.html")
+    return 0
+
+
+def likelihood(words: Sequence[str]) -> int:
+    """Estimate log p(x) of the test images by importance sampling."""
+    parser = _on_a_run("likelihood", likelihood.__doc__)
+    parser.add_argument("--samples", type=int, default=500, metavar="K", help="codes drawn for each image")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise")
+    given = parser.parse_args(words)
+    if given.samples < 1:
+        parser.error(f"--samples must be at least 1, not {given.samples}")
+    from pyro_models.criticism import log_likelihood
+    from pyro_models.training.run import open_run
+
+    run = open_run(given.run, data_dir=given.data_dir)
+    if not run.recipe.generative:
+        raise UserError(f"the {run.recipe.name} of {given.run} has no proper prior, and so no likelihood")
+    split, pixels = run.dataset.test, run.recipe.pixels
+    values = log_likelihood(run.model, run.guide, split, pixels, samples=given.samples, seed=given.seed).double()
+    error = values.std() / len(values) ** 0.5
+    print(
+        f"log p(x) = {values.mean():.2f} +- {error:.2f} nats per image, {pixels} pixels, "
+        f"{len(values)} test images, {given.samples} samples"
+    )
+    return 0
+
+
+def recipes(words: Sequence[str]) -> int:
+    """Print the table of recipes, in Markdown."""
+    Parser(prog=f"{PROG} recipes", description=recipes.__doc__).parse_args(words)
+    from pyro_models.training.recipes import table
+
+    print(table())
+    return 0
+
+
+VERBS = {verb.__name__: verb for verb in (train, report, likelihood, recipes)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for and return the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if not words or words[0] in ("-h", "--help"):
+        verbs = "\n".join(f"  {name:<13}{verb.__doc__}" for name, verb in VERBS.items())
+        print(f"usage: {PROG} VERB ...\n\nverbs:\n{verbs}\n\n`{PROG} VERB --help` says more.")
+        return 0 if words else 2
+    if words[0] not in VERBS:
+        print(f"{PROG}: unknown verb {words[0]!r}: {nearest(words[0], VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        return VERBS[words[0]](words[1:])
+    except UserError as error:
+        print(f"{PROG} {words[0]}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _on_a_run(verb: str, doc: str | None) -> Parser:
+    parser = Parser(prog=f"{PROG} {verb}", description=doc)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data sets")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

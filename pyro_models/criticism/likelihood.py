@@ -1,0 +1,46 @@
+"""The evidence, estimated by importance sampling."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pyro_models.criticism.metrics import evaluation
+from pyro_models.data import Split, cut
+from pyro_models.data.names import PixelMode
+from pyro_models.objectives import log_weights
+
+
+def log_likelihood(
+    model: nn.Module,
+    guide: nn.Module,
+    split: Split,
+    pixels: PixelMode,
+    *,
+    samples: int = 500,
+    seed: int = 0,
+    batch: int = 20_000,
+) -> Tensor:
+    """Return log mean_k p(x, z_k) / q(z_k | x) for each image: [n], nats.
+
+    It lies below log p(x) on average, and the less so the more samples (Burda et al., 2016, theorem 1).
+
+    Args:
+        model, guide: the pair.
+        split: whose images.
+        pixels: the pixel mode; `dynamic` draws each image once, by `seed`.
+        samples: K, the number of codes drawn for an image.
+        seed: of the noise.
+        batch: decoded images held in memory at a time.
+    """
+    at_once = min(samples, 100)
+    result = []
+    with evaluation(model, guide, seed):
+        for part in split.images.split(max(1, batch // at_once)):
+            x = cut(part, pixels)
+            total = torch.full((len(x),), -math.inf, device=x.device)
+            for done in range(0, samples, at_once):
+                weights = log_weights(model, guide, particles=min(at_once, samples - done), x=x)
+                total = torch.logaddexp(total, weights.logsumexp(0))
+            result.append(total - math.log(samples))
+    return torch.cat(result)

@@ -1,0 +1,85 @@
+"""What a trained pair makes of images, as figures; nothing here knows which model it is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_models.data import Split, cut
+from pyro_models.data.names import PixelMode
+from pyro_models.objectives import AtMean, Objective
+from pyro_models.seeds import derived_seed
+
+
+@contextmanager
+def evaluation(model: nn.Module, guide: nn.Module, seed: int = 0) -> Iterator[None]:
+    """Without gradients, in evaluation mode, with the same noise each time and the caller's put back after."""
+    training = model.training
+    devices = {p.device.index for p in model.parameters() if p.is_cuda}
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices),
+        pyro.get_param_store().scope(),
+        pyro.validation_enabled(False),
+    ):
+        torch.manual_seed(derived_seed(seed, "evaluation"))
+        model.eval()
+        guide.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+            guide.train(training)
+
+
+def reconstruct(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> Tensor:
+    """Return E[p(x | z)] at the mean of q(z | x): [batch, *image]."""
+    with torch.no_grad(), AtMean():
+        posterior = poutine.trace(guide).get_trace(x=x)
+        told = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x=x)
+    return told.nodes["x"]["fn"].mean
+
+
+def decode(model: Callable[..., Any], z: Tensor) -> Tensor:
+    """Return E[p(x | z)] at codes z [batch, latent]: [batch, *image]."""
+    with torch.no_grad():
+        told = poutine.trace(poutine.condition(model, data={"z": z})).get_trace(batch=len(z))
+    return told.nodes["x"]["fn"].mean
+
+
+def codes(guide: Any, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
+    """Return the mean of q(z | x) for each image of a split: [n, latent]."""
+    with torch.no_grad():
+        return torch.cat([guide.posterior(cut(part, pixels)).mean for part in split.images.split(batch_size)])
+
+
+def evaluate(
+    model: nn.Module,
+    guide: nn.Module,
+    objective: Objective,
+    split: Split,
+    pixels: PixelMode,
+    *,
+    seed: int = 0,
+    batch_size: int = 1000,
+) -> dict[str, float]:
+    """Average over a split: the terms of the objective but its loss, and the error of the reconstruction.
+
+    Returns:
+        `elbo`, `reconstruction`, `kl` and what else the objective names, in nats per image; `mse`, the squared
+        difference between an image and its reconstruction, averaged over pixels and images.
+    """
+    totals: dict[str, float] = {}
+    with evaluation(model, guide, seed):
+        for part in split.images.split(batch_size):
+            x = cut(part, pixels)
+            terms = objective(model, guide, x=x)
+            terms["mse"] = (reconstruct(model, guide, x) - x).square().mean()
+            del terms["loss"]
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0.0) + float(term) * len(x)
+    return {name: total / len(split) for name, total in totals.items()}

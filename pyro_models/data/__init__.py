@@ -1,0 +1,6 @@
+"""Data sets as tensors of bytes, their splits, and the pixel modes that make likelihoods comparable."""
+
+from pyro_models.data.batches import Batches, cut
+from pyro_models.data.datasets import Dataset, Split, load
+
+__all__ = ["Batches", "Dataset", "Split", "cut", "load"]

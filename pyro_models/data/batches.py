@@ -1,0 +1,56 @@
+"""Batches cut from tensors that already sit on the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_models.data.datasets import Split
+from pyro_models.data.names import PixelMode
+from pyro_models.seeds import derived_seed
+
+
+def cut(images: Tensor, pixels: PixelMode) -> Tensor:
+    """Turn bytes [batch, *image] into floats in [0, 1]; `dynamic` draws each pixel anew.
+
+    A byte v becomes 1 with probability v / 255 exactly: v of the 255 equally likely bytes lie below it.
+    """
+    if pixels == "dynamic":
+        draws = torch.randint(0, 255, images.shape, dtype=torch.uint8, device=images.device)
+        return (draws < images).to(torch.get_default_dtype())
+    return images.to(torch.get_default_dtype()).div_(255)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Shuffled batches of one split, all of one size.
+
+    The order depends on the seed and the epoch alone. What is left over when the split is cut into whole
+    batches waits for another epoch's order. Of several processes, each takes its share of every batch.
+
+    Attributes:
+        split: where to cut from.
+        pixels: the pixel mode.
+        size: images in a batch, over all processes.
+        seed: of the order.
+        rank, processes: which share this is, and of how many.
+    """
+
+    split: Split
+    pixels: PixelMode
+    size: int
+    seed: int = 0
+    rank: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        return len(self.split) // self.size
+
+    def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches of an epoch, {"x": [size / processes, *image]}."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
+        order = torch.randperm(len(self.split), generator=generator).to(self.split.images.device)
+        share = self.size // self.processes
+        for start in range(self.rank * share, len(self) * self.size, self.size):
+            yield {"x": cut(self.split.images[order[start : start + share]], self.pixels)}

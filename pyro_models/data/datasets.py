@@ -1,0 +1,211 @@
+"""Images as tensors of bytes, in three named splits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyro_models.data.names import DATA_DIR_VARIABLE, PixelMode, check_name
+from pyro_models.data.names import data_dir as folder_of
+from pyro_models.errors import UserError
+
+SPLIT_SEED = 0  # one split of each data set for all runs, whatever their seed: test images stay test images
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some images and, where they are known, their labels.
+
+    Attributes:
+        images: bytes, [n, channel, height, width].
+        labels: whole numbers, [n], or None.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> "Split":
+        return Split(self.images[index], None if self.labels is None else self.labels[index])
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split on `device`."""
+        return Split(self.images.to(device), None if self.labels is None else self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Disjoint splits: train to learn from, validation to choose by, test to report and nothing else."""
+
+    name: str
+    pixels: PixelMode
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """[channel, height, width]."""
+        return tuple(self.train.images.shape[1:])
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the data set on `device`."""
+        return self._each(lambda split: split.to(device))
+
+    def _each(self, change: Callable[[Split], Split]) -> "Dataset":
+        return replace(
+            self, train=change(self.train), validation=change(self.validation), test=change(self.test)
+        )
+
+
+def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMode = "grey") -> Dataset:
+    """Load a data set by name, or images of your own from a file.
+
+    Args:
+        name: `digits` (1,797 images, no download), `mnist`, `fashion-mnist` or `kmnist` (downloaded by
+            torchvision on first use), or the path of a .npy file of images or of a .npz file with `images`
+            and perhaps `labels`. Such images are bytes, or floats in [0, 1] which are rounded to bytes:
+            [n, height, width] or [n, channel, height, width].
+        data_dir: where downloads live; else the variable PYRO_MODELS_DATA says, else `./datasets`.
+        pixels: the pixel mode, which see in `pyro_models.data.names`.
+
+    Returns:
+        Splits that depend on the name alone. The test split is the one that the data set's authors made
+        where there is one, else a seeded sixth; validation is a seeded twelfth of the rest.
+
+    Raises:
+        UserError: an unknown name, files that are missing or damaged, values that are no pixels.
+    """
+    check_name(name)
+    if name == "digits":
+        train, test = _hold_out(_digits(), 1 / 6)
+    elif name in _TORCHVISION:
+        train, test = _torchvision(name, folder_of(data_dir))
+    else:
+        train, test = _hold_out(_own(Path(name)), 1 / 6)
+    train, validation = _hold_out(train, 1 / 12)
+    dataset = Dataset(name, pixels, train, validation, test)
+    return dataset._each(_BINARISED[pixels]) if pixels in _BINARISED else dataset
+
+
+def _hold_out(split: Split, share: float) -> tuple[Split, Split]:
+    """Split at random, by a fixed seed: what stays, and the held-out share."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held_out = round(len(split) * share)
+    return split[order[held_out:]], split[order[:held_out]]
+
+
+def _threshold(split: Split) -> Split:
+    return replace(split, images=(split.images > 127).to(torch.uint8) * 255)
+
+
+def _static(split: Split) -> Split:
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
+    draws = torch.randint(0, 255, split.images.shape, dtype=torch.uint8, generator=generator)
+    return replace(split, images=(draws < split.images).to(torch.uint8) * 255)
+
+
+_BINARISED: dict[str, Callable[[Split], Split]] = {"static": _static, "threshold": _threshold}
+
+
+def _digits() -> Split:
+    """Scikit-learn's 8x8 digits of 17 grey levels, resized to 28x28."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    small = torch.from_numpy(digits.images / 16.0).unsqueeze(1)
+    large = F.interpolate(small, size=(28, 28), mode="bicubic", align_corners=False)
+    return Split(_as_bytes(large.clamp(0, 1), "digits"), torch.from_numpy(digits.target).long())
+
+
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+
+def _torchvision(name: str, folder: Path) -> tuple[Split, Split]:
+    """The authors' training and test images, read from `folder`, downloaded where they are not there."""
+    import_torchvision()
+    from torchvision import datasets
+
+    source = getattr(datasets, _TORCHVISION[name])
+    try:
+        parts = [source(root=folder, train=train, download=True) for train in (True, False)]
+    except (AssertionError, EOFError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name}: the files in {folder / source.__name__ / 'raw'} are damaged ({_first_line(error)}); "
+            "delete that folder to download them again"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{name}: not in {folder / source.__name__} and it cannot be downloaded ({_first_line(error)}); set "
+            f"--data-dir or {DATA_DIR_VARIABLE} to the folder that holds it, or use --data digits"
+        ) from None
+    for part in parts:
+        if len(part.data) != len(part.targets):
+            raise UserError(f"{name}: {len(part.data)} images but {len(part.targets)} labels in {folder}")
+    train, test = (Split(part.data.unsqueeze(1).contiguous(), part.targets.long()) for part in parts)
+    return train, test
+
+
+def import_torchvision() -> None:
+    """Import torchvision.
+
+    Raises:
+        UserError: torch and torchvision are builds that do not belong together.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        raise UserError(
+            f"torchvision does not belong to torch {torch.__version__} (one is built for CUDA, the other for the "
+            "CPU): uninstall both, then install them in one command from one index"
+        ) from None
+
+
+def _own(path: Path) -> Split:
+    """Read images, and labels where there are some, from a .npy or .npz file; nothing is unpickled."""
+    try:
+        content: Any = np.load(path, allow_pickle=False)
+        arrays = {"images": content} if isinstance(content, np.ndarray) else {key: content[key] for key in content}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from None
+    if "images" not in arrays:
+        raise UserError(f"{path}: holds no array named 'images', only {sorted(arrays)}")
+    images = torch.from_numpy(np.ascontiguousarray(arrays["images"]))
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    if images.ndim != 4 or len(images) < 24:
+        raise UserError(
+            f"{path}: images must be [n, height, width] or [n, channel, height, width] with n >= 24, "
+            f"not {list(arrays['images'].shape)}"
+        )
+    labels = arrays.get("labels")
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
+        raise UserError(f"{path}: labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
+    return Split(_as_bytes(images, str(path)), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
+
+
+def _as_bytes(images: Tensor, source: str) -> Tensor:
+    """Return bytes as they are, and floats in [0, 1] rounded to bytes."""
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise UserError(f"{source}: pixels must be bytes or floats in [0, 1], not {images.dtype}")
+    if not images.isfinite().all():
+        raise UserError(f"{source}: {int((~images.isfinite()).sum())} pixels are NaN or infinite")
+    if images.min() < 0 or images.max() > 1:
+        raise UserError(f"{source}: float pixels must lie in [0, 1], not [{images.min():g}, {images.max():g}]")
+    return (images * 255).round().to(torch.uint8)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,38 @@
+"""The names of data sets and pixel modes, for the command line, which must not wait for torch."""
+
+import os
+from pathlib import Path
+from typing import Literal, get_args
+
+from pyro_models.errors import UserError, nearest
+
+PixelMode = Literal["grey", "dynamic", "static", "threshold"]
+"""What a pixel is, and so which likelihood is meant; values of different modes do not compare.
+
+grey: intensities in [0, 1] as they are. dynamic: drawn anew as Bernoulli(intensity) whenever a batch is cut
+(Salakhutdinov and Murray, 2008). static: drawn so once and for all. threshold: 1 above one half.
+"""
+
+DATASETS = ("digits", "mnist", "fashion-mnist", "kmnist")
+PIXEL_MODES: tuple[str, ...] = get_args(PixelMode)
+DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
+
+
+def check_name(name: str) -> str:
+    """Return `name` where it is a data set's or that of an existing .npy or .npz file.
+
+    Raises:
+        UserError: it is neither; the message holds the nearest name.
+    """
+    if name in DATASETS:
+        return name
+    if Path(name).suffix in (".npy", ".npz"):
+        if not Path(name).is_file():
+            raise UserError(f"no such file: {name}")
+        return name
+    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, or name a .npy or .npz file")
+
+
+def data_dir(option: Path | None) -> Path:
+    """Return the folder of the data sets: the option, else the variable, else `datasets` here."""
+    return option or Path(os.environ.get(DATA_DIR_VARIABLE) or "datasets")

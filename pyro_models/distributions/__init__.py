@@ -1,0 +1,19 @@
+"""Distributions that torch and Pyro lack, and the likelihoods of images."""
+
+from pyro_models.distributions.grey_bernoulli import GreyBernoulli
+from pyro_models.distributions.likelihoods import (
+    Likelihood,
+    NormalLikelihood,
+    bernoulli,
+    continuous_bernoulli,
+    grey_bernoulli,
+)
+
+__all__ = [
+    "GreyBernoulli",
+    "Likelihood",
+    "NormalLikelihood",
+    "bernoulli",
+    "continuous_bernoulli",
+    "grey_bernoulli",
+]

@@ -1,0 +1,71 @@
+"""Fully connected networks."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers through `sizes`, the activation between them and not after the last."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Residual(nn.Module):
+    """x + gelu(linear(layer_norm(x))), over the last dimension."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to [..., width]."""
+        return x + F.gelu(self.linear(self.norm(x)))
+
+
+def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int) -> nn.Sequential:
+    """One layer to `width`, `depth` residual ones, one to `outputs`."""
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.GELU(),
+        *(Residual(width) for _ in range(depth)),
+        nn.Linear(width, outputs),
+    )
+
+
+class TransposedLinear(nn.Module):
+    """`x W + b`, where W is the weight of `linear` itself, shared, and b a bias of its own.
+
+    The weight stays shared through `.to`, in-place loading, `copy.deepcopy` of a module that holds both
+    layers, and an optimiser, which sees it once.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight = linear.weight
+        self.bias = nn.Parameter(linear.weight.new_zeros(linear.in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., linear.out_features] to [..., linear.in_features]."""
+        return F.linear(x, self.weight.mT, self.bias)
+
+
+def encoder(body: nn.Module, image_shape: Sequence[int]) -> nn.Sequential:
+    """`body` after flattening [..., *image] to [..., pixels]."""
+    return nn.Sequential(nn.Flatten(-len(image_shape)), body)
+
+
+def decoder(body: nn.Module, image_shape: Sequence[int]) -> nn.Sequential:
+    """`body`, then from [..., pixels] to [..., *image]."""
+    return nn.Sequential(body, nn.Unflatten(-1, tuple(image_shape)))
+
+
+def size(image_shape: Sequence[int]) -> int:
+    """Return the number of pixels of one image, channels counted."""
+    return math.prod(image_shape)

@@ -1,0 +1,34 @@
+"""Checkpoints, read without unpickling anything."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_models.errors import UserError
+from pyro_models.files import write
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint: tensors, numbers, strings, and lists and dicts of them."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: it is cut short, or no checkpoint of ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        reason = "cut short or damaged" if not zipfile.is_zipfile(path) else str(error).splitlines()[0]
+        raise UserError(f"cannot read the checkpoint {path} ({reason}); begin again with --overwrite") from None
+    if not isinstance(state, dict) or "recipe" not in state:
+        raise UserError(f"{path} is no checkpoint of a run; begin again with --overwrite")
+    return state

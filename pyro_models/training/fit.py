@@ -1,0 +1,129 @@
+"""The loop: one visible one, which yields at the end of each epoch and leaves the rest to its caller."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyro
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pyro_models.data import Batches
+from pyro_models.objectives import Objective, Terms
+from pyro_models.seeds import derived_seed
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training images came to.
+
+    Attributes:
+        number: counted from 1.
+        seconds: wall-clock time of the pass.
+        terms: each term of the objective, averaged over the steps, in nats per datum.
+    """
+
+    number: int
+    seconds: float
+    terms: dict[str, float]
+
+
+class NonFiniteTerm(FloatingPointError):
+    """A term of the objective became infinite or NaN."""
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    *,
+    epochs: int,
+    done: int = 0,
+    seed: int = 0,
+    learning_rate: Callable[[float], float] | None = None,
+) -> Iterator[Epoch]:
+    """Train the pair, one epoch for each `next`.
+
+    The noise of an epoch follows from (seed, epoch, process), so that a run that goes on from the weights and
+    optimiser state at the end of an epoch is the run that was never interrupted, to the bit on the CPU.
+    Under an initialised `torch.distributed` the gradients are averaged over the processes. Torch's global
+    random state is set; Pyro's global parameter store is not touched.
+
+    Args:
+        model, guide: the pair; both are called with a batch's items as keyword arguments.
+        objective: what to minimise.
+        optimizer: over the parameters of both.
+        batches: of the training images.
+        epochs: the last epoch to run.
+        done: how many epochs the weights have seen.
+        seed: of the noise.
+        learning_rate: from the fraction of the run that is over, in [0, 1), to the step size; None leaves the
+            optimiser's.
+
+    Raises:
+        NonFiniteTerm: a term is infinite or NaN; the message names the term and the step.
+    """
+    for epoch in range(done, epochs):
+        start = time.perf_counter()
+        torch.manual_seed(derived_seed(seed, "noise", epoch, batches.rank))
+        model.train()
+        guide.train()
+        history: list[Terms] = []
+        with pyro.get_param_store().scope():  # or a second pair in the process would be given this one's parameters
+            for step, batch in enumerate(batches.epoch(epoch)):
+                if learning_rate is not None:
+                    _set(optimizer, learning_rate((epoch + step / len(batches)) / epochs))
+                with pyro.validation_enabled(epoch == done and step == 0):
+                    terms = objective(model, guide, **batch)
+                optimizer.zero_grad()
+                terms["loss"].backward()
+                _average_gradients(optimizer)
+                optimizer.step()
+                history.append({name: term.detach() for name, term in terms.items()})
+        yield Epoch(epoch + 1, time.perf_counter() - start, _averages(history, epoch))
+
+
+def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def _average_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Average over the processes, in one exchange; nothing where there is one process."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, average in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(average.view_as(gradient))
+
+
+def _averages(history: list[Terms], epoch: int) -> dict[str, float]:
+    """Average each term over the steps and the processes, once it is sure that all are finite."""
+    names = list(history[0])
+    table = torch.stack([torch.stack([terms[name] for name in names]) for terms in history])
+    if dist.is_initialized():
+        dist.all_reduce(table)
+        table /= dist.get_world_size()
+    bad = (~table.isfinite()).nonzero()
+    if len(bad):
+        step, name = int(bad[0, 0]), names[int(bad[0, 1])]
+        value = float(table[step, names.index(name)])
+        raise NonFiniteTerm(f"{name} became {value} in step {step + 1} of epoch {epoch + 1}")
+    return dict(zip(names, table.mean(0).tolist(), strict=True))
+
+
+def cosine(peak: float) -> Callable[[float], float]:
+    """From `peak` to 0 along half a cosine (Loshchilov and Hutter, 2017, without restarts)."""
+    return lambda progress: peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def parameters(*modules: nn.Module) -> list[Tensor]:
+    """Return the parameters of all modules, each once, however many of them share it."""
+    return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

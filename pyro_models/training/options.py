@@ -1,0 +1,108 @@
+"""Command-line options from the fields of frozen dataclasses, with one-line errors."""
+
+import argparse
+import dataclasses
+import math
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from pyro_models.errors import UserError, nearest
+
+
+def option(default: Any, help: str, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Declare a field with its help text and, for numbers, the bounds within which it makes sense."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+def flag(field: str) -> str:
+    """Return the command-line spelling of a field's name."""
+    return "--" + field.replace("_", "-")
+
+
+def check_bounds(options: Any) -> None:
+    """Raise a UserError for the first number outside its bounds (NaN is outside all)."""
+    for field in dataclasses.fields(options):
+        value, low, high = getattr(options, field.name), field.metadata["low"], field.metadata["high"]
+        if isinstance(value, int | float) and not low <= value <= high:
+            bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            raise UserError(f"{flag(field.name)} must be {bounds}, not {value:g}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens; nothing here changes what is learned, so none of it is part of the recipe."""
+
+    out: Path | None = option(None, "run folder (default: runs/RECIPE-DATA-NUMBER)")
+    overwrite: bool = option(False, "replace the run in an existing run folder")
+    resume: bool = option(False, "continue the run in --out, with the options that it has")
+    data_dir: Path | None = option(None, "folder of the data sets (else $PYRO_MODELS_DATA, else ./datasets)")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes a GPU when there is one")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line, the nearest valid name, and exit code 2."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the one line and leave."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def parse_args(self, arguments: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse, and name the nearest option where one is unknown."""
+        parsed, unknown = self.parse_known_args(arguments, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            self.error(f"unknown option {word!r}: {nearest(word, known)}")
+        return parsed
+
+
+def add_options(parser: Parser, options: Any) -> None:
+    """Add an option for each field of a dataclass instance, whose values are the defaults."""
+    group = parser.add_argument_group(f"{type(options).__name__.removesuffix('Recipe').lower()} options")
+    hints = get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        default, help, hint = getattr(options, field.name), field.metadata["help"], hints[field.name]
+        if hint is bool:
+            group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, default=default, help=help)
+            continue
+        convert, metavar = _converter(hint)
+        group.add_argument(flag(field.name), type=convert, metavar=metavar, default=default, help=help)
+
+
+def _converter(hint: Any) -> tuple[Any, str]:
+    """Return the function that reads a value of type `hint`, and the word for it in the help."""
+    if get_origin(hint) is Literal:
+        return _choice(get_args(hint)), "{" + ",".join(get_args(hint)) + "}"
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in get_args(hint) if part is not type(None))
+    reads = {int: _whole, float: _number, str: str, Path: Path}
+    return reads[hint], {int: "N", float: "R", str: "NAME", Path: "DIR"}[hint]
+
+
+def _choice(names: Sequence[str]) -> Any:
+    def read(word: str) -> str:
+        if word not in names:
+            raise argparse.ArgumentTypeError(f"unknown value {word!r}: {nearest(word, names)}")
+        return word
+
+    return read
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, not {word!r}") from None
+
+
+def _whole(word: str) -> int:
+    value = _number(word)
+    if not math.isfinite(value) or value != int(value):
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {word!r}")
+    return int(word) if word.lstrip("+-").isdigit() else int(value)

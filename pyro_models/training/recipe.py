@@ -1,0 +1,76 @@
+"""What every recipe says: which story, guide, objective and data belong together, as plain options.
+
+A recipe is a frozen dataclass. Its fields are the command line's options and the contents of recipe.json;
+its methods build what the fields name. The imports stand inside the methods so that `--help` never waits
+for torch.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pyro_models.data.names import PixelMode, check_name
+from pyro_models.errors import UserError
+from pyro_models.training.options import check_bounds, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pyro_models.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options that all recipes share.
+
+    Raises:
+        UserError: an option lies outside its bounds, or two do not go together.
+    """
+
+    name: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    figures: ClassVar[tuple[str, ...]]
+    generative: ClassVar[bool] = True
+
+    data: str = option("digits", "digits, mnist, fashion-mnist, kmnist, or a .npy or .npz file of images")
+    pixels: PixelMode = option("grey", "what a pixel is, and so which likelihood is meant")
+    latent_dim: int = option(2, "size of the code z", 1, 4096)
+    elbo: Literal["trace", "mean-field", "iwae", "renyi"] = option("mean-field", "estimator of the bound")
+    particles: int = option(1, "draws of z for each image; iwae and renyi want more than 1", 1, 100_000)
+    alpha: float = option(0.5, "order of the renyi bound; 0 is iwae", 0.0, 100.0)
+    beta: float = option(1.0, "weight of the kl in the loss", 0.0, 1e6)
+    epochs: int = option(100, "passes over the training images", 1, 100_000)
+    batch_size: int = option(128, "images in a step, over all processes", 1)
+    learning_rate: float = option(1e-3, "step size of Adam, at its peak", 0.0, 10.0)
+    schedule: Literal["cosine", "constant"] = option("cosine", "how the step size goes over the run")
+    seed: int = option(1, "of weights, order and noise; the split of the data does not depend on it", 0)
+
+    def __post_init__(self) -> None:
+        check_name(self.data)
+        check_bounds(self)
+        if self.elbo in ("iwae", "renyi"):
+            if self.beta != 1.0:
+                raise UserError(f"--beta {self.beta:g} with --elbo {self.elbo} bounds nothing: use trace or mean-field")
+            if self.particles == 1:
+                raise UserError(f"--elbo {self.elbo} with --particles 1 is the plain ELBO: ask for 2 or more")
+        if self.elbo == "renyi" and self.alpha == 1.0:
+            raise UserError("--alpha 1 is the plain ELBO: use --elbo trace")
+
+    def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+        """Build the story and its guide for images [channel, height, width]."""
+        raise NotImplementedError
+
+    def objective(self) -> "Objective":
+        """Build what is optimised."""
+        from functools import partial
+
+        from pyro_models.objectives import ESTIMATORS, tempered
+
+        options: dict[str, Any] = {"particles": self.particles}
+        if self.elbo == "renyi":
+            options["alpha"] = self.alpha
+        return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the recipe's name and fields, from which `recipes.from_json` makes it again."""
+        return {"recipe": self.name, **dataclasses.asdict(self)}

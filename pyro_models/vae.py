@@ -1,0 +1,38 @@
+"""The story of the variational auto-encoder."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_models.distributions import Likelihood
+
+
+class VAE(PyroModule):
+    r"""Variational auto-encoder.
+
+        z ~ Normal(0, I)                z: [batch, latent]
+        x ~ likelihood(decoder(z))      x: [batch, *image], pixels in [0, 1]
+
+    Kingma and Welling, Auto-Encoding Variational Bayes, 2014.
+
+    Args:
+        decoder: from codes [..., latent] to what the likelihood takes, [..., *image].
+        likelihood: from the decoder's output to a distribution over images.
+        latent_dim: the size of z.
+    """
+
+    origin: Tensor
+
+    def __init__(self, decoder: nn.Module, likelihood: Likelihood, latent_dim: int):
+        super().__init__()
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
+
+    def forward(self, x: Tensor | None = None, *, batch: int = 1) -> Tensor:
+        """Tell the story of `x`, or of `batch` new images where there is no `x`."""
+        with pyro.plate("data", batch if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

@@ -1,0 +1,8 @@
+"""Train a recipe: `python train.py RECIPE [options]`; `python train.py --help` lists them."""
+
+import sys
+
+from pyro_models.training.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
