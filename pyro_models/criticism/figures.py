@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 COLOURS = "tab10"
+Extent = tuple[float, float, float, float]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -82,7 +85,10 @@ def plane(panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | No
     figure = _figure(4.6 * len(panels) + 0.6, 4.4)
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         x, y = points.cpu().numpy().T
-        dots = panel.scatter(x, y, s=5, linewidths=0, alpha=0.7, c=None if labels is None else labels.cpu(), cmap=COLOURS)
+        size = 4 if len(points) > 4000 else 12
+        dots = panel.scatter(
+            x, y, s=size, linewidths=0, alpha=0.7, c=None if labels is None else labels.cpu(), cmap=COLOURS
+        )
         panel.set_title(title)
         panel.set_aspect("equal" if limit else "auto")
         if limit:
@@ -103,7 +109,7 @@ def tsne(points: Tensor, seed: int = 0) -> Tensor:
     return torch.from_numpy(TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(flat))
 
 
-def image_grid(images: Tensor, columns: int, title: str = "", extent: Sequence[float] | None = None) -> Figure:
+def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | None = None) -> Figure:
     """Images [n, channel, height, width] as one sheet, row by row.
 
     Args:
@@ -113,14 +119,16 @@ def image_grid(images: Tensor, columns: int, title: str = "", extent: Sequence[f
         extent: left, right, bottom and top of the plane that the sheet covers; None leaves the axes out.
     """
     n, channels, height, width = images.shape
-    sheet = images.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
     figure = _figure(6, 6 * (n // columns) * height / (columns * width) + 0.4)
     panel = figure.subplots()
+    if extent is None:  # no axes to line up with: leave a gap between the images
+        images, height, width = F.pad(images, (1, 1, 1, 1)), height + 2, width + 2
+    sheet = images.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
     _show(panel, sheet.reshape(channels, -1, columns * width), extent)
     if extent is not None:
         panel.set(xlabel="z[0]", ylabel="z[1]", aspect="auto")
-        panel.set_xticks(np.linspace(*extent[:2], 7))
-        panel.set_yticks(np.linspace(*extent[2:], 7))
+        panel.xaxis.set_major_locator(MaxNLocator(7))
+        panel.yaxis.set_major_locator(MaxNLocator(7))
     figure.suptitle(title)
     return figure
 
@@ -132,8 +140,8 @@ def plane_of_codes(lower: Tensor, upper: Tensor, steps: int) -> Tensor:
     return torch.stack([across.repeat(steps), up.flip(0).repeat_interleave(steps)], dim=-1)
 
 
-def _show(panel: Axes, image: Tensor, extent: Sequence[float] | None = None) -> None:
-    panel.imshow(_as_array(image), cmap="gray_r", vmin=0, vmax=1, extent=extent and tuple(extent))
+def _show(panel: Axes, image: Tensor, extent: Extent | None = None) -> None:
+    panel.imshow(_as_array(image), cmap="gray_r", vmin=0, vmax=1, extent=extent)
     panel.set(xticks=[], yticks=[])
 
 

@@ -38,16 +38,17 @@ def evaluation(model: nn.Module, guide: nn.Module, seed: int = 0) -> Iterator[No
 
 def reconstruct(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> Tensor:
     """Return E[p(x | z)] at the mean of q(z | x): [batch, *image]."""
-    with torch.no_grad(), AtMean():
-        posterior = poutine.trace(guide).get_trace(x=x)
-        told = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x=x)
+    with torch.no_grad():
+        with AtMean():
+            posterior = poutine.trace(guide).get_trace(x=x)
+        told: Any = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x=x)
     return told.nodes["x"]["fn"].mean
 
 
 def decode(model: Callable[..., Any], z: Tensor) -> Tensor:
     """Return E[p(x | z)] at codes z [batch, latent]: [batch, *image]."""
     with torch.no_grad():
-        told = poutine.trace(poutine.condition(model, data={"z": z})).get_trace(batch=len(z))
+        told: Any = poutine.trace(poutine.condition(model, data={"z": z})).get_trace(batch=len(z))
     return told.nodes["x"]["fn"].mean
 
 

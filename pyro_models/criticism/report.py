@@ -77,7 +77,7 @@ def decoded_plane(run: "Run") -> dict[str, Any]:
     z = codes(run.guide, run.dataset.test, run.recipe.pixels)
     lower, upper = z.quantile(0.01, dim=0), z.quantile(0.99, dim=0)
     images = decode(run.model, figures.plane_of_codes(lower, upper, 20).to(z))
-    extent = [float(edge) for pair in zip(lower, upper, strict=True) for edge in pair]
+    extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
     title = f"E[p(x | z)] over the middle 98 % of the codes ({run.recipe.pixels} pixels)"
     return {"decoded-plane": figures.image_grid(images.clamp(0, 1), 20, title, extent)}
 
@@ -92,7 +92,14 @@ def prior_samples(run: "Run") -> dict[str, Any]:
 
 PICTURES: dict[str, Callable[["Run"], dict[str, Any]]] = {
     picture.__name__: picture
-    for picture in (learning_curves, reconstructions, latent_map, pixels_and_codes, decoded_plane, prior_samples)
+    for picture in (
+        learning_curves,
+        reconstructions,
+        latent_map,
+        pixels_and_codes,
+        decoded_plane,
+        prior_samples,
+    )
 }
 
 
@@ -110,7 +117,7 @@ def write_pictures(run: "Run") -> None:
             number += 1
             stem = folder / f"{number:02d}-{title}"
             if isinstance(picture, FuncAnimation):
-                picture.save(stem.with_suffix(".gif"), writer=PillowWriter(fps=6), dpi=80)
+                picture.save(stem.with_suffix(".gif"), writer=PillowWriter(fps=6), dpi=60)
             else:
                 picture.savefig(stem.with_suffix(".png"), dpi=110)
 
@@ -119,7 +126,8 @@ def write_report(run: "Run", results: dict[str, Any]) -> None:
     """Write report.html: the story and the guide, the figures, the pictures and the command, in one file."""
     pictures = "\n".join(
         f'<figure><img alt="{path.stem}" src="data:image/{path.suffix[1:]};base64,'
-        f'{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{path.stem[3:].replace("-", " ")}</figcaption></figure>'
+        f'{base64.b64encode(path.read_bytes()).decode()}">'
+        f"<figcaption>{path.stem[3:].replace('-', ' ')}</figcaption></figure>"
         for path in sorted((run.folder / "figures").iterdir())
     )
     rows = "\n".join(

@@ -61,9 +61,7 @@ class Dataset:
         return self._each(lambda split: split.to(device))
 
     def _each(self, change: Callable[[Split], Split]) -> "Dataset":
-        return replace(
-            self, train=change(self.train), validation=change(self.validation), test=change(self.test)
-        )
+        return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
 
 
 def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMode = "grey") -> Dataset:

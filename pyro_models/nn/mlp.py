@@ -29,9 +29,10 @@ class Residual(nn.Module):
         return x + F.gelu(self.linear(self.norm(x)))
 
 
-def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int) -> nn.Sequential:
-    """One layer to `width`, `depth` residual ones, one to `outputs`."""
+def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
+    """One layer to `width`, `depth` residual ones, one to `outputs`; dropout on the inputs."""
     return nn.Sequential(
+        nn.Dropout(dropout),
         nn.Linear(inputs, width),
         nn.GELU(),
         *(Residual(width) for _ in range(depth)),

@@ -34,7 +34,8 @@ Site = Any
 class Objective(Protocol):
     """From a model, a guide and a batch to named terms, in nats per datum."""
 
-    def __call__(self, model: Model, guide: Model, **batch: Tensor) -> Terms: ...
+    def __call__(self, model: Model, guide: Model, **batch: Tensor) -> Terms:
+        """Return the terms; `loss` carries the gradient."""
 
 
 def _sample_kl(q: Site, p: Site) -> Tensor:

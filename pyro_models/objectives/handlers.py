@@ -1,9 +1,9 @@
 """Effect handlers: a story stays as it is told, and what is made of it changes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -21,7 +21,7 @@ class ScaleSites(Messenger):
         super().__init__()
         self.scales = scales
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.scales:
             msg["scale"] = msg["scale"] * self.scales[msg["name"]]
 
@@ -29,7 +29,7 @@ class ScaleSites(Messenger):
 class AtMean(Messenger):
     """Give each latent site the mean of its distribution where it would have been sampled."""
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
             msg["value"] = msg["fn"].mean
             msg["done"] = True

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from pyro_models.distributions import Likelihood
 
 
+# Of the encoder's input, where the VAE would otherwise fit the training images alone: after 40 epochs of MNIST at
+# z = 2, -ELBO was 132.1 in training and 132.6 in validation with it, 130.1 and 132.8 without.
+ENCODER_DROPOUT = 0.2
+
+
 @dataclass(frozen=True)
 class VAERecipe(Recipe):
     """Variational auto-encoder: z ~ Normal(0, I), x ~ likelihood(decoder(z)), q(z | x) Normal."""
@@ -41,7 +46,7 @@ class VAERecipe(Recipe):
         if self.network == "article":
             encoder, decoder = nn.mlp(pixels, 512, 2 * codes), nn.mlp(codes, 512, pixels)
         else:
-            encoder = nn.residual_mlp(pixels, 2 * codes, width=512, depth=3)
+            encoder = nn.residual_mlp(pixels, 2 * codes, width=512, depth=3, dropout=ENCODER_DROPOUT)
             decoder = nn.residual_mlp(codes, pixels, width=512, depth=3)
         story = VAE(nn.decoder(decoder, image_shape), self._likelihood(), codes)
         return story, VAEGuide(nn.encoder(encoder, image_shape))

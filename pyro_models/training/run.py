@@ -50,7 +50,7 @@ class Run:
         dataset: on what.
         model, guide: the trained pair, in evaluation mode.
         metrics: the rows of metrics.csv.
-        """
+    """
 
     folder: Path
     recipe: Recipe
@@ -169,7 +169,14 @@ def _folder(recipe: Recipe, place: Place) -> Path:
             raise UserError(f"{folder} is not empty: give another --out, or --overwrite, or --resume")
         if not (folder / "recipe.json").is_file():
             raise UserError(f"{folder} holds something that is not a run: it is not overwritten")
-        for name in ("recipe.json", "metrics.csv", "results.json", "model.safetensors", "checkpoint.pt", "report.html"):
+        for name in (
+            "recipe.json",
+            "metrics.csv",
+            "results.json",
+            "model.safetensors",
+            "checkpoint.pt",
+            "report.html",
+        ):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "figures", ignore_errors=True)
     try:
@@ -239,9 +246,7 @@ def _row(run: Run, epoch: Epoch) -> dict[str, float]:
 
 
 def _figures_of(run: Run, split: str) -> dict[str, float]:
-    return evaluate(
-        run.model, run.guide, run.recipe.objective(), getattr(run.dataset, split), run.recipe.pixels
-    )
+    return evaluate(run.model, run.guide, run.recipe.objective(), getattr(run.dataset, split), run.recipe.pixels)
 
 
 def _examples(test: Split) -> list[int]:
@@ -271,7 +276,10 @@ def _progress(epochs: Iterator[Epoch], recipe: Recipe, done: int, rank: int) -> 
             bar.set_postfix_str(f"{line} {NATS}, {recipe.pixels}", refresh=False)
             bar.update()
             if not terminal and rank == 0 and (epoch.number % every == 0 or epoch.number == recipe.epochs):
-                print(f"epoch {epoch.number}/{recipe.epochs}: {line} ({NATS}, {recipe.pixels} pixels)", flush=True)
+                print(
+                    f"epoch {epoch.number}/{recipe.epochs}: {line} ({NATS}, {recipe.pixels} pixels)",
+                    flush=True,
+                )
             yield epoch
 
 
@@ -308,13 +316,14 @@ def _finish(run: Run) -> None:
             raise OSError(str(error)) from None
 
     replace(run.folder / "model.safetensors", write_weights)
-    results = {
+    test = _figures_of(run, "test")
+    results: dict[str, Any] = {
         "recipe": run.recipe.name,
         "data": run.recipe.data,
         "pixels": run.recipe.pixels,
         "seed": run.recipe.seed,
         "epochs": run.recipe.epochs,
-        "test": _figures_of(run, "test"),
+        "test": test,
         "validation": _figures_of(run, "validation"),
         "images": {split: len(getattr(run.dataset, split)) for split in ("train", "validation", "test")},
         "seconds": round(sum(row["seconds"] + row["evaluation_seconds"] for row in run.metrics), 2),
@@ -322,7 +331,7 @@ def _finish(run: Run) -> None:
         "versions": {name: version(name) for name in ("torch", "pyro-ppl", "pyro-stories")},
         "machine": _machine(run),
     }
-    results["units"] = {name: UNITS.get(name, f"{NATS}, {run.recipe.pixels} pixels") for name in results["test"]}
+    results["units"] = {name: UNITS.get(name, f"{NATS}, {run.recipe.pixels} pixels") for name in test}
     write(run.folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_pictures(run)
     write_report(run, results)

@@ -1,0 +1,37 @@
+# Everything happens in .venv; the first target that needs it makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE ?= vae
+ARGS ?=
+
+.PHONY: train test test-full lint setup notebooks benchmark clean
+
+train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20"
+	@$(BIN)/python train.py $(RECIPE) $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest -m "not long"
+
+test-full: setup
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+notebooks: setup  ## execute the notebooks in full, into notebooks/*.ipynb
+	@for script in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$script || exit 1; done
+
+benchmark: setup
+	@$(BIN)/python benchmarks/step.py
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "pyro-stories needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv
