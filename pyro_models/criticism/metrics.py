@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_models.data import Split, cut
 from pyro_models.data.names import PixelMode
-from pyro_models.objectives import AtMean, Objective
+from pyro_models.objectives import AtMean, Objective, Record
 from pyro_models.seeds import derived_seed
 
 
@@ -39,17 +39,18 @@ def evaluation(model: nn.Module, guide: nn.Module, seed: int = 0) -> Iterator[No
 def reconstruct(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> Tensor:
     """Return E[p(x | z)] at the mean of q(z | x): [batch, *image]."""
     with torch.no_grad():
-        with AtMean():
-            posterior = poutine.trace(guide).get_trace(x=x)
-        told: Any = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x=x)
-    return told.nodes["x"]["fn"].mean
+        with AtMean(), Record() as q:
+            guide(x=x)
+        with Record(latents=q.sites) as p:
+            model(x=x)
+    return p.sites["x"].fn.mean
 
 
 def decode(model: Callable[..., Any], z: Tensor) -> Tensor:
     """Return E[p(x | z)] at codes z [batch, latent]: [batch, *image]."""
-    with torch.no_grad():
-        told: Any = poutine.trace(poutine.condition(model, data={"z": z})).get_trace(batch=len(z))
-    return told.nodes["x"]["fn"].mean
+    with torch.no_grad(), Record() as p:
+        poutine.condition(model, data={"z": z})(batch=len(z))
+    return p.sites["x"].fn.mean
 
 
 def codes(guide: Any, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:

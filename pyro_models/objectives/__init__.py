@@ -8,19 +8,23 @@ from pyro_models.objectives.estimators import (
     log_weights,
     mean_field,
     renyi,
+    tempered,
     trace,
 )
-from pyro_models.objectives.handlers import AtMean, ScaleSites, tempered
+from pyro_models.objectives.handlers import AtMean, Record, ScaleSites, Site, recorded
 
 __all__ = [
     "ESTIMATORS",
     "AtMean",
     "Objective",
+    "Record",
     "ScaleSites",
+    "Site",
     "Terms",
     "iwae",
     "log_weights",
     "mean_field",
+    "recorded",
     "renyi",
     "tempered",
     "trace",

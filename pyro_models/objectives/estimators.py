@@ -8,27 +8,27 @@ one to differentiate. The others say what it is made of, each with its own sign,
     kl             = E_q[log q(z | x) - log p(z)]
     elbo           = reconstruction - kl        a lower bound of log p(x)
 
-Each estimator here needs one plate around every site, whose length is the batch, and reparameterised
-latents. For those it equals Pyro's own of the same kind, value and gradient. It is written anew because it
-keeps the per-datum importance weights, names the terms in the same pass, leaves nothing in Pyro's global
-parameter store, and never waits for the device.
+Each estimator here needs every site inside one plate whose length is the batch, and reparameterised
+latents. There it equals Pyro's own of the same kind, value and gradient. It is written anew because it
+keeps the importance weights of each datum, names the terms in the same pass, and never waits for the device.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
-from pyro.infer.enum import get_importance_trace
-from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_models.objectives.handlers import ScaleSites, Site, recorded
+
 Model = Callable[..., Any]
 Terms = dict[str, Tensor]
-Site = Any
+Divergence = Callable[[Site, Site], Tensor]
+Sites = Mapping[str, Site]
 
 
 class Objective(Protocol):
@@ -38,32 +38,27 @@ class Objective(Protocol):
         """Return the terms; `loss` carries the gradient."""
 
 
-def _sample_kl(q: Site, p: Site) -> Tensor:
-    """Estimate KL(q || p) at the one draw that both traces share."""
-    return q["unscaled_log_prob"] - p["unscaled_log_prob"]
+def sampled_kl(q: Site, p: Site) -> Tensor:
+    """Estimate KL(q || p) for each datum by the one draw that both sites share, nats."""
+    return q.log_prob() - p.log_prob()
 
 
-def _analytic_kl(q: Site, p: Site) -> Tensor:
-    """Return KL(q || p) in closed form where there is one."""
+def analytic_kl(q: Site, p: Site) -> Tensor:
+    """Return KL(q || p) for each datum, nats: in closed form where there is one, else sampled."""
     try:
-        return kl_divergence(q["fn"], p["fn"])
+        return scale_and_mask(kl_divergence(q.fn, p.fn), mask=q.mask)
     except NotImplementedError:
-        return _sample_kl(q, p)
+        return sampled_kl(q, p)
 
 
 def trace(
-    model: Model,
-    guide: Model,
-    *,
-    particles: int = 1,
-    kl: Callable[[Site, Site], Tensor] = _sample_kl,
-    **batch: Tensor,
+    model: Model, guide: Model, *, particles: int = 1, divergence: Divergence = sampled_kl, **batch: Tensor
 ) -> Terms:
     """The ELBO with every expectation estimated at `particles` draws from the guide.
 
     Kingma and Welling, 2014, equation 6 (estimator A); Pyro's `Trace_ELBO`.
     """
-    return _terms(*_importance_traces(model, guide, batch, particles), kl)
+    return _terms(*_draw(model, guide, batch, particles), divergence)
 
 
 def mean_field(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
@@ -72,7 +67,7 @@ def mean_field(model: Model, guide: Model, *, particles: int = 1, **batch: Tenso
     Kingma and Welling, 2014, equation 7 (estimator B); Pyro's `TraceMeanField_ELBO`. As there, the guide's
     latents may depend on each other only as far as the model's do.
     """
-    return trace(model, guide, particles=particles, kl=_analytic_kl, **batch)
+    return trace(model, guide, particles=particles, divergence=analytic_kl, **batch)
 
 
 def iwae(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
@@ -81,23 +76,23 @@ def iwae(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     Burda, Grosse and Salakhutdinov, 2016, equation 8.
 
     Raises:
-        ValueError: a latent site is scaled, and the result would bound nothing.
+        ValueError: a site is scaled, and the result would bound nothing.
     """
-    return _weighted_bound(model, guide, batch, particles, alpha=0.0, name="iwae")
+    return _weighted_bound("iwae", model, guide, batch, particles, alpha=0.0)
 
 
 def renyi(model: Model, guide: Model, *, particles: int = 5, alpha: float = 0.5, **batch: Tensor) -> Terms:
     """The variational Renyi bound, log E[w^(1 - alpha)] / (1 - alpha), as the term `renyi`.
 
-    Li and Turner, 2016, equation 7; Pyro's `RenyiELBO`. A lower bound where 0 <= alpha: alpha = 0 gives
-    `iwae`, and alpha = 1 the ELBO, which is to be had from `trace`.
+    Li and Turner, 2016, equation 7; Pyro's `RenyiELBO`. Alpha = 0 gives `iwae`; alpha = 1 is the ELBO, which
+    `trace` gives.
 
     Raises:
-        ValueError: alpha is 1, or a latent site is scaled.
+        ValueError: alpha is 1, or a site is scaled.
     """
     if alpha == 1.0:
         raise ValueError("renyi: alpha = 1 is the ELBO itself; use trace")
-    return _weighted_bound(model, guide, batch, particles, alpha=alpha, name="renyi")
+    return _weighted_bound("renyi", model, guide, batch, particles, alpha)
 
 
 ESTIMATORS: dict[str, Callable[..., Terms]] = {
@@ -108,62 +103,76 @@ ESTIMATORS: dict[str, Callable[..., Terms]] = {
 }
 
 
-def _importance_traces(model: Model, guide: Model, batch: dict[str, Tensor], particles: int) -> tuple[Trace, Trace]:
-    """Run the guide, then the model against it: traces of log-densities of shape [batch] or [particles, batch]."""
-    if particles > 1:
-        repeat = pyro.plate("particles", particles, dim=-2)
-        model, guide = repeat(model), repeat(guide)
-    p, q = get_importance_trace("flat", 1 if particles == 1 else 2, model, guide, (), batch)
-    shape = None
-    for name, site in _samples(p):
-        shape = shape or site["log_prob"].shape
-        if site["log_prob"].shape != shape:
-            raise ValueError(f"site {name!r} stands outside the plate of the data: estimators here are per datum")
-        if not site["is_observed"] and not q.nodes[name]["fn"].has_rsample:
-            raise ValueError(f"site {name!r} is not reparameterised: this estimator has no gradient for it")
-    return p, q
-
-
-def _samples(trace: Trace) -> list[tuple[str, Site]]:
-    return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
-
-
-def _terms(p: Trace, q: Trace, kl: Callable[[Site, Site], Tensor]) -> Terms:
-    reconstruction = divergence = loss = torch.zeros(())
-    for name, site in _samples(p):
-        if site["is_observed"]:
-            reconstruction = reconstruction + scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
-            loss = loss - site["log_prob"]
-        else:
-            cost = kl(q.nodes[name], site)
-            divergence = divergence + scale_and_mask(cost, mask=site["mask"])
-            loss = loss + scale_and_mask(cost, site["scale"], site["mask"])
-    terms = {"elbo": reconstruction - divergence, "reconstruction": reconstruction, "kl": divergence}
-    return {"loss": loss.mean()} | {name: term.detach().mean() for name, term in terms.items()}
-
-
 def log_weights(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Tensor:
     """Return log p(x, z) - log q(z | x) at draws from the guide: [particles, batch], nats.
 
     Raises:
         ValueError: a site is scaled (beta, a subsampled plate): inside a logsumexp that bounds nothing.
     """
-    return _log_weights(*_importance_traces(model, guide, batch, particles), particles)
+    return _log_weights(*_draw(model, guide, batch, particles), particles)
 
 
-def _log_weights(p: Trace, q: Trace, particles: int) -> Tensor:
-    for name, site in _samples(p):
-        if site["scale"] != 1.0:
-            raise ValueError(f"site {name!r} is scaled by {site['scale']:g}: its importance weights bound nothing")
-    model = sum(site["log_prob"] for _, site in _samples(p))
-    guide = sum(site["log_prob"] for _, site in _samples(q))
-    return (model - guide).reshape(particles, -1)
+def tempered(objective: Objective, scales: Mapping[str, float]) -> Objective:
+    """`objective` with the log-densities of the named sites scaled; itself where every scale is 1.
+
+    Only `loss` feels the scales: `elbo`, `reconstruction` and `kl` keep their meaning.
+    """
+    scales = {site: scale for site, scale in scales.items() if scale != 1.0}
+    if not scales:
+        return objective
+
+    def scaled(model: Model, guide: Model, **batch: Tensor) -> Terms:
+        with ScaleSites(scales):
+            return objective(model, guide, **batch)
+
+    return scaled
+
+
+def _draw(model: Model, guide: Model, batch: dict[str, Tensor], particles: int) -> tuple[Sites, Sites]:
+    """Record the pair, in a plate of particles where there are several: batch shapes [batch] or [particles, batch]."""
+    if particles > 1:
+        repeat = pyro.plate("particles", particles, dim=-2)
+        model, guide = repeat(model), repeat(guide)
+    p, q = recorded(model, guide, **batch)
+    shape = next(iter(p.values())).fn.batch_shape
+    for name, site in p.items():
+        if site.fn.batch_shape != shape or not shape:
+            raise ValueError(f"site {name!r} stands outside the plate of the data: these estimators are per datum")
+        if not site.is_observed and not q[name].fn.has_rsample:
+            raise ValueError(f"site {name!r} is not reparameterised: this estimator has no gradient for it")
+    return p, q
+
+
+def _terms(p: Sites, q: Sites, divergence: Divergence) -> Terms:
+    reconstruction = kl = loss = torch.zeros(())
+    for name, site in p.items():
+        if site.is_observed:
+            cost = -site.log_prob()
+            reconstruction = reconstruction - cost
+        else:
+            cost = divergence(q[name], site)
+            kl = kl + cost
+        loss = loss + site.scale * cost
+    terms = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+    return {"loss": loss.mean()} | {name: term.detach().mean() for name, term in terms.items()}
+
+
+def _log_weights(p: Sites, q: Sites, particles: int) -> Tensor:
+    for name, site in p.items():
+        if not isinstance(site.scale, float) or site.scale != 1.0:
+            raise ValueError(f"site {name!r} is scaled by {site.scale}: its importance weights bound nothing")
+    log_weight = torch.zeros(())
+    for site in p.values():
+        log_weight = log_weight + site.log_prob()
+    for site in q.values():
+        log_weight = log_weight - site.log_prob()
+    return log_weight.reshape(particles, -1)
 
 
 def _weighted_bound(
-    model: Model, guide: Model, batch: dict[str, Tensor], particles: int, alpha: float, name: str
+    name: str, model: Model, guide: Model, batch: dict[str, Tensor], particles: int, alpha: float
 ) -> Terms:
-    p, q = _importance_traces(model, guide, batch, particles)
+    p, q = _draw(model, guide, batch, particles)
     power = (1.0 - alpha) * _log_weights(p, q, particles)
     bound = ((power.logsumexp(0) - math.log(particles)) / (1.0 - alpha)).mean()
-    return _terms(p, q, _sample_kl) | {"loss": -bound, name: bound.detach()}
+    return _terms(p, q, sampled_kl) | {"loss": -bound, name: bound.detach()}
