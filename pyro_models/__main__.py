@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_models.errors import UserError, nearest
+from pyro_models.base.errors import UserError, nearest
 from pyro_models.training.options import Parser
 
 PROG = "pyro-stories"
@@ -20,8 +20,8 @@ def train(words: Sequence[str]) -> int:
 def report(words: Sequence[str]) -> int:
     """Draw the pictures and the page of a finished run again."""
     given = _on_a_run("report", report.__doc__).parse_args(words)
+    from pyro_models.base.files import read_json
     from pyro_models.criticism.report import write_pictures, write_report
-    from pyro_models.files import read_json
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir)

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyro_models.base.names import PixelMode
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.data import Split, cut
-from pyro_models.data.names import PixelMode
 from pyro_models.objectives import log_weights
 
 

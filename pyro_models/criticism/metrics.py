@@ -9,10 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyro_models.base.names import PixelMode
+from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Split, cut
-from pyro_models.data.names import PixelMode
 from pyro_models.objectives import AtMean, Objective, Record
-from pyro_models.seeds import derived_seed
 
 
 @contextmanager

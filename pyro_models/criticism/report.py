@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from matplotlib.animation import FuncAnimation, PillowWriter
 
+from pyro_models.base.files import write
 from pyro_models.criticism import figures
 from pyro_models.criticism.metrics import codes, decode, evaluation
 from pyro_models.data import cut
-from pyro_models.files import write
 
 if TYPE_CHECKING:
     from pyro_models.training.run import Run

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_models.base.names import PixelMode
+from pyro_models.base.seeds import derived_seed
 from pyro_models.data.datasets import Split
-from pyro_models.data.names import PixelMode
-from pyro_models.seeds import derived_seed
 
 
 def cut(images: Tensor, pixels: PixelMode) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_models.data.names import DATA_DIR_VARIABLE, PixelMode, check_name
-from pyro_models.data.names import data_dir as folder_of
-from pyro_models.errors import UserError
+from pyro_models.base.errors import UserError
+from pyro_models.base.names import DATA_DIR_VARIABLE, PixelMode, check_name
+from pyro_models.base.names import data_dir as folder_of
 
 SPLIT_SEED = 0  # one split of each data set for all runs, whatever their seed: test images stay test images
 
@@ -73,7 +73,7 @@ def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMod
             and perhaps `labels`. Such images are bytes, or floats in [0, 1] which are rounded to bytes:
             [n, height, width] or [n, channel, height, width].
         data_dir: where downloads live; else the variable PYRO_MODELS_DATA says, else `./datasets`.
-        pixels: the pixel mode, which see in `pyro_models.data.names`.
+        pixels: the pixel mode, which see in `pyro_models.base.names`.
 
     Returns:
         Splits that depend on the name alone. The test split is the one that the data set's authors made
@@ -135,12 +135,13 @@ def _torchvision(name: str, folder: Path) -> tuple[Split, Split]:
     source = getattr(datasets, _TORCHVISION[name])
     try:
         parts = [source(root=folder, train=train, download=True) for train in (True, False)]
-    except (AssertionError, EOFError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{name}: the files in {folder / source.__name__ / 'raw'} are damaged ({_first_line(error)}); "
-            "delete that folder to download them again"
-        ) from None
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torchvision raises half a dozen kinds, none of its own
+        raw = folder / source.__name__ / "raw"
+        if len(list(raw.glob("*-ubyte"))) == 4:
+            raise UserError(
+                f"{name}: the files in {raw} are damaged ({_first_line(error)}); "
+                "delete that folder to download them again"
+            ) from None
         raise UserError(
             f"{name}: not in {folder / source.__name__} and it cannot be downloaded ({_first_line(error)}); set "
             f"--data-dir or {DATA_DIR_VARIABLE} to the folder that holds it, or use --data digits"
@@ -172,8 +173,9 @@ def import_torchvision() -> None:
 def _own(path: Path) -> Split:
     """Read images, and labels where there are some, from a .npy or .npz file; nothing is unpickled."""
     try:
-        content: Any = np.load(path, allow_pickle=False)
-        arrays = {"images": content} if isinstance(content, np.ndarray) else {key: content[key] for key in content}
+        with path.open("rb") as file:
+            content: Any = np.load(file, allow_pickle=False)
+            arrays = {"images": content} if isinstance(content, np.ndarray) else dict(content)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"{path}: cannot be read ({_first_line(error)})") from None
     if "images" not in arrays:

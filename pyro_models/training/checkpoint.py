@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pyro_models.errors import UserError
-from pyro_models.files import write
+from pyro_models.base.errors import UserError
+from pyro_models.base.files import write
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_models.errors import UserError, nearest
-from pyro_models.files import read_json
+from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.files import read_json
 from pyro_models.training.options import Parser, Place, add_options, flag
 from pyro_models.training.recipe import Recipe
 from pyro_models.training.recipes import RECIPES, from_json

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
 from pyro_models.objectives import Objective, Terms
-from pyro_models.seeds import derived_seed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from pyro_models.errors import UserError, nearest
+from pyro_models.base.errors import UserError, nearest
 
 
 def option(default: Any, help: str, low: float = -math.inf, high: float = math.inf) -> Any:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line, the nearest valid name, and exit code 2."""
 
     def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print the one line and leave."""
@@ -69,8 +69,11 @@ def add_options(parser: Parser, options: Any) -> None:
     for field in dataclasses.fields(options):
         default, help, hint = getattr(options, field.name), field.metadata["help"], hints[field.name]
         if hint is bool:
-            group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, default=default, help=help)
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            group.add_argument(flag(field.name), action=action, default=default, help=help)
             continue
+        if default is not None:
+            help = f"{help} (default: {default})"
         convert, metavar = _converter(hint)
         group.add_argument(flag(field.name), type=convert, metavar=metavar, default=default, help=help)
 

@@ -9,8 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pyro_models.data.names import PixelMode, check_name
-from pyro_models.errors import UserError
+from pyro_models.base.errors import UserError
+from pyro_models.base.names import PixelMode, check_name
 from pyro_models.training.options import check_bounds, option
 
 if TYPE_CHECKING:

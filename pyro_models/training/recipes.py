@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hints
 
-from pyro_models.errors import UserError, nearest
+from pyro_models.base.errors import UserError, nearest
 from pyro_models.training.options import option
 from pyro_models.training.recipe import Recipe
 

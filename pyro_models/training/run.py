@@ -23,11 +23,11 @@ from safetensors import SafetensorError
 from torch import nn
 from tqdm import tqdm
 
+from pyro_models.base.errors import UserError
+from pyro_models.base.files import read_json, replace, write
+from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism.metrics import evaluate, evaluation, reconstruct
 from pyro_models.data import Batches, Dataset, Split, cut, load
-from pyro_models.errors import UserError
-from pyro_models.files import read_json, replace, write
-from pyro_models.seeds import derived_seed
 from pyro_models.training import checkpoint
 from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters
 from pyro_models.training.options import Place, flag

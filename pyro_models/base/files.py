@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyro_models.errors import UserError
+from pyro_models.base.errors import UserError
 
 
 def write(path: Path, content: bytes | str) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
-from pyro_models.errors import UserError, nearest
+from pyro_models.base.errors import UserError, nearest
 
 PixelMode = Literal["grey", "dynamic", "static", "threshold"]
 """What a pixel is, and so which likelihood is meant; values of different modes do not compare.

@@ -1,0 +1,35 @@
+"""What all tests stand on: float64, validation on, one seed, and pairs small enough for seconds."""
+
+import pyro
+import pytest
+import torch
+
+from guides.vae import VAEGuide
+from pyro_models import nn
+from pyro_models.distributions import bernoulli
+from pyro_models.vae import VAE
+
+IMAGE = (1, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    """Run each test in float64, with argument validation, from one seed, in an empty parameter store."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    with pyro.validation_enabled(True), pyro.get_param_store().scope():
+        yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def vae():
+    """A VAE of 4x4 images with two codes, and its guide."""
+    model = VAE(nn.decoder(nn.mlp(2, 8, 16), IMAGE), bernoulli, 2)
+    return model, VAEGuide(nn.encoder(nn.mlp(16, 8, 4), IMAGE))
+
+
+@pytest.fixture
+def x():
+    """Seven binary images."""
+    return torch.bernoulli(torch.rand(7, *IMAGE))

@@ -1,0 +1,54 @@
+from itertools import chain
+
+import pytest
+import torch
+
+from pyro_models.data import Batches, Split, cut
+
+
+def images(n=50):
+    """Images of one pixel whose value is their number."""
+    return Split(torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1))
+
+
+def numbers(batches, epoch):
+    return [(batch["x"].flatten() * 255).round().int().tolist() for batch in batches.epoch(epoch)]
+
+
+def test_an_epoch_shows_each_image_at_most_once_in_whole_batches():
+    batches = Batches(images(), "grey", size=8, seed=3)
+    drawn = numbers(batches, 0)
+    assert [len(batch) for batch in drawn] == [8] * len(batches) == [8] * 6
+    assert len(set(chain(*drawn))) == 48
+    assert set(chain(*(chain(*numbers(batches, epoch)) for epoch in range(5)))) == set(range(50))
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    batches = Batches(images(), "grey", size=8, seed=3)
+    first = numbers(batches, 4)
+    torch.manual_seed(99)
+    assert numbers(batches, 4) == first
+    assert numbers(batches, 5) != first
+    assert numbers(Batches(images(), "grey", size=8, seed=4), 4) != first
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_each_batch_out_among_them(processes):
+    whole = numbers(Batches(images(), "grey", size=8), 0)
+    shares = [numbers(Batches(images(), "grey", 8, 0, rank, processes), 0) for rank in range(processes)]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
+
+
+def test_dynamic_pixels_are_one_as_often_as_their_byte_says():
+    levels = torch.tensor([0, 1, 64, 200, 254, 255], dtype=torch.uint8)
+    drawn = cut(levels.expand(200_000, 6).reshape(-1, 1, 2, 3), "dynamic").reshape(-1, 6)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(drawn.mean(0), levels / 255.0, rtol=0, atol=0.005)
+    assert not drawn[:, 0].any()
+    assert drawn[:, 5].all()
+
+
+def test_dynamic_pixels_are_drawn_anew_and_grey_ones_are_the_bytes():
+    some = torch.full((3, 1, 8, 8), 128, dtype=torch.uint8)
+    assert (cut(some, "dynamic") != cut(some, "dynamic")).any()
+    torch.testing.assert_close(cut(some, "grey"), torch.full((3, 1, 8, 8), 128 / 255))

@@ -1,0 +1,200 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from pyro_models.base.errors import UserError
+from pyro_models.data import load
+from pyro_models.data.datasets import _torchvision
+
+MNIST = Path(os.environ.get("PYRO_MODELS_DATA", "datasets"))
+needs_mnist = pytest.mark.skipif(
+    not (MNIST / "MNIST/raw").is_dir(), reason=f"no MNIST in {MNIST}: set PYRO_MODELS_DATA to test on it"
+)
+
+
+def rows(split):
+    return {image.numpy().tobytes() for image in split.images}
+
+
+def test_digits_are_all_of_scikit_learns_in_disjoint_splits():
+    dataset = load("digits")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1372, 125, 300]
+    assert dataset.image_shape == (1, 28, 28)
+    assert dataset.train.images.dtype == torch.uint8
+    parts = [rows(split) for split in (dataset.train, dataset.validation, dataset.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
+    labels = torch.cat([split.labels for split in (dataset.train, dataset.validation, dataset.test)])
+    assert labels.bincount().tolist() == np.bincount(load_digits().target).tolist()
+
+
+def test_resizing_keeps_what_a_digit_looks_like():
+    dataset, digits = load("digits"), load_digits()
+    small = torch.nn.functional.interpolate(dataset.test.images.double(), size=(8, 8), mode="area").flatten(1)
+    originals = torch.from_numpy(digits.images).flatten(1)
+    nearest = torch.cdist(small * 16 / 255, originals).argmin(1)
+    assert (torch.from_numpy(digits.target)[nearest] == dataset.test.labels).all()
+
+
+def test_splits_do_not_depend_on_the_random_state():
+    torch.manual_seed(7)
+    first = load("digits").test.images
+    torch.manual_seed(8)
+    assert (load("digits").test.images == first).all()
+
+
+def test_threshold_is_above_one_half_and_static_is_drawn_once_in_proportion():
+    grey = load("digits").train.images
+    threshold = load("digits", pixels="threshold").train.images
+    assert (threshold == (grey > 127).to(torch.uint8) * 255).all()
+    static = load("digits", pixels="static").train.images
+    assert (load("digits", pixels="static").train.images == static).all()
+    assert set(static.unique().tolist()) == {0, 255}
+    middle = (grey > 100) & (grey < 160)
+    torch.testing.assert_close(
+        static[middle].double().mean(), grey[middle].double().mean(), rtol=0, atol=255 * 2 / middle.sum() ** 0.5
+    )
+
+
+@needs_mnist
+def test_mnist_is_the_real_one():
+    dataset = load("mnist", data_dir=MNIST)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [55_000, 5_000, 10_000]
+    assert dataset.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert dataset.train.images.double().mean() / 255 == pytest.approx(0.1307, abs=2e-4)
+
+
+@pytest.fixture
+def mnist_files(tmp_path):
+    """A tiny MNIST in torchvision's layout: 40 training and 30 test images."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem, count in (("train", 40), ("t10k", 30)):
+        images = np.arange(count * 784, dtype=np.uint8).tobytes()
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(np.array([2051, count, 28, 28], ">i4").tobytes() + images)
+        labels = bytes(range(10)) * (count // 10)
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(np.array([2049, count], ">i4").tobytes() + labels)
+    return tmp_path
+
+
+def test_idx_files_are_read_through_the_folder_or_the_variable(mnist_files, monkeypatch):
+    train, test = _torchvision("mnist", mnist_files)
+    assert (len(train), len(test)) == (40, 30)
+    assert train.images[0, 0, 0, :5].tolist() == [0, 1, 2, 3, 4]
+    monkeypatch.setenv("PYRO_MODELS_DATA", str(mnist_files))
+    assert len(load("mnist").test) == 30
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:6],
+        lambda b: b"",
+        lambda b: b"\0\0\7\7" + b[4:],
+        lambda b: b"PK" + b[2:],
+    ],
+    ids=["half", "six bytes", "empty", "wrong magic", "not idx"],
+)
+def test_damaged_idx_files_get_one_clear_line(mnist_files, file, damage):
+    path = mnist_files / "MNIST" / "raw" / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"^mnist: .*damaged.*delete that folder") as error:
+        load("mnist", data_dir=mnist_files)
+    assert "\n" not in str(error.value)
+
+
+def test_labels_that_do_not_match_the_images_are_refused(mnist_files):
+    path = mnist_files / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.write_bytes(np.array([2049, 20], ">i4").tobytes() + bytes(20))
+    with pytest.raises(UserError, match="30 images but 20 labels"):
+        load("mnist", data_dir=mnist_files)
+
+
+def test_without_files_and_without_a_network_one_line_names_folder_variable_and_digits(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(UserError) as error:
+        load("kmnist", data_dir=tmp_path / "nowhere")
+    message = str(error.value)
+    assert "\n" not in message
+    for word in (str(tmp_path / "nowhere"), "--data-dir", "PYRO_MODELS_DATA", "--data digits"):
+        assert word in message
+
+
+def test_a_torchvision_of_another_torch_gets_one_line_with_the_remedy(monkeypatch, tmp_path):
+    import builtins
+
+    real = builtins.__import__
+
+    def broken(name, *args, **kwargs):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(UserError, match="uninstall both, then install them in one command"):
+        load("mnist", data_dir=tmp_path)
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'mnist'"):
+        load("minst")
+    with pytest.raises(UserError, match="no such file"):
+        load("nowhere.npz")
+
+
+def own(tmp_path, **arrays):
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays)
+    return load(str(path))
+
+
+def test_images_of_ones_own(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 5, 4), dtype=np.uint8)
+    dataset = own(tmp_path, images=images, labels=np.arange(60))
+    assert dataset.image_shape == (3, 5, 4)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert (split.images.numpy() == images[split.labels.numpy()]).all()
+    np.save(tmp_path / "grey.npy", np.linspace(0, 1, 30 * 4).reshape(30, 2, 2))
+    floats = load(str(tmp_path / "grey.npy"))
+    assert floats.image_shape == (1, 2, 2)
+    assert floats.train.labels is None
+    assert max(split.images.max() for split in (floats.train, floats.validation, floats.test)) == 255
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.full((30, 2, 2), np.nan)}, "120 pixels are NaN or infinite"),
+        ({"images": np.full((30, 2, 2), 1.5)}, r"must lie in \[0, 1\]"),
+        ({"images": np.full((30, 2, 2), 3)}, "bytes or floats"),
+        ({"images": np.zeros((30, 2, 2), dtype=np.uint32)}, "bytes or floats"),
+        ({"images": np.zeros((30, 4), np.uint8)}, r"must be \[n, height, width\]"),
+        ({"images": np.zeros((3, 2, 2), np.uint8)}, "n >= 24"),
+        ({"pictures": np.zeros((30, 2, 2), np.uint8)}, "no array named 'images'"),
+        ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(7, int)}, "labels must be 30 whole numbers"),
+        ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(30)}, "labels must be 30 whole numbers"),
+        ({"images": np.array([{"a": 1}] * 30)}, "cannot be read"),
+    ],
+)
+def test_images_that_are_none_get_one_clear_line(tmp_path, arrays, message):
+    with pytest.raises(UserError, match=message) as error:
+        own(tmp_path, **arrays)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_cut_short_gets_one_clear_line(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, images=np.zeros((30, 2, 2), np.uint8))
+    shutil.copy(path, tmp_path / "whole.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be read"):
+        load(str(path))

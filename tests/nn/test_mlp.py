@@ -1,0 +1,73 @@
+import copy
+
+import torch
+
+from pyro_models.nn import TransposedLinear, decoder, encoder, mlp, residual_mlp, size
+
+
+def tied():
+    inward = torch.nn.Linear(6, 3)
+    return torch.nn.ModuleDict({"encoder": inward, "decoder": TransposedLinear(inward)})
+
+
+def assert_tied(pair):
+    assert pair["encoder"].weight is pair["decoder"].weight
+    assert len(list(pair.parameters())) == 3
+    code = torch.randn(5, 3).to(pair["encoder"].weight)
+    expected = code @ pair["encoder"].weight + pair["decoder"].bias
+    torch.testing.assert_close(pair["decoder"](code), expected)
+
+
+def test_a_transposed_layer_shares_its_weight_and_owns_its_bias():
+    assert_tied(tied())
+
+
+def test_the_weight_stays_shared_after_moving_copying_and_loading():
+    pair = tied()
+    assert_tied(pair.to(torch.float32))
+    assert_tied(copy.deepcopy(pair))
+    other = tied().to(torch.float32)
+    other.load_state_dict(pair.state_dict())
+    assert_tied(other)
+    torch.testing.assert_close(other["decoder"].weight, pair["encoder"].weight)
+
+
+def test_an_optimiser_moves_the_shared_weight_once():
+    pair = tied()
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
+    before = pair["encoder"].weight.detach().clone()
+    pair["decoder"](pair["encoder"](torch.randn(4, 6))).square().sum().backward()
+    gradient = pair["encoder"].weight.grad.clone()
+    optimizer.step()
+    torch.testing.assert_close(pair["encoder"].weight, before - 0.1 * gradient)
+    assert_tied(pair)
+
+
+def test_the_gradient_of_the_shared_weight_counts_both_of_its_places():
+    pair, x = tied(), torch.randn(4, 6)
+
+    def loss(weight):
+        code = x @ weight.T + pair["encoder"].bias
+        return (code @ weight + pair["decoder"].bias).square().sum()
+
+    weight = pair["encoder"].weight
+    assert torch.autograd.gradcheck(loss, weight.detach().clone().requires_grad_())
+    pair["decoder"](pair["encoder"](x)).square().sum().backward()
+    torch.testing.assert_close(weight.grad, torch.autograd.functional.jacobian(loss, weight.detach()))
+
+
+def test_networks_keep_leading_dimensions():
+    shape = (3, 4, 5)
+    assert size(shape) == 60
+    images = torch.rand(2, 7, *shape)
+    for body in (mlp(60, 8, 4), residual_mlp(60, 4, width=8, depth=2)):
+        assert encoder(body, shape)(images).shape == (2, 7, 4)
+    out = decoder(mlp(4, 60), shape)(torch.rand(2, 7, 4))
+    assert out.shape == images.shape
+
+
+def test_encoding_then_decoding_with_identities_is_the_identity():
+    shape = (2, 3, 4)
+    images = torch.rand(5, *shape)
+    both = torch.nn.Sequential(encoder(torch.nn.Identity(), shape), decoder(torch.nn.Identity(), shape))
+    torch.testing.assert_close(both(images), images)

@@ -1,0 +1,55 @@
+"""What each story and guide says, against the formula on paper."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import Predictive, Trace_ELBO
+
+from guides.autoencoder import AutoencoderGuide
+from pyro_models import nn
+from pyro_models.autoencoder import Autoencoder
+from tests.conftest import IMAGE
+
+
+def test_the_vae_factorises_as_its_docstring_says(vae, x):
+    model, guide = vae
+    trace = poutine.trace(model).get_trace(x=x)
+    z = trace.nodes["z"]["value"]
+    joint = dist.Normal(0.0, 1.0).log_prob(z).sum() + dist.Bernoulli(logits=model.decoder(z)).log_prob(x).sum()
+    torch.testing.assert_close(trace.log_prob_sum(), joint)
+    loc, log_scale = guide.encoder(x).chunk(2, -1)
+    posterior = dist.Normal(loc, log_scale.exp()).log_prob(z).sum(-1)
+    torch.testing.assert_close(guide.posterior(x).log_prob(z), posterior)
+
+
+def test_the_prior_of_the_vae_is_standard_normal(vae):
+    model, _ = vae
+    trace = poutine.trace(model).get_trace(batch=100_000)
+    z = trace.nodes["z"]["value"]
+    torch.testing.assert_close(z.mean(0), torch.zeros(2), rtol=0, atol=0.02)
+    torch.testing.assert_close(z.T.cov(), torch.eye(2), rtol=0, atol=0.02)
+    assert trace.nodes["_RETURN"]["value"].shape == (100_000, *IMAGE)
+
+
+def test_replicates_are_drawn_and_not_the_data(vae):
+    """`Predictive(model, guide=guide)(x)` gives back x; with the observation undone it gives replicates."""
+    model, guide = vae
+    x = torch.bernoulli(torch.full((400, *IMAGE), 0.5))
+    copies = Predictive(model, guide=guide, num_samples=3)(x=x)["x"]
+    replicates = Predictive(poutine.uncondition(model), guide=guide, num_samples=3)(x=x)["x"]
+    assert (copies == x).all()
+    assert (replicates != x).double().mean() > 0.3
+    expected = torch.stack([model.decoder(guide.posterior(x).rsample()).sigmoid() for _ in range(50)]).mean()
+    torch.testing.assert_close(replicates.mean(), expected, rtol=0, atol=0.02)
+
+
+def test_the_elbo_of_the_autoencoder_is_its_squared_error_exactly(x):
+    encoder, decoder = nn.mlp(16, 3), nn.mlp(3, 16)
+    model = Autoencoder(nn.decoder(decoder, IMAGE), 3)
+    guide = AutoencoderGuide(nn.encoder(encoder, IMAGE))
+    squared_error = (decoder(encoder(x.flatten(1))) - x.flatten(1)).square().sum()
+    constant = 0.5 * x.numel() * math.log(2 * math.pi)
+    loss = Trace_ELBO(max_plate_nesting=1).loss(model, guide, x=x)
+    torch.testing.assert_close(loss, (0.5 * squared_error + constant).item())

@@ -1,0 +1,137 @@
+import copy
+import gc
+import tracemalloc
+
+import pyro
+import pytest
+import torch
+
+from pyro_models.data import Batches, Split
+from pyro_models.objectives import iwae, mean_field, renyi, trace
+from pyro_models.training.fit import NonFiniteTerm, cosine, fit, parameters
+from tests.conftest import IMAGE
+
+
+@pytest.fixture
+def batches():
+    images = torch.randint(0, 256, (60, *IMAGE), dtype=torch.uint8)
+    return Batches(Split(images), "dynamic", size=20, seed=5)
+
+
+def adam(pair):
+    return torch.optim.Adam(parameters(*pair), lr=0.01)
+
+
+def weights(pair):
+    return [p.detach().clone() for p in parameters(*pair)]
+
+
+def same(ones, others):
+    return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
+
+
+@pytest.mark.parametrize("objective", [trace, mean_field, iwae, renyi])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_stopping_and_going_on_is_bit_identical_to_never_stopping(vae, batches, objective, stop):
+    def run(pair, optimizer, done, epochs):
+        rate = cosine(0.01)
+        for _ in fit(*pair, objective, optimizer, batches, epochs=4, done=done, seed=9, learning_rate=rate):
+            done += 1
+            if done == epochs:
+                break
+
+    through = copy.deepcopy(vae)
+    run(through, adam(through), 0, 4)
+
+    optimizer = adam(vae)
+    run(vae, optimizer, 0, stop)
+    saved, state = copy.deepcopy(vae), copy.deepcopy(optimizer.state_dict())
+    torch.randn(17)  # whatever happens in between
+    later = adam(saved)
+    later.load_state_dict(state)
+    run(saved, later, stop, 4)
+    assert same(weights(saved), weights(through))
+
+
+def test_a_second_pair_in_the_same_process_is_trained_as_the_first_was(vae, batches):
+    twin, before = copy.deepcopy(vae), weights(vae)
+    for pair in (vae, twin):
+        list(fit(*pair, mean_field, adam(pair), batches, epochs=2, seed=1))
+    assert same(weights(vae), weights(twin))
+    assert not any(torch.equal(one, other) for one, other in zip(before, weights(vae), strict=True))
+
+
+def test_pyros_parameter_store_is_left_alone(vae, batches):
+    pyro.param("mine", torch.tensor(3.0))
+    list(fit(*vae, trace, adam(vae), batches, epochs=1))
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+
+
+def test_a_step_is_the_hand_written_step(vae, batches):
+    pair = copy.deepcopy(vae)
+    (epoch,) = fit(*vae, mean_field, torch.optim.SGD(parameters(*vae), lr=0.1), batches, epochs=1, seed=2)
+    model, guide = pair
+    torch.manual_seed(0)
+    from pyro_models.base.seeds import derived_seed
+
+    torch.manual_seed(derived_seed(2, "noise", 0, 0))
+    elbos = []
+    for batch in batches.epoch(0):
+        x = batch["x"]
+        loc, log_scale = guide.encoder(x).chunk(2, -1)
+        z = loc + log_scale.exp() * torch.randn_like(loc)
+        logits = model.decoder(z)
+        reconstruction = -torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+        kl = (0.5 * (loc**2 + (2 * log_scale).exp() - 1) - log_scale).sum() / len(x)
+        gradients = torch.autograd.grad(kl - reconstruction, parameters(*pair))
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters(*pair), gradients, strict=True):
+                parameter -= 0.1 * gradient
+        elbos.append((reconstruction - kl).item())
+    for one, other in zip(weights(vae), weights(pair), strict=True):
+        torch.testing.assert_close(one, other)
+    assert epoch.terms["elbo"] == pytest.approx(sum(elbos) / 3)
+
+
+def test_a_term_that_is_not_finite_stops_the_run_by_name_and_step(vae, batches):
+    calls = []
+
+    def objective(model, guide, **batch):
+        calls.append(1)
+        terms = mean_field(model, guide, **batch)
+        return terms | {"kl": terms["kl"] * (float("nan") if len(calls) == 5 else 1.0)}
+
+    epochs = fit(*vae, objective, adam(vae), batches, epochs=3)
+    assert next(epochs).number == 1
+    with pytest.raises(NonFiniteTerm, match="kl became nan in step 2 of epoch 2"):
+        next(epochs)
+
+
+def test_the_step_size_follows_half_a_cosine(vae, batches):
+    seen = []
+    optimizer = adam(vae)
+    optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
+    list(fit(*vae, trace, optimizer, batches, epochs=2, learning_rate=cosine(0.4)))
+    expected = [0.2 * (1 + torch.cos(torch.tensor(torch.pi * k / 6)).item()) for k in range(6)]
+    assert seen == pytest.approx(expected)
+
+
+def test_memory_does_not_grow_with_the_epochs(vae, batches):
+    epochs = fit(*vae, mean_field, adam(vae), batches, epochs=60)
+    for _ in range(20):
+        next(epochs)
+    tracemalloc.start()
+    next(epochs)
+    gc.collect()
+    early = tracemalloc.get_traced_memory()[0]
+    for _ in range(35):
+        next(epochs)
+    gc.collect()
+    late = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert late - early < 20_000
+
+
+def test_shared_parameters_are_counted_once():
+    layer = torch.nn.Linear(2, 2)
+    assert len(parameters(layer, torch.nn.Sequential(layer))) == 2
