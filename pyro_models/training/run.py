@@ -102,13 +102,13 @@ def train(recipe: Recipe, place: Place) -> Path:
                     _write_metrics(run)
                     _save(run, optimizer)
                     saved = time.monotonic()
+            if rank == 0:
+                _finish(run)
+                print(f"report: {folder / 'report.html'}\nrun folder: {folder}")
         except NonFiniteTerm as error:
             raise UserError(f"{error}; the checkpoint before it is kept in {folder}") from None
         except KeyboardInterrupt:
             raise UserError(f"stopped; go on with: {recipe.name} --out {folder} --resume", exit_code=130) from None
-        if rank == 0:
-            _finish(run)
-            print(f"report: {folder / 'report.html'}\nrun folder: {folder}")
     return folder
 
 

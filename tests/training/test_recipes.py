@@ -67,7 +67,7 @@ def test_every_parameter_of_both_halves_gets_a_gradient(recipe, split):
 @every_variant
 def test_learning_one_batch_lowers_the_loss(recipe, split):
     pair = recipe.pair(SHAPE)
-    optimizer = torch.optim.Adam(parameters(*pair), lr=1e-2)
+    optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3)
     batches = Batches(split, recipe.pixels, size=40)
     losses = [epoch.terms["loss"] for epoch in fit(*pair, recipe.objective(), optimizer, batches, epochs=25)]
     assert sum(losses[-5:]) < sum(losses[:5])
@@ -77,7 +77,7 @@ def test_learning_one_batch_lowers_the_loss(recipe, split):
 def test_pyros_svi_trains_every_pair(recipe, split):
     pair = recipe.pair(SHAPE)
     before = [parameter.detach().clone() for parameter in parameters(*pair)]
-    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO(max_plate_nesting=1))
+    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO(max_plate_nesting=1))
     losses = [svi.step(**batch_of(recipe, split)) for _ in range(25)]
     assert sum(losses[-5:]) < sum(losses[:5])
     changed = [not torch.equal(one, other) for one, other in zip(before, parameters(*pair), strict=True)]
@@ -88,7 +88,7 @@ def test_pyros_svi_trains_every_pair(recipe, split):
 @pytest.mark.parametrize("estimator", [TraceMeanField_ELBO, RenyiELBO])
 def test_pyros_other_estimators_take_every_pair(recipe, split, estimator):
     pair = recipe.pair(SHAPE)
-    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-2}), estimator(max_plate_nesting=1))
+    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), estimator(max_plate_nesting=1))
     assert torch.tensor(svi.step(**batch_of(recipe, split))).isfinite()
 
 

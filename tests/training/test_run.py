@@ -1,0 +1,302 @@
+"""Run folders: resumed to the bit, replaced whole, and never trusted blindly."""
+
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pyro_models.base.errors import UserError
+from pyro_models.criticism import report
+from pyro_models.training import fit as fit_module
+from pyro_models.training import run as run_module
+from pyro_models.training.cli import main, parse
+from pyro_models.training.run import open_run, train
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ["vae", "--network", "article", "--batch-size", "256", "--pixels", "dynamic"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Single precision, a checkpoint after each epoch, and no pictures, which are tested elsewhere."""
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(report, "write_pictures", lambda run: None)
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_run(one, other):
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, weights(other)[name]), name
+    ignored = ("seconds", "command")
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, other))
+    assert {k: v for k, v in ours.items() if k not in ignored} == {k: v for k, v in theirs.items() if k not in ignored}
+    ours, theirs = ((folder / "metrics.csv").read_text().splitlines() for folder in (one, other))
+    assert len(ours) == len(theirs)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of four epochs that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    torch.set_default_dtype(torch.float32)
+    assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("point", ["step 3", "step 7", "step 12", "checkpoint 2", "checkpoint 4", "weights"])
+def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(whole, tmp_path, monkeypatch, point, capsys):
+    folder = tmp_path / "run"
+    what, _, when = point.partition(" ")
+    calls = {"step": 0, "checkpoint": 0}
+
+    def dies(kind, function):
+        def wrapped(*args, **kwargs):
+            calls[kind] = calls.get(kind, 0) + 1
+            if kind == what and calls[kind] == int(when or 1):
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "_average_gradients", dies("step", fit_module._average_gradients))
+        patch.setattr(run_module.checkpoint, "save", dies("checkpoint", run_module.checkpoint.save))
+        library = run_module.safetensors.torch
+        patch.setattr(library, "save_model", dies("weights", library.save_model))
+        assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 130
+    assert f"go on with: vae --out {folder} --resume" in capsys.readouterr().err
+    assert not (folder / "results.json").exists()
+    torch.manual_seed(99)
+    assert main(["vae", "--out", str(folder), "--resume"]) == 0
+    assert_same_run(whole, folder)
+
+
+def test_a_killed_process_is_resumed_to_the_bit(whole, tmp_path):
+    folder = tmp_path / "run"
+    words = [*OPTIONS, "--epochs", "4", "--out", str(folder)]
+    program = (
+        "import sys, time; from pyro_models.training import run; from pyro_models.training.cli import main\n"
+        "run.CHECKPOINT_SECONDS = 0.0; save = run.checkpoint.save\n"
+        "def slow(*args): save(*args); time.sleep(1.0)\n"
+        "run.checkpoint.save = slow; main(sys.argv[1:])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "results.json").exists()
+    assert main(["vae", "--out", str(folder), "--resume"]) == 0
+    assert_same_run(whole, folder)
+
+
+def test_a_finished_run_can_be_given_more_epochs(tmp_path):
+    constant = [*OPTIONS, "--schedule", "constant"]
+    assert main([*constant, "--epochs", "2", "--out", str(tmp_path / "once")]) == 0
+    assert main([*constant, "--epochs", "1", "--out", str(tmp_path / "twice")]) == 0
+    assert main(["vae", "--epochs", "2", "--out", str(tmp_path / "twice"), "--resume"]) == 0
+    assert_same_run(tmp_path / "once", tmp_path / "twice")
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """The folder and words of a run that has a checkpoint and is not over."""
+    folder = tmp_path / "run"
+    words = [*OPTIONS, "--schedule", "constant", "--epochs", "1", "--out", str(folder)]
+    assert main(words) == 0
+    return folder
+
+
+def refused(words, capsys, code=1):
+    capsys.readouterr()
+    if code == 2:
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+    else:
+        assert main(words) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000, 100_000])
+def test_a_checkpoint_cut_short(stopped, capsys, length):
+    path = stopped / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:length])
+    error = refused(["vae", "--out", str(stopped), "--resume", "--epochs", "2"], capsys)
+    assert "cut short or damaged" in error
+
+
+def test_a_checkpoint_of_another_recipe(stopped, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main([*OPTIONS, "--schedule", "constant", "--latent-dim", "3", "--epochs", "1", "--out", str(other)]) == 0
+    (stopped / "checkpoint.pt").write_bytes((other / "checkpoint.pt").read_bytes())
+    error = refused(["vae", "--out", str(stopped), "--resume", "--epochs", "2"], capsys)
+    assert "another recipe: --latent-dim is 3 there, 2 here" in error
+
+
+def test_resuming_with_other_options_is_refused(stopped, capsys):
+    error = refused(["vae", "--out", str(stopped), "--resume", "--latent-dim", "5"], capsys, code=2)
+    assert "--latent-dim is 2 for the run" in error
+    error = refused(["autoencoder", "--out", str(stopped), "--resume"], capsys, code=2)
+    assert "of the recipe vae, not autoencoder" in error
+    assert "give one of them" in refused(["vae", "--out", str(stopped), "--resume", "--overwrite"], capsys, code=2)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def test_nothing_in_a_run_folder_is_unpickled(stopped, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for content in (pickle.dumps({"recipe": Bomb()}), None):
+        if content is None:
+            torch.save({"recipe": Bomb()}, stopped / "checkpoint.pt")
+        else:
+            (stopped / "checkpoint.pt").write_bytes(content)
+        assert "checkpoint" in refused(["vae", "--out", str(stopped), "--resume", "--epochs", "2"], capsys)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(stopped, capsys):
+    before = (stopped / "checkpoint.pt").read_bytes()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        error = refused(["vae", "--out", str(stopped), "--resume", "--epochs", "2"], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    assert "cannot write" in error
+    assert "kept" in error
+    assert (stopped / "checkpoint.pt").read_bytes() == before
+    assert not list(stopped.glob(".*"))
+    assert main(["vae", "--out", str(stopped), "--resume", "--epochs", "2"]) == 0
+
+
+def test_a_loss_that_explodes_names_the_term_and_keeps_the_checkpoint(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    step = fit_module._average_gradients
+    count = []
+
+    def poison(optimizer):
+        count.append(1)
+        if len(count) == 8:
+            optimizer.param_groups[0]["params"][0].grad.fill_(float("nan"))
+        step(optimizer)
+
+    monkeypatch.setattr(fit_module, "_average_gradients", poison)
+    assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert "loss became nan in step 4 of epoch 2" in error
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
+
+
+def test_an_unfinished_or_foreign_folder_cannot_be_opened(tmp_path, stopped):
+    with pytest.raises(UserError, match="no run folder"):
+        open_run(tmp_path)
+    path = stopped / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="cannot read the weights"):
+        open_run(stopped)
+    path.unlink()
+    with pytest.raises(UserError, match="not finished"):
+        open_run(stopped)
+    (stopped / "recipe.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        open_run(stopped)
+
+
+def test_tied_weights_are_stored_once_and_tied_again_on_opening(tmp_path):
+    folder = tmp_path / "run"
+    words = ["autoencoder", "--network", "simple", "--tied", "--epochs", "1", "--out", str(folder)]
+    assert main(words) == 0
+    assert len(weights(folder)) == 3
+    run = open_run(folder)
+    assert run.model.decoder[0][0].weight is run.guide.encoder[1][0].weight
+
+
+def test_two_processes_train_one_model(tmp_path):
+    """Under torchrun: one folder, ranks identical, and the mean of the gradients, as one process would take it."""
+    folder = tmp_path / "run"
+    program = tmp_path / "both.py"
+    program.write_text(
+        "import os, sys, torch\n"
+        "from pyro_models.training import run\n"
+        "from pyro_models.training.cli import main\n"
+        "run.CHECKPOINT_SECONDS = 0.0\n"
+        "start, pairs = run._start, []\n"
+        "def keep(*args):\n"
+        "    pairs.append(start(*args)); return pairs[-1]\n"
+        "run._start = keep\n"
+        "code = main(sys.argv[1:])\n"
+        'torch.save(run._pair(pairs[0][0]).state_dict(), f\'{os.environ["RANKS"]}/{os.environ["RANK"]}.pt\')\n'
+        "sys.exit(code)\n"
+    )
+
+    def launch(*words):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        environment = os.environ | {"RANKS": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, str(program), *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+
+    def ranks():
+        return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    launch(*OPTIONS, "--epochs", "2", "--schedule", "constant", "--out", str(folder))
+    first, second = ranks()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+
+    resumed = tmp_path / "resumed"
+    launch(*OPTIONS, "--epochs", "1", "--schedule", "constant", "--out", str(resumed))
+    launch("vae", "--epochs", "2", "--out", str(resumed), "--resume")
+    assert_same_run(folder, resumed)
+    assert torch.equal(*(state["guide.encoder.1.0.weight"] for state in ranks()))
+
+
+def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
+    """The deterministic auto-encoder trains to the same weights on two processes as on one."""
+    words = ["autoencoder", "--network", "simple", "--epochs", "1", "--batch-size", "128"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *words, "--out", str(tmp_path / "two")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+GOLDEN = -284.0  # nats per image, grey pixels: the mean over seeds 1 to 10, whose standard deviation was ...
+
+
+def test_a_vae_of_the_digits_reaches_its_usual_bound(tmp_path):
+    recipe, place = parse(["vae", "--network", "article", "--epochs", "40", "--out", str(tmp_path / "run")])
+    folder = train(recipe, place)
+    elbo = json.loads((folder / "results.json").read_text())["test"]["elbo"]
+    assert abs(elbo - GOLDEN) < 5
