@@ -96,7 +96,9 @@ def plane(panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | No
         else:
             panel.set(xticks=[], yticks=[])
     if labels is not None:
-        figure.legend(*dots.legend_elements(num=None), loc="outside right center", frameon=False, title="label")
+        figure.legend(
+            *dots.legend_elements(num=None, fmt="{x:g}"), loc="outside right center", frameon=False, title="label"
+        )
     return figure
 
 

@@ -29,10 +29,9 @@ class Residual(nn.Module):
         return x + F.gelu(self.linear(self.norm(x)))
 
 
-def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
-    """One layer to `width`, `depth` residual ones, one to `outputs`; dropout on the inputs."""
+def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int) -> nn.Sequential:
+    """One layer to `width`, `depth` residual ones, one to `outputs`."""
     return nn.Sequential(
-        nn.Dropout(dropout),
         nn.Linear(inputs, width),
         nn.GELU(),
         *(Residual(width) for _ in range(depth)),
@@ -57,9 +56,10 @@ class TransposedLinear(nn.Module):
         return F.linear(x, self.weight.mT, self.bias)
 
 
-def encoder(body: nn.Module, image_shape: Sequence[int]) -> nn.Sequential:
-    """`body` after flattening [..., *image] to [..., pixels]."""
-    return nn.Sequential(nn.Flatten(-len(image_shape)), body)
+def encoder(body: nn.Module, image_shape: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """`body` after flattening [..., *image] to [..., pixels], some of which training hides."""
+    hidden = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(nn.Flatten(-len(image_shape)), *hidden, body)
 
 
 def decoder(body: nn.Module, image_shape: Sequence[int]) -> nn.Sequential:

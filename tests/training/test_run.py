@@ -270,7 +270,8 @@ def test_two_processes_train_one_model(tmp_path):
     launch(*OPTIONS, "--epochs", "1", "--schedule", "constant", "--out", str(resumed))
     launch("vae", "--epochs", "2", "--out", str(resumed), "--resume")
     assert_same_run(folder, resumed)
-    assert torch.equal(*(state["guide.encoder.1.0.weight"] for state in ranks()))
+    first, second = ranks()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
@@ -292,11 +293,13 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-GOLDEN = -284.0  # nats per image, grey pixels: the mean over seeds 1 to 10, whose standard deviation was ...
+GOLDEN = -300.1  # nats per image, grey pixels: the mean over seeds 1 to 10, whose standard deviation was 1.8
 
 
 def test_a_vae_of_the_digits_reaches_its_usual_bound(tmp_path):
-    recipe, place = parse(["vae", "--network", "article", "--epochs", "40", "--out", str(tmp_path / "run")])
+    recipe, place = parse(
+        ["vae", "--network", "article", "--encoder-dropout", "0", "--epochs", "40", "--out", str(tmp_path / "run")]
+    )
     folder = train(recipe, place)
     elbo = json.loads((folder / "results.json").read_text())["test"]["elbo"]
-    assert abs(elbo - GOLDEN) < 5
+    assert abs(elbo - GOLDEN) < 4 * 1.8

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.animation import PillowWriter
+from PIL import Image
+
+from pyro_models.criticism import figures
+
+
+def test_learning_curves_draw_each_split_and_name_the_unit():
+    metrics = [
+        {"epoch": k, "train_elbo": -100.0 / k, "test_elbo": -120.0 / k, "train_kl": k, "test_kl": 2 * k}
+        for k in (1, 2, 3)
+    ]
+    figure = figures.learning_curves(metrics, ["elbo", "kl"], "nats per image (static pixels)")
+    elbo, kl = figure.axes
+    assert [list(line.get_ydata()) for line in elbo.lines] == [[-100, -50, -100 / 3], [-120, -60, -40]]
+    assert [line.get_label() for line in kl.lines] == ["train", "test"]
+    assert "static pixels" in elbo.get_ylabel()
+    (alone,) = figures.learning_curves(metrics, ["kl"], "nats", ["test"]).axes[0].lines
+    assert list(alone.get_ydata()) == [2, 4, 6]
+
+
+def test_originals_stand_above_their_reconstructions():
+    originals, decoded = torch.rand(4, 1, 5, 5), torch.rand(4, 1, 5, 5)
+    figure = figures.reconstructions(originals, decoded)
+    shown = [panel.images[0].get_array() for panel in figure.axes]
+    for k in range(4):
+        np.testing.assert_allclose(shown[k], originals[k, 0])
+        np.testing.assert_allclose(shown[4 + k], decoded[k, 0])
+    figure.canvas.draw()
+    assert figure.axes[0].get_position().y0 > figure.axes[4].get_position().y1
+
+
+def test_an_animation_shows_the_reconstructions_of_each_epoch(tmp_path):
+    originals, frames = torch.zeros(2, 1, 4, 4), torch.stack([torch.full((2, 1, 4, 4), k / 2) for k in range(3)])
+    animation = figures.reconstruction_animation(originals, frames, [1, 5, 9])
+    animation.save(tmp_path / "a.gif", writer=PillowWriter(fps=5), dpi=40)
+    darkness = []
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 3
+        for k in range(3):
+            gif.seek(k)
+            darkness.append(255 - np.asarray(gif.convert("L"), dtype=float).mean())
+    assert darkness == sorted(darkness)
+    assert darkness[0] < darkness[2]
+
+
+def test_points_have_the_colours_of_their_labels():
+    points = torch.tensor([[0.0, 1.0], [2.0, 3.0], [0.5, 0.5]])
+    figure = figures.plane({"codes": points}, torch.tensor([0, 1, 0]), limit=4)
+    (dots,) = figure.axes[0].collections
+    np.testing.assert_allclose(dots.get_offsets(), points)
+    assert dots.get_array().tolist() == [0, 1, 0]
+    assert figure.axes[0].get_xlim() == (-4, 4)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_holds_the_images_row_by_row(channels):
+    images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, channels, 2, 3) / 5
+    figure = figures.image_grid(images, columns=3, extent=(-1, 1, -2, 2))
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    assert sheet.shape[:2] == (4, 9)
+    np.testing.assert_allclose(sheet[0, ::3].reshape(3, -1)[:, 0], [0, 0.2, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(sheet[2, ::3].reshape(3, -1)[:, 0], [0.6, 0.8, 1.0], rtol=1e-6)
+
+
+def test_the_plane_of_codes_is_laid_out_as_the_sheet_shows_it():
+    """Left to right is z[0] rising, bottom to top is z[1] rising."""
+    z = figures.plane_of_codes(torch.tensor([-1.0, 10.0]), torch.tensor([1.0, 30.0]), 3)
+    assert z[0].tolist() == [-1, 30]
+    assert z[2].tolist() == [1, 30]
+    assert z[-1].tolist() == [1, 10]
+    assert z[3].tolist() == [-1, 20]
+
+
+def test_tsne_keeps_far_groups_apart_and_repeats_itself():
+    points = torch.cat([torch.randn(30, 5), torch.randn(30, 5) + 20])
+    plane = figures.tsne(points)
+    distances = torch.cdist(plane, plane)
+    nearest = (distances + torch.eye(60) * 1e9).argmin(1)
+    assert ((nearest < 30) == (torch.arange(60) < 30)).all()
+    assert torch.equal(plane, figures.tsne(points))

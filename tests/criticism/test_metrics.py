@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from pyro_models.criticism import codes, decode, evaluate, log_likelihood, reconstruct
+from pyro_models.criticism.metrics import evaluation
+from pyro_models.data import Split, cut
+from pyro_models.objectives import iwae, mean_field
+from tests.conftest import IMAGE
+from tests.linear_gaussian import ExactGuide, LinearGaussian
+
+
+@pytest.fixture
+def split():
+    return Split(torch.randint(0, 256, (23, *IMAGE), dtype=torch.uint8))
+
+
+def test_a_reconstruction_is_the_decoder_at_the_mean_of_the_posterior(vae, x):
+    model, guide = vae
+    expected = model.decoder(guide.encoder(x).chunk(2, -1)[0]).sigmoid()
+    torch.testing.assert_close(reconstruct(model, guide, x), expected)
+
+
+def test_decoding_is_the_mean_image_at_a_code(vae):
+    model, _ = vae
+    z = torch.randn(5, 2)
+    torch.testing.assert_close(decode(model, z), model.decoder(z).sigmoid())
+
+
+def test_codes_are_the_means_of_the_posterior(vae, split):
+    _, guide = vae
+    expected = guide.posterior(cut(split.images, "grey")).mean
+    torch.testing.assert_close(codes(guide, split, "grey", batch_size=4), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
+def test_averages_count_each_image_once_whatever_the_batches(split, batch_size):
+    def objective(model, guide, x):
+        return {"loss": torch.tensor(0.0), "elbo": x.mean()}
+
+    class Half(torch.nn.Module):
+        def forward(self, x):
+            import pyro
+            import pyro.distributions as dist
+
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(torch.full_like(x, 0.5), 1.0).to_event(3), obs=x)
+
+    class Nothing(torch.nn.Module):
+        def forward(self, x):
+            pass
+
+    figures = evaluate(Half(), Nothing(), objective, split, "grey", batch_size=batch_size)
+    pixels = split.images / 255.0
+    assert figures == {
+        "elbo": pytest.approx(pixels.double().mean().item()),
+        "mse": pytest.approx((pixels.double() - 0.5).square().mean().item()),
+    }
+
+
+def test_evaluation_repeats_itself_and_leaves_no_trace(vae, split):
+    model, guide = vae
+    from pyro_models.distributions import grey_bernoulli
+
+    model.likelihood = grey_bernoulli
+    state = torch.random.get_rng_state()
+    first = evaluate(model, guide, iwae, split, "dynamic")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.training
+    assert guide.training
+    assert evaluate(model, guide, iwae, split, "dynamic") == first
+    assert evaluate(model, guide, iwae, split, "dynamic", seed=1) != first
+    assert set(first) == {"elbo", "reconstruction", "kl", "iwae", "mse"}
+    with evaluation(model, guide):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+    assert evaluate(model, guide, mean_field, split, "grey")["kl"] > 0
+
+
+class AsImage(LinearGaussian):
+    """The linear-Gaussian story of vectors shaped as images [1, 1, 3]."""
+
+    def forward(self, x=None, *, batch=1):
+        return super().forward(None if x is None else x.flatten(1), batch=batch)
+
+
+class AsImageGuide(ExactGuide):
+    def posterior(self, x):
+        return super().posterior(x.flatten(1))
+
+
+@pytest.mark.parametrize("samples", [1, 99, 250])
+def test_the_log_likelihood_at_the_exact_posterior_is_the_evidence(samples):
+    model = AsImage()
+    split = Split(torch.randint(0, 256, (13, 1, 1, 3), dtype=torch.uint8))
+    values = log_likelihood(model, AsImageGuide(model), split, "grey", samples=samples, batch=300)
+    torch.testing.assert_close(values, model.evidence(cut(split.images, "grey").flatten(1)))
+
+
+def test_the_log_likelihood_with_a_poor_guide_rises_to_the_evidence():
+    model = AsImage()
+    split = Split(torch.randint(0, 256, (20, 1, 1, 3), dtype=torch.uint8))
+    evidence = model.evidence(cut(split.images, "grey").flatten(1)).mean()
+    guide = AsImageGuide(model, shift=0.5)
+    gaps = [
+        (evidence - log_likelihood(model, guide, split, "grey", samples=samples).mean()).item()
+        for samples in (1, 10, 20_000)
+    ]
+    assert gaps[0] > gaps[1] > 0
+    assert abs(gaps[2]) < 0.02
