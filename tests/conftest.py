@@ -1,5 +1,9 @@
 """What all tests stand on: float64, validation on, one seed, and pairs small enough for seconds."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more, here and in the processes that tests start
+
 import pyro
 import pytest
 import torch
