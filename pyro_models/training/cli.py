@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
     except UserError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\n{prog}: stopped before training began", file=sys.stderr)
+        return 130
     return 0
 
 

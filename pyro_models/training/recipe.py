@@ -55,6 +55,8 @@ class Recipe:
                 raise UserError(f"--elbo {self.elbo} with --particles 1 is the plain ELBO: ask for 2 or more")
         if self.elbo == "renyi" and self.alpha == 1.0:
             raise UserError("--alpha 1 is the plain ELBO: use --elbo trace")
+        if self.elbo != "renyi" and self.alpha != Recipe.alpha:
+            raise UserError(f"--alpha goes with --elbo renyi, not with {self.elbo}")
 
     def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the story and its guide for images [channel, height, width]."""

@@ -34,6 +34,11 @@ class VAERecipe(Recipe):
     encoder_dropout: float = option(0.2, "share of pixels hidden from the encoder while it trains", 0.0, 0.99)
     scale: float | None = option(None, "of the normal likelihood; none learns it", 1e-3, 1e3)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale is not None and self.likelihood != "normal":
+            raise UserError(f"--scale goes with --likelihood normal, not with {self.likelihood}")
+
     def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the VAE and its guide."""
         from guides.vae import VAEGuide
@@ -137,5 +142,6 @@ def table() -> str:
     lines = ["| recipe | what it is | networks | presets |", "| --- | --- | --- | --- |"]
     for name, recipe in RECIPES.items():
         networks = get_args(get_type_hints(recipe)["network"])
-        lines.append(f"| `{name}` | {recipe.__doc__} | {', '.join(networks)} | {', '.join(recipe.presets)} |")
+        what = str(recipe.__doc__).replace("|", "\\|")
+        lines.append(f"| `{name}` | {what} | {', '.join(networks)} | {', '.join(recipe.presets)} |")
     return "\n".join(lines)

@@ -156,6 +156,8 @@ def test_the_best_linear_tied_autoencoder_is_pca():
         ({"elbo": "iwae"}, "ask for 2 or more"),
         ({"elbo": "renyi", "particles": 2, "alpha": 1.0}, "use --elbo trace"),
         ({"data": "minst"}, "did you mean 'mnist'"),
+        ({"alpha": 0.3}, "--alpha goes with --elbo renyi"),
+        ({"scale": 0.3}, "--scale goes with --likelihood normal"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
