@@ -1,10 +1,13 @@
 """Every command but training from a checkout: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
 
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.files import read_json, write
 from pyro_models.training.options import Parser
 
 PROG = "pyro-stories"
@@ -20,7 +23,6 @@ def train(words: Sequence[str]) -> int:
 def report(words: Sequence[str]) -> int:
     """Draw the pictures and the page of a finished run again."""
     given = _on_a_run("report", report.__doc__).parse_args(words)
-    from pyro_models.base.files import read_json
     from pyro_models.criticism.report import write_pictures, write_report
     from pyro_models.training.run import open_run
 
@@ -47,11 +49,38 @@ def likelihood(words: Sequence[str]) -> int:
         raise UserError(f"the {run.recipe.name} of {given.run} has no proper prior, and so no likelihood")
     split, pixels = run.dataset.test, run.recipe.pixels
     values = log_likelihood(run.model, run.guide, split, pixels, samples=given.samples, seed=given.seed).double()
-    error = values.std() / len(values) ** 0.5
+    estimate = {
+        "mean": values.mean().item(),
+        "standard_error": (values.std() / len(values) ** 0.5).item(),
+        "samples": given.samples,
+        "seed": given.seed,
+        "unit": f"nats per image, {pixels} pixels",
+    }
+    written = read_json(given.run / "results.json") | {"log_likelihood": estimate}
+    write(given.run / "results.json", json.dumps(written, indent=2) + "\n")
     print(
-        f"log p(x) = {values.mean():.2f} +- {error:.2f} nats per image, {pixels} pixels, "
+        f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} nats per image, {pixels} pixels, "
         f"{len(values)} test images, {given.samples} samples"
     )
+    return 0
+
+
+def results(words: Sequence[str]) -> int:
+    """Print the test figures of some finished runs as a table, in Markdown."""
+    parser = Parser(prog=f"{PROG} results", description=results.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    print("| command | pixels | elbo | mse | log p(x) (samples) | minutes |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for folder in parser.parse_args(words).runs:
+        run = read_json(folder / "results.json")
+        command = re.sub(r" --(out \S+|overwrite|resume)", "", run["command"])
+        evidence = run.get("log_likelihood")
+        shown = f"{evidence['mean']:.2f} ({evidence['samples']})" if evidence else ""
+        test = run["test"]
+        print(
+            f"| `{command}` | {run['pixels']} | {test['elbo']:.2f} | {test['mse']:.4f} | {shown} "
+            f"| {run['seconds'] / 60:.0f} |"
+        )
     return 0
 
 
@@ -64,7 +93,7 @@ def recipes(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {verb.__name__: verb for verb in (train, report, likelihood, recipes)}
+VERBS = {verb.__name__: verb for verb in (train, report, likelihood, results, recipes)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -176,7 +176,11 @@ def test_the_likelihood_of_a_run_names_its_pixels_and_lies_above_the_elbo(tmp_pa
     assert verbs(["likelihood", str(tmp_path / "run"), "--samples", "30"]) == 0
     printed = capsys.readouterr().out
     assert "dynamic pixels, 300 test images, 30 samples" in printed
-    assert float(printed.split("= ")[1].split(" ")[0]) > elbo
+    evidence = printed.split("= ")[1].split(" ")[0]
+    assert float(evidence) > elbo
+    assert verbs(["results", str(tmp_path / "run")]) == 0
+    assert f"| dynamic | {elbo:.2f} |" in (row := capsys.readouterr().out.splitlines()[-1])
+    assert f"| {evidence} (30) |" in row
     assert main(["autoencoder", "--epochs", "1", "--out", str(tmp_path / "ae")]) == 0
     assert verbs(["likelihood", str(tmp_path / "ae")]) == 1
     assert "no proper prior" in capsys.readouterr().err
