@@ -92,7 +92,7 @@ print(
 
 # %%
 for splits in (["train", "validation"], ["train"], ["validation"]):
-    display(figures.learning_curves(errors, ["mse"], "squared intensity per pixel", splits))
+    display(figures.learning_curves(errors, {"mse": "squared intensity per pixel"}, splits))
 
 # %% [markdown]
 # One fixed test image of each digit, above what the net makes of it as training goes on:

@@ -90,7 +90,8 @@ def train(recipe: VAERecipe, objective=None):
 
 
 model, guide, rows, kept = train(article)
-display(figures.learning_curves(rows, ["elbo", "reconstruction", "kl"], "nats per image (grey pixels)"))
+terms = dict.fromkeys(["elbo", "reconstruction", "kl"], article.unit)
+display(figures.learning_curves(rows, terms))
 
 # %% [markdown]
 # The ELBO is two terms with opposite signs: reconstruction (higher is better) less `kl`, the price of saying
@@ -142,7 +143,8 @@ with evaluation(model, guide):
         "mean-field, beta 4": tempered(mean_field, {"z": 4.0}),
     }.items():
         terms = objective(model, guide, x=x)
-        print(f"{name:>18}: " + ", ".join(f"{term} {float(value):.2f}" for term, value in terms.items()))
+        values = ", ".join(f"{term} {float(value):.2f}" for term, value in terms.items())
+        print(f"{name:>18}: {values} ({article.unit})")
 
 # %% [markdown]
 # `elbo` means the same in each row: only `loss`, the number that training lowers, feels the estimator and beta.

@@ -1,7 +1,6 @@
 """Every command but training from a checkout: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ def report(words: Sequence[str]) -> int:
     from pyro_models.criticism.report import write_pictures, write_report
     from pyro_models.training.run import open_run
 
-    run = open_run(given.run, data_dir=given.data_dir)
+    run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     write_pictures(run)
     write_report(run, read_json(given.run / "results.json"))
     print(given.run / "report.html")
@@ -44,7 +43,7 @@ def likelihood(words: Sequence[str]) -> int:
     from pyro_models.criticism import log_likelihood
     from pyro_models.training.run import open_run
 
-    run = open_run(given.run, data_dir=given.data_dir)
+    run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     if not run.recipe.generative:
         raise UserError(f"the {run.recipe.name} of {given.run} has no proper prior, and so no likelihood")
     split, pixels = run.dataset.test, run.recipe.pixels
@@ -73,12 +72,11 @@ def results(words: Sequence[str]) -> int:
     print("| --- | --- | --- | --- | --- | --- |")
     for folder in parser.parse_args(words).runs:
         run = read_json(folder / "results.json")
-        command = re.sub(r" --(out \S+|overwrite|resume)", "", run["command"])
         evidence = run.get("log_likelihood")
         shown = f"{evidence['mean']:.2f} ({evidence['samples']})" if evidence else ""
         test = run["test"]
         print(
-            f"| `{command}` | {run['pixels']} | {test['elbo']:.2f} | {test['mse']:.4f} | {shown} "
+            f"| `{run['command']}` | {run['pixels']} | {test['elbo']:.2f} | {test['mse']:.4f} | {shown} "
             f"| {run['seconds'] / 60:.0f} |"
         )
     return 0
@@ -117,6 +115,7 @@ def _on_a_run(verb: str, doc: str | None) -> Parser:
     parser = Parser(prog=f"{PROG} {verb}", description=doc)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data sets")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
     return parser
 
 

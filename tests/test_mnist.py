@@ -1,4 +1,4 @@
-"""Figures of the real data set: minutes each, run by `make test-full`."""
+"""Figures of the real data set."""
 
 import json
 import os
@@ -11,10 +11,7 @@ from pyro_models.data import load
 from pyro_models.training.cli import main
 
 MNIST = Path(os.environ.get("PYRO_MODELS_DATA", "datasets"))
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not (MNIST / "MNIST/raw").is_dir(), reason=f"no MNIST in {MNIST}: set PYRO_MODELS_DATA"),
-]
+pytestmark = pytest.mark.skipif(not (MNIST / "MNIST/raw").is_dir(), reason=f"no MNIST in {MNIST}: set PYRO_MODELS_DATA")
 
 
 def trained(words, folder):
@@ -23,6 +20,12 @@ def trained(words, folder):
     return json.loads((folder / "results.json").read_text())["test"]
 
 
+def test_one_epoch_of_the_articles_vae(tmp_path):
+    """Seeds 1 to 3 gave 182 to 186 nats per image, grey pixels."""
+    assert -195 < trained(["vae", "--preset", "article", "--epochs", "1"], tmp_path / "run")["elbo"] < -172
+
+
+@pytest.mark.long
 def test_a_linear_tied_autoencoder_comes_within_half_a_percent_of_pca(tmp_path):
     dataset = load("mnist", data_dir=MNIST)
     train, test = ((split.images / 255.0).double().flatten(1) for split in (dataset.train, dataset.test))
@@ -32,7 +35,3 @@ def test_a_linear_tied_autoencoder_comes_within_half_a_percent_of_pca(tmp_path):
     pca = residual.square().mean().item()
     words = ["autoencoder", "--network", "linear", "--tied", "--latent-dim", "20", "--epochs", "30"]
     assert trained(words, tmp_path / "run")["mse"] == pytest.approx(pca, rel=0.005)
-
-
-def test_the_articles_vae_is_where_the_article_has_it_after_a_few_epochs(tmp_path):
-    assert -175 < trained(["vae", "--preset", "article", "--epochs", "5"], tmp_path / "run")["elbo"] < -155

@@ -17,6 +17,11 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return what to say of an unknown word: the nearest known one, or all of them."""
     known = list(known)

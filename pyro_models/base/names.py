@@ -10,7 +10,8 @@ PixelMode = Literal["grey", "dynamic", "static", "threshold"]
 """What a pixel is, and so which likelihood is meant; values of different modes do not compare.
 
 grey: intensities in [0, 1] as they are. dynamic: drawn anew as Bernoulli(intensity) whenever a batch is cut
-(Salakhutdinov and Murray, 2008). static: drawn so once and for all. threshold: 1 above one half.
+(Salakhutdinov and Murray, 2008). static: drawn so once and for all, by our own seed: not the
+files of Larochelle and Murray (2011). threshold: 1 above one half.
 """
 
 DATASETS = ("digits", "mnist", "fashion-mnist", "kmnist")

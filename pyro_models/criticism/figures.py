@@ -25,21 +25,20 @@ def _figure(width: float, height: float) -> Figure:
 
 def learning_curves(
     metrics: Sequence[Mapping[str, float]],
-    terms: Sequence[str],
-    unit: str,
+    terms: Mapping[str, str],
     splits: Sequence[str] = ("train", "test"),
 ) -> Figure:
     """Each term over the epochs.
 
     Args:
         metrics: one mapping an epoch, from `epoch` and `SPLIT_TERM` to numbers.
-        terms: which terms, one panel each.
-        unit: for the vertical axes, the pixel mode included.
+        terms: which terms, one panel each, and the unit of each, the pixel mode included.
         splits: which splits, together in each panel.
     """
     figure = _figure(4.2 * len(terms), 3.2)
     epochs = [row["epoch"] for row in metrics]
-    for panel, term in zip(np.atleast_1d(figure.subplots(1, len(terms))), terms, strict=True):
+    panels = np.atleast_1d(figure.subplots(1, len(terms)))
+    for panel, (term, unit) in zip(panels, terms.items(), strict=True):
         for split in splits:
             values = [row[f"{split}_{term}"] for row in metrics]
             panel.plot(epochs, values, label=split, marker="." if len(epochs) < 10 else None)
@@ -86,9 +85,8 @@ def plane(panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | No
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         x, y = points.cpu().numpy().T
         size = 4 if len(points) > 4000 else 12
-        dots = panel.scatter(
-            x, y, s=size, linewidths=0, alpha=0.7, c=None if labels is None else labels.cpu(), cmap=COLOURS
-        )
+        colours = {} if labels is None else {"c": labels.cpu(), "cmap": COLOURS}
+        dots = panel.scatter(x, y, s=size, linewidths=0, alpha=0.7, **colours)
         panel.set_title(title)
         panel.set_aspect("equal" if limit else "auto")
         if limit:
@@ -108,7 +106,8 @@ def tsne(points: Tensor, seed: int = 0) -> Tensor:
 
     flat = points.flatten(1).double().cpu().numpy()
     perplexity = min(30.0, (len(flat) - 1) / 3)
-    return torch.from_numpy(TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(flat))
+    start = "pca" if flat.shape[1] > 1 else "random"
+    return torch.from_numpy(TSNE(init=start, random_state=seed, perplexity=perplexity).fit_transform(flat))
 
 
 def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | None = None) -> Figure:

@@ -1,8 +1,7 @@
 """What a trained pair makes of images, as figures; nothing here knows which model it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pyro
 import torch
@@ -16,10 +15,10 @@ from pyro_models.objectives import AtMean, Objective, Record
 
 
 @contextmanager
-def evaluation(model: nn.Module, guide: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Without gradients, in evaluation mode, with the same noise each time and the caller's put back after."""
-    training = model.training
-    devices = {p.device.index for p in model.parameters() if p.is_cuda}
+def evaluation(*modules: nn.Module, seed: int = 0) -> Iterator[None]:
+    """Without gradients, in evaluation mode, with the same noise each time; all is put back afterwards."""
+    modes = [module.training for module in modules]
+    devices = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices),
@@ -27,18 +26,18 @@ def evaluation(model: nn.Module, guide: nn.Module, seed: int = 0) -> Iterator[No
         pyro.validation_enabled(False),
     ):
         torch.manual_seed(derived_seed(seed, "evaluation"))
-        model.eval()
-        guide.eval()
+        for module in modules:
+            module.eval()
         try:
             yield
         finally:
-            model.train(training)
-            guide.train(training)
+            for module, mode in zip(modules, modes, strict=True):
+                module.train(mode)
 
 
-def reconstruct(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> Tensor:
+def reconstruct(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
     """Return E[p(x | z)] at the mean of q(z | x): [batch, *image]."""
-    with torch.no_grad():
+    with evaluation(model, guide):
         with AtMean(), Record() as q:
             guide(x=x)
         with Record(latents=q.sites) as p:
@@ -46,17 +45,18 @@ def reconstruct(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor)
     return p.sites["x"].fn.mean
 
 
-def decode(model: Callable[..., Any], z: Tensor) -> Tensor:
+def decode(model: nn.Module, z: Tensor) -> Tensor:
     """Return E[p(x | z)] at codes z [batch, latent]: [batch, *image]."""
-    with torch.no_grad(), Record() as p:
+    with evaluation(model), Record() as p:
         poutine.condition(model, data={"z": z})(batch=len(z))
     return p.sites["x"].fn.mean
 
 
-def codes(guide: Any, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
+def codes(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
     """Return the mean of q(z | x) for each image of a split: [n, latent]."""
-    with torch.no_grad():
-        return torch.cat([guide.posterior(cut(part, pixels)).mean for part in split.images.split(batch_size)])
+    with evaluation(guide):
+        parts = split.images.split(batch_size)
+        return torch.cat([guide.posterior(cut(part, pixels)).mean for part in parts])  # type: ignore[operator]
 
 
 def evaluate(
@@ -76,7 +76,7 @@ def evaluate(
         difference between an image and its reconstruction, averaged over pixels and images.
     """
     totals: dict[str, float] = {}
-    with evaluation(model, guide, seed):
+    with evaluation(model, guide, seed=seed):
         for part in split.images.split(batch_size):
             x = cut(part, pixels)
             terms = objective(model, guide, x=x)

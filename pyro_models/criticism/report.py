@@ -4,32 +4,39 @@ import base64
 import html
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.animation import FuncAnimation, PillowWriter
 
-from pyro_models.base.files import write
+from pyro_models.base.errors import UserError
+from pyro_models.base.files import replace, write
 from pyro_models.criticism import figures
 from pyro_models.criticism.metrics import codes, decode, evaluation
 from pyro_models.data import cut
 
 if TYPE_CHECKING:
+    from pyro_models.training.recipe import Recipe
     from pyro_models.training.run import Run
 
-NATS = "nats per image"
 MOST_POINTS = 2000  # in a t-SNE, whose time grows faster than its points
+
+
+def units(recipe: "Recipe", name: str) -> str:
+    """Return the unit of a figure by its name."""
+    return "squared intensity per pixel" if name == "mse" else recipe.unit
 
 
 def learning_curves(run: "Run") -> dict[str, Any]:
     """Draw the terms over the epochs: training and test together, and each alone."""
-    unit = f"{NATS} ({run.recipe.pixels} pixels)"
-    terms = [name.removeprefix("train_") for name in run.metrics[0] if name.startswith("train_")]
-    terms.remove("loss")
+    names = [name.removeprefix("train_") for name in run.metrics[0] if name.startswith("train_")]
+    wanted = [name for name in names if name not in ("loss", "mse")] if run.recipe.generative else ["mse"]
+    terms = {name: units(run.recipe, name) for name in wanted}
     return {
-        "learning-curves": figures.learning_curves(run.metrics, terms, unit),
-        "learning-curves-train": figures.learning_curves(run.metrics, terms, unit, ["train"]),
-        "learning-curves-test": figures.learning_curves(run.metrics, terms, unit, ["test"]),
+        "learning-curves": figures.learning_curves(run.metrics, terms),
+        "learning-curves-train": figures.learning_curves(run.metrics, terms, ["train"]),
+        "learning-curves-test": figures.learning_curves(run.metrics, terms, ["test"]),
     }
 
 
@@ -104,22 +111,28 @@ PICTURES: dict[str, Callable[["Run"], dict[str, Any]]] = {
 
 
 def write_pictures(run: "Run") -> None:
-    """Write the recipe's pictures to the run's folder `figures`, in the recipe's order."""
+    """Write the recipe's pictures to the run's folder `figures`, in the recipe's order.
+
+    Raises:
+        UserError: the run kept no reconstructions (its checkpoint is gone), or a picture cannot be written.
+    """
+    if not run.metrics:
+        raise UserError(f"{run.folder} holds no checkpoint.pt, from which the pictures are drawn")
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
+    for old in folder.glob("[0-9][0-9]-*.*"):
         old.unlink()
     number = 0
     for name in run.recipe.figures:
-        with evaluation(run.model, run.guide, run.recipe.seed):
+        with evaluation(run.model, run.guide, seed=run.recipe.seed):
             pictures = PICTURES[name](run)
         for title, picture in pictures.items():
             number += 1
             stem = folder / f"{number:02d}-{title}"
             if isinstance(picture, FuncAnimation):
-                picture.save(stem.with_suffix(".gif"), writer=PillowWriter(fps=6), dpi=60)
+                replace(stem.with_suffix(".gif"), partial(picture.save, writer=PillowWriter(fps=6), dpi=60))
             else:
-                picture.savefig(stem.with_suffix(".png"), dpi=110)
+                replace(stem.with_suffix(".png"), partial(picture.savefig, dpi=110))
 
 
 def write_report(run: "Run", results: dict[str, Any]) -> None:
@@ -128,7 +141,7 @@ def write_report(run: "Run", results: dict[str, Any]) -> None:
         f'<figure><img alt="{path.stem}" src="data:image/{path.suffix[1:]};base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}">'
         f"<figcaption>{path.stem[3:].replace('-', ' ')}</figcaption></figure>"
-        for path in sorted((run.folder / "figures").iterdir())
+        for path in sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
     )
     rows = "\n".join(
         f"<tr><td>{name}</td><td>{results['test'][name]:.4f}</td><td>{results['validation'][name]:.4f}</td>"

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.names import DATA_DIR_VARIABLE, PixelMode, check_name
 from pyro_models.base.names import data_dir as folder_of
+from pyro_models.base.seeds import derived_seed
 
 SPLIT_SEED = 0  # one split of each data set for all runs, whatever their seed: test images stay test images
 
@@ -58,10 +59,9 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set on `device`."""
-        return self._each(lambda split: split.to(device))
-
-    def _each(self, change: Callable[[Split], Split]) -> "Dataset":
-        return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
+        return replace(
+            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+        )
 
 
 def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMode = "grey") -> Dataset:
@@ -90,8 +90,10 @@ def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMod
     else:
         train, test = _hold_out(_own(Path(name)), 1 / 6)
     train, validation = _hold_out(train, 1 / 12)
-    dataset = Dataset(name, pixels, train, validation, test)
-    return dataset._each(_BINARISED[pixels]) if pixels in _BINARISED else dataset
+    splits = {"train": train, "validation": validation, "test": test}
+    if pixels in _BINARISED:
+        splits = {part: replace(split, images=_BINARISED[pixels](split.images, part)) for part, split in splits.items()}
+    return Dataset(name, pixels, **splits)
 
 
 def _hold_out(split: Split, share: float) -> tuple[Split, Split]:
@@ -101,17 +103,17 @@ def _hold_out(split: Split, share: float) -> tuple[Split, Split]:
     return split[order[held_out:]], split[order[:held_out]]
 
 
-def _threshold(split: Split) -> Split:
-    return replace(split, images=(split.images > 127).to(torch.uint8) * 255)
+def _threshold(images: Tensor, part: str) -> Tensor:
+    return (images > 127).to(torch.uint8) * 255
 
 
-def _static(split: Split) -> Split:
-    generator = torch.Generator().manual_seed(SPLIT_SEED)
-    draws = torch.randint(0, 255, split.images.shape, dtype=torch.uint8, generator=generator)
-    return replace(split, images=(draws < split.images).to(torch.uint8) * 255)
+def _static(images: Tensor, part: str) -> Tensor:
+    generator = torch.Generator().manual_seed(derived_seed(SPLIT_SEED, part))
+    draws = torch.randint(0, 255, images.shape, dtype=torch.uint8, generator=generator)
+    return (draws < images).to(torch.uint8) * 255
 
 
-_BINARISED: dict[str, Callable[[Split], Split]] = {"static": _static, "threshold": _threshold}
+_BINARISED: dict[str, Callable[[Tensor, str], Tensor]] = {"static": _static, "threshold": _threshold}
 
 
 def _digits() -> Split:
@@ -139,11 +141,11 @@ def _torchvision(name: str, folder: Path) -> tuple[Split, Split]:
         raw = folder / source.__name__ / "raw"
         if len(list(raw.glob("*-ubyte"))) == 4:
             raise UserError(
-                f"{name}: the files in {raw} are damaged ({_first_line(error)}); "
+                f"{name}: the files in {raw} are damaged ({first_line(error)}); "
                 "delete that folder to download them again"
             ) from None
         raise UserError(
-            f"{name}: not in {folder / source.__name__} and it cannot be downloaded ({_first_line(error)}); set "
+            f"{name}: not in {folder / source.__name__} and it cannot be downloaded ({first_line(error)}); set "
             f"--data-dir or {DATA_DIR_VARIABLE} to the folder that holds it, or use --data digits"
         ) from None
     for part in parts:
@@ -177,35 +179,32 @@ def _own(path: Path) -> Split:
             content: Any = np.load(file, allow_pickle=False)
             arrays = {"images": content} if isinstance(content, np.ndarray) else dict(content)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
     if "images" not in arrays:
         raise UserError(f"{path}: holds no array named 'images', only {sorted(arrays)}")
-    images = torch.from_numpy(np.ascontiguousarray(arrays["images"]))
-    if images.ndim == 3:
-        images = images.unsqueeze(1)
-    if images.ndim != 4 or len(images) < 24:
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise UserError(f"{path}: pixels must be bytes or floats in [0, 1], not {images.dtype}")
+    shape = images.shape if images.ndim == 4 else (*images.shape[:1], 1, *images.shape[1:])
+    if len(shape) != 4 or shape[0] < 24 or shape[1] not in (1, 3) or 0 in shape:
         raise UserError(
-            f"{path}: images must be [n, height, width] or [n, channel, height, width] with n >= 24, "
-            f"not {list(arrays['images'].shape)}"
+            f"{path}: images must be [n, height, width] or [n, channel, height, width] with n >= 24 and 1 or 3 "
+            f"channels, not {list(images.shape)}"
         )
-    labels = arrays.get("labels")
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
         raise UserError(f"{path}: labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
-    return Split(_as_bytes(images, str(path)), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32)
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).reshape(shape)
+    return Split(_as_bytes(pixels, str(path)), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
 
 
 def _as_bytes(images: Tensor, source: str) -> Tensor:
     """Return bytes as they are, and floats in [0, 1] rounded to bytes."""
     if images.dtype == torch.uint8:
         return images
-    if not images.is_floating_point():
-        raise UserError(f"{source}: pixels must be bytes or floats in [0, 1], not {images.dtype}")
     if not images.isfinite().all():
         raise UserError(f"{source}: {int((~images.isfinite()).sum())} pixels are NaN or infinite")
     if images.min() < 0 or images.max() > 1:
         raise UserError(f"{source}: float pixels must lie in [0, 1], not [{images.min():g}, {images.max():g}]")
     return (images * 255).round().to(torch.uint8)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

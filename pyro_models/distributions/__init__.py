@@ -1,5 +1,6 @@
 """Distributions that torch and Pyro lack, and the likelihoods of images."""
 
+from pyro_models.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyro_models.distributions.grey_bernoulli import GreyBernoulli
 from pyro_models.distributions.likelihoods import (
     Likelihood,
@@ -10,6 +11,7 @@ from pyro_models.distributions.likelihoods import (
 )
 
 __all__ = [
+    "ContinuousBernoulli",
     "GreyBernoulli",
     "Likelihood",
     "NormalLikelihood",

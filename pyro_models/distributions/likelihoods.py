@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_models.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyro_models.distributions.grey_bernoulli import GreyBernoulli
 
 Likelihood = Callable[[Tensor], TorchDistribution]
@@ -26,7 +27,7 @@ def grey_bernoulli(logits: Tensor, event_dim: int = 3) -> TorchDistribution:
 
 def continuous_bernoulli(logits: Tensor, event_dim: int = 3) -> TorchDistribution:
     """Pixels between 0 and 1 under a normalised density, in nats (Loaiza-Ganem and Cunningham, 2019)."""
-    return dist.ContinuousBernoulli(logits=logits).to_event(event_dim)
+    return ContinuousBernoulli(logits=logits).to_event(event_dim)
 
 
 class NormalLikelihood(nn.Module):

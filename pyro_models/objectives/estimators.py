@@ -138,7 +138,9 @@ def _draw(model: Model, guide: Model, batch: dict[str, Tensor], particles: int) 
     for name, site in p.items():
         if site.fn.batch_shape != shape or not shape:
             raise ValueError(f"site {name!r} stands outside the plate of the data: these estimators are per datum")
-        if not site.is_observed and not q[name].fn.has_rsample:
+        if name in q and q[name].scale is not site.scale and q[name].scale != site.scale:
+            raise ValueError(f"site {name!r} is scaled by {site.scale} in the model and {q[name].scale} in the guide")
+        if torch.is_grad_enabled() and name in q and not q[name].fn.has_rsample:
             raise ValueError(f"site {name!r} is not reparameterised: this estimator has no gradient for it")
     return p, q
 

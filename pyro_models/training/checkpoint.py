@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import write
+
+KEYS = {"recipe", "processes", "weights", "optimizer", "metrics", "frames"}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -27,8 +29,8 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        reason = "cut short or damaged" if not zipfile.is_zipfile(path) else str(error).splitlines()[0]
+        reason = "cut short or damaged" if not zipfile.is_zipfile(path) else first_line(error)
         raise UserError(f"cannot read the checkpoint {path} ({reason}); begin again with --overwrite") from None
-    if not isinstance(state, dict) or "recipe" not in state:
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise UserError(f"{path} is no checkpoint of a run; begin again with --overwrite")
     return state

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
         train(recipe, place)
     except UserError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\n{prog}: stopped before training began", file=sys.stderr)
@@ -93,8 +95,10 @@ def _saved(name: str, given: argparse.Namespace) -> Recipe:
 
 
 def _check_same(saved: Recipe, recipe: Recipe, place: Place) -> None:
-    """Refuse to resume with another recipe; only the number of epochs may change."""
+    """Refuse to resume with another recipe; only the number of epochs may change, and only under a constant rate."""
     was, now = saved.as_json(), recipe.as_json()
+    if saved.epochs != recipe.epochs and saved.schedule == "cosine":
+        raise UserError("--epochs cannot change under --schedule cosine, whose steps it has set from the first")
     for key in was:
         if key != "epochs" and was[key] != now[key]:
             raise UserError(f"{flag(key)} is {was[key]} for the run in {place.out}, not {now[key]}: it cannot change")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
 from pyro_models.objectives import Objective, Terms
+from pyro_models.training.processes import average, average_gradients
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Epoch:
 
 
 class NonFiniteTerm(FloatingPointError):
-    """A term of the objective became infinite or NaN."""
+    """A term of the objective, or a weight, became infinite or NaN."""
 
 
 def fit(
@@ -65,7 +65,7 @@ def fit(
             optimiser's.
 
     Raises:
-        NonFiniteTerm: a term is infinite or NaN; the message names the term and the step.
+        NonFiniteTerm: a term, or a weight, is infinite or NaN; the message names the term and the step.
     """
     for epoch in range(done, epochs):
         start = time.perf_counter()
@@ -81,10 +81,11 @@ def fit(
                     terms = objective(model, guide, **batch)
                 optimizer.zero_grad()
                 terms["loss"].backward()
-                _average_gradients(optimizer)
+                average_gradients(optimizer)
                 optimizer.step()
                 history.append({name: term.detach() for name, term in terms.items()})
-        yield Epoch(epoch + 1, time.perf_counter() - start, _averages(history, epoch))
+        means = _averages(history, optimizer, epoch + 1)  # waits for the device, so before the clock is read
+        yield Epoch(epoch + 1, time.perf_counter() - start, means)
 
 
 def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -92,30 +93,16 @@ def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-def _average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Average over the processes, in one exchange; nothing where there is one process."""
-    if not dist.is_initialized():
-        return
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for gradient, average in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(average.view_as(gradient))
-
-
-def _averages(history: list[Terms], epoch: int) -> dict[str, float]:
-    """Average each term over the steps and the processes, once it is sure that all are finite."""
+def _averages(history: list[Terms], optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
+    """Average each term over the steps and the processes, once it is sure that all, and the weights, are finite."""
     names = list(history[0])
-    table = torch.stack([torch.stack([terms[name] for name in names]) for terms in history])
-    if dist.is_initialized():
-        dist.all_reduce(table)
-        table /= dist.get_world_size()
-    bad = (~table.isfinite()).nonzero()
-    if len(bad):
-        step, name = int(bad[0, 0]), names[int(bad[0, 1])]
-        value = float(table[step, names.index(name)])
-        raise NonFiniteTerm(f"{name} became {value} in step {step + 1} of epoch {epoch + 1}")
+    table = average(torch.stack([torch.stack([terms[name] for name in names]) for terms in history]))
+    for step, row in enumerate(table.tolist()):
+        bad = [f"{name} became {value}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
+        if bad:
+            raise NonFiniteTerm(f"{', '.join(reversed(bad))} in step {step + 1} of epoch {epoch}")
+    if not all(bool(p.isfinite().all()) for group in optimizer.param_groups for p in group["params"]):
+        raise NonFiniteTerm(f"the weights became infinite or NaN in step {len(history)} of epoch {epoch}")
     return dict(zip(names, table.mean(0).tolist(), strict=True))
 
 

@@ -22,13 +22,25 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def check_bounds(options: Any) -> None:
-    """Raise a UserError for the first number outside its bounds (NaN is outside all)."""
+def check(options: Any) -> None:
+    """Check the fields of a dataclass instance against their types, choices and bounds.
+
+    Raises:
+        UserError: for the first one that does not do; NaN lies outside all bounds.
+    """
+    hints = get_type_hints(type(options))
     for field in dataclasses.fields(options):
-        value, low, high = getattr(options, field.name), field.metadata["low"], field.metadata["high"]
+        name, value, hint = flag(field.name), getattr(options, field.name), hints[field.name]
+        low, high = field.metadata["low"], field.metadata["high"]
+        if get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise UserError(f"{name}: unknown value {value!r}: {nearest(str(value), get_args(hint))}")
+            continue
+        if not isinstance(value, hint) and not (isinstance(value, int) and hint is float):
+            raise UserError(f"{name} must be of type {getattr(hint, '__name__', hint)}, not {value!r}")
         if isinstance(value, int | float) and not low <= value <= high:
             bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-            raise UserError(f"{flag(field.name)} must be {bounds}, not {value:g}")
+            raise UserError(f"{name} must be {bounds}, not {value:g}")
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ for torch.
 """
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import PixelMode, check_name
-from pyro_models.training.options import check_bounds, option
+from pyro_models.training.options import check, flag, option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,8 +47,8 @@ class Recipe:
     seed: int = option(1, "of weights, order and noise; the split of the data does not depend on it", 0)
 
     def __post_init__(self) -> None:
+        check(self)
         check_name(self.data)
-        check_bounds(self)
         if self.elbo in ("iwae", "renyi"):
             if self.beta != 1.0:
                 raise UserError(f"--beta {self.beta:g} with --elbo {self.elbo} bounds nothing: use trace or mean-field")
@@ -72,6 +73,21 @@ class Recipe:
         if self.elbo == "renyi":
             options["alpha"] = self.alpha
         return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
+
+    @property
+    def unit(self) -> str:
+        """The unit of this recipe's likelihoods, with all that decides what they compare with."""
+        return f"nats per image, {self.pixels} pixels"
+
+    def command(self, processes: int = 1) -> str:
+        """Return the command that trains this recipe: the options that are not the defaults."""
+        words = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+        words += ["train.py", self.name]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                words += [flag(field.name)] if value is True else [flag(field.name), str(value)]
+        return shlex.join(words)
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe's name and fields, from which `recipes.from_json` makes it again."""

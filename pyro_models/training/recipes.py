@@ -38,6 +38,13 @@ class VAERecipe(Recipe):
         super().__post_init__()
         if self.scale is not None and self.likelihood != "normal":
             raise UserError(f"--scale goes with --likelihood normal, not with {self.likelihood}")
+        if self.likelihood != "bernoulli" and self.pixels != "grey":
+            raise UserError(f"--likelihood {self.likelihood} is a density of grey pixels, not of {self.pixels} ones")
+
+    @property
+    def unit(self) -> str:
+        """The unit of likelihoods: the Bernoulli goes without saying, a density does not."""
+        return super().unit + ("" if self.likelihood == "bernoulli" else f", {self.likelihood} likelihood")
 
     def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the VAE and its guide."""
@@ -66,7 +73,7 @@ class VAERecipe(Recipe):
 
 @dataclass(frozen=True)
 class AutoencoderRecipe(Recipe):
-    """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x), so that the ELBO is the squared error."""
+    """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"
     generative: ClassVar[bool] = False
@@ -96,6 +103,11 @@ class AutoencoderRecipe(Recipe):
             raise UserError("--tied goes with --network simple or --network linear, not with deep")
         if self.elbo in ("iwae", "renyi") or self.beta != 1.0:
             raise UserError("an auto-encoder draws nothing and has no kl: leave --elbo and --beta alone")
+
+    @property
+    def unit(self) -> str:
+        """The unit of likelihoods, which here are a Normal's."""
+        return super().unit + ", normal likelihood"
 
     def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the auto-encoder and its guide, which share one weight where they are tied."""

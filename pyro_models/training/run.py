@@ -6,24 +6,25 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import nn
 from tqdm import tqdm
 
-from pyro_models.base.errors import UserError
+from pyro_models import __version__
+from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism.metrics import evaluate, evaluation, reconstruct
@@ -31,13 +32,12 @@ from pyro_models.data import Batches, Dataset, Split, cut, load
 from pyro_models.training import checkpoint
 from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters
 from pyro_models.training.options import Place, flag
+from pyro_models.training.processes import Processes, joined
 from pyro_models.training.recipe import Recipe
 from pyro_models.training.recipes import from_json
 
 CHECKPOINT_SECONDS = 10.0
 FRAMES = 40  # of the animation, spread over the epochs
-UNITS = {"mse": "squared intensity per pixel"}
-NATS = "nats per image"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Run:
     guide: nn.Module
     metrics: list[dict[str, float]]
     frames: dict[str, Any]
+    processes: int
 
 
 def train(recipe: Recipe, place: Place) -> Path:
@@ -68,47 +69,38 @@ def train(recipe: Recipe, place: Place) -> Path:
         UserError: the data, the folder or the device does not do; a term of the objective is not finite; the
             user interrupted it. Whatever a checkpoint holds is kept.
     """
-    with _processes(place.device) as (device, rank, processes):
-        dataset = load(recipe.data, data_dir=place.data_dir, pixels=recipe.pixels)
+    with joined(place.device) as processes:
+        dataset = processes.first_alone(partial(load, recipe.data, data_dir=place.data_dir, pixels=recipe.pixels))
         _check_batch_size(recipe, dataset, processes)
-        folder = _folder(recipe, place) if rank == 0 else place.out or Path()
-        state = _state(recipe, place.out) if place.resume and place.out else None
-        run, optimizer = _start(recipe, dataset, folder, device, state)
-        batches = Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed, rank, processes)
-        rate = cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None
-        objective = recipe.objective()
-        keep = {round(1 + k * (recipe.epochs - 1) / (FRAMES - 1)) for k in range(FRAMES)}
-        saved = time.monotonic()
-
+        folder, state = processes.from_first(partial(_prepare, recipe, place, processes))
+        run = _build(recipe, dataset, folder, processes)
+        optimizer = torch.optim.Adam(parameters(run.model, run.guide), lr=recipe.learning_rate, fused=True)
+        if state is not None:
+            _restore(run, optimizer, state)
         epochs = fit(
             run.model,
             run.guide,
-            objective,
+            recipe.objective(),
             optimizer,
-            batches,
+            Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed, processes.rank, processes.count),
             epochs=recipe.epochs,
             done=len(run.metrics),
             seed=recipe.seed,
-            learning_rate=rate,
+            learning_rate=cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None,
         )
         try:
-            for epoch in _progress(epochs, recipe, len(run.metrics), rank):
-                if rank != 0:
-                    continue
-                run.metrics.append(_row(run, epoch))
-                if epoch.number in keep:
-                    _keep_frame(run, epoch.number)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == recipe.epochs:
-                    _write_metrics(run)
-                    _save(run, optimizer)
-                    saved = time.monotonic()
-            if rank == 0:
+            if processes.rank == 0:
+                _keep_books(run, optimizer, _progress(epochs, recipe, len(run.metrics)))
                 _finish(run)
                 print(f"report: {folder / 'report.html'}\nrun folder: {folder}")
+            else:
+                deque(epochs, maxlen=0)
         except NonFiniteTerm as error:
             raise UserError(f"{error}; the checkpoint before it is kept in {folder}") from None
         except KeyboardInterrupt:
-            raise UserError(f"stopped; go on with: {recipe.name} --out {folder} --resume", exit_code=130) from None
+            words = ["python", "train.py", recipe.name, "--out", str(folder), "--resume"]
+            words += ["--data-dir", str(place.data_dir)] if place.data_dir else []
+            raise UserError(f"stopped; go on with: {shlex.join(words)}", exit_code=130) from None
     return folder
 
 
@@ -124,109 +116,109 @@ def open_run(folder: Path, *, data_dir: Path | None = None, device: str = "cpu")
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"the run in {folder} is not finished: continue it with --out {folder} --resume")
     dataset = load(recipe.data, data_dir=data_dir, pixels=recipe.pixels)
-    run, _ = _start(recipe, dataset, folder, torch.device(device), _state(recipe, folder))
+    with torch.random.fork_rng():
+        run = _build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
     try:
         safetensors.torch.load_model(_pair(run), folder / "model.safetensors", device=device)
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read the weights in {folder}: {reason}") from None
+        raise UserError(f"cannot read the weights in {folder}: {first_line(error)}") from None
+    if (folder / "checkpoint.pt").is_file():
+        state = checkpoint.load(folder / "checkpoint.pt")
+        run.metrics.extend(state["metrics"])
+        run.frames.update(state["frames"])
     run.model.eval()
     run.guide.eval()
     return run
 
 
-@contextmanager
-def _processes(choice: str) -> Iterator[tuple[torch.device, int, int]]:
-    """Join the other processes under torchrun: this one's device, its rank, and how many there are."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
-    kind = "cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu"
-    if "RANK" not in os.environ:
-        yield torch.device(kind), 0, 1
-        return
-    device = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    try:
-        yield device, dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()
-
-
-def _check_batch_size(recipe: Recipe, dataset: Dataset, processes: int) -> None:
+def _check_batch_size(recipe: Recipe, dataset: Dataset, processes: Processes) -> None:
     if recipe.batch_size > len(dataset.train):
         raise UserError(f"--batch-size {recipe.batch_size} is more than the {len(dataset.train)} training images")
-    if recipe.batch_size % processes:
-        raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes} processes")
+    if recipe.batch_size % processes.count:
+        raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes.count} processes")
 
 
-def _folder(recipe: Recipe, place: Place) -> Path:
-    """Make the run folder, or clear the old run out of it, as far as the options allow."""
-    folder = place.out or _next_folder(Path("runs"), f"{recipe.name}-{Path(recipe.data).stem}")
+def _prepare(recipe: Recipe, place: Place, processes: Processes) -> tuple[Path, dict[str, Any] | None]:
+    """Make the run folder ready, once all is known to be well with it: the folder, and the state to go on from."""
+    state = None
+    if place.resume and place.out and (place.out / "checkpoint.pt").exists():
+        state = checkpoint.load(place.out / "checkpoint.pt")
+        _check_state(state, recipe, place.out, processes)
+    try:
+        folder = _resumed_or_new(recipe, place)
+        (folder / "figures").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot use the folder {error.filename}: {error.strerror}") from None
+    write(folder / "recipe.json", json.dumps(recipe.as_json(), indent=2) + "\n")
+    return folder, state
+
+
+def _resumed_or_new(recipe: Recipe, place: Place) -> Path:
+    """Make or empty the run folder, as far as the options allow."""
+    folder = place.out
+    if folder is None:
+        return _next_folder(Path("runs"), f"{recipe.name}-{Path(recipe.data).stem}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file, not a folder")
-    if not place.resume and folder.is_dir() and any(folder.iterdir()):
+    folder.mkdir(parents=True, exist_ok=True)
+    if not place.resume and any(folder.iterdir()):
         if not place.overwrite:
             raise UserError(f"{folder} is not empty: give another --out, or --overwrite, or --resume")
         if not (folder / "recipe.json").is_file():
             raise UserError(f"{folder} holds something that is not a run: it is not overwritten")
-        for name in (
-            "recipe.json",
-            "metrics.csv",
-            "results.json",
-            "model.safetensors",
-            "checkpoint.pt",
-            "report.html",
-        ):
+        for name in ("recipe.json", "metrics.csv", "results.json", "model.safetensors", "checkpoint.pt", "report.html"):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "figures", ignore_errors=True)
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
-    write(folder / "recipe.json", json.dumps(recipe.as_json(), indent=2) + "\n")
     return folder
 
 
 def _next_folder(runs: Path, stem: str) -> Path:
-    taken = {path.name for path in runs.glob(f"{stem}-*")}
-    return runs / next(name for number in range(1, len(taken) + 2) if (name := f"{stem}-{number}") not in taken)
+    """Make the first of RUNS/STEM-1, RUNS/STEM-2, ... that nobody has."""
+    runs.mkdir(exist_ok=True)
+    for number in count(1):
+        folder = runs / f"{stem}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("there is always another number")
 
 
-def _state(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
-    """Read the checkpoint in a folder, if it has one yet."""
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return None
-    state = checkpoint.load(path)
+def _check_state(state: dict[str, Any], recipe: Recipe, folder: Path, processes: Processes) -> None:
+    """Refuse to go on from the checkpoint of another recipe, or with another number of processes."""
     ours, theirs = recipe.as_json(), dict(state["recipe"])
     theirs["epochs"] = ours["epochs"]
-    for key in ours.keys() | theirs.keys():
+    for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise UserError(
-                f"{path} belongs to another recipe: {flag(key)} is {theirs.get(key)!r} there, {ours.get(key)!r} here"
+                f"the checkpoint in {folder} belongs to another recipe: {flag(key)} is {theirs.get(key)!r} there, "
+                f"{ours.get(key)!r} here"
             )
-    if state["epoch"] > recipe.epochs:
-        raise UserError(f"the run in {folder} is at epoch {state['epoch']} already, beyond --epochs {recipe.epochs}")
-    return state
+    if len(state["metrics"]) > recipe.epochs:
+        raise UserError(
+            f"the run in {folder} is at epoch {len(state['metrics'])} already, beyond --epochs {recipe.epochs}"
+        )
+    if state["processes"] != processes.count:
+        raise UserError(f"the run in {folder} is of {state['processes']} processes, not {processes.count}")
 
 
-def _start(
-    recipe: Recipe, dataset: Dataset, folder: Path, device: torch.device, state: dict[str, Any] | None
-) -> tuple[Run, torch.optim.Optimizer]:
-    """Build the pair and its optimiser, as new or as a checkpoint left them."""
+def _build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes) -> Run:
+    """Build the pair with its first weights, which follow from the seed alone."""
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    model, guide = recipe.pair(dataset.image_shape)
-    model.to(device)
-    guide.to(device)
+    model, guide = (half.to(processes.device) for half in recipe.pair(dataset.image_shape))
     frames: dict[str, Any] = {"examples": _examples(dataset.test), "epochs": [], "images": []}
-    run = Run(folder, recipe, dataset.to(device), model, guide, [], frames)
-    optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
-    if state is not None:
+    return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)
+
+
+def _restore(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go back to where a checkpoint was made."""
+    try:
         _pair(run).load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
-        run.metrics.extend(state["metrics"])
-        run.frames.update(state["frames"])
-    return run, optimizer
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"the checkpoint in {run.folder} does not fit the recipe: {first_line(error)}") from None
+    run.metrics.extend(state["metrics"])
+    run.frames.update(state["frames"])
 
 
 def _pair(run: Run) -> nn.Module:
@@ -234,25 +226,46 @@ def _pair(run: Run) -> nn.Module:
     return nn.ModuleDict({"model": run.model, "guide": run.guide})
 
 
+def _keep_books(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epoch]) -> None:
+    """After each epoch: a row of metrics, perhaps a frame of the animation, now and then a checkpoint."""
+    last = run.recipe.epochs
+    framed = {round(1 + k * (last - 1) / (FRAMES - 1)) for k in range(FRAMES)}
+    saved = time.monotonic()
+    for epoch in epochs:
+        run.metrics.append(_row(run, epoch))
+        if epoch.number in framed:
+            _keep_frame(run, epoch.number)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == last:
+            _write_metrics(run)
+            _save(run, optimizer)
+            saved = time.monotonic()
+
+
 def _row(run: Run, epoch: Epoch) -> dict[str, float]:
     """One line of metrics.csv: the epoch's training terms, and validation's and test's after it."""
     row = {"epoch": epoch.number, "seconds": epoch.seconds}
     row |= {f"train_{name}": value for name, value in epoch.terms.items()}
     start = time.perf_counter()
-    for split in ("validation", "test"):
-        row |= {f"{split}_{name}": value for name, value in _figures_of(run, split).items()}
+    some = run.dataset.train[
+        : len(run.dataset.validation)
+    ]  # the error that training has reached, at validation's price
+    row["train_mse"] = _figures_of(run, some)["mse"]
+    for name in ("validation", "test"):
+        row |= {f"{name}_{term}": value for term, value in _figures_of(run, getattr(run.dataset, name)).items()}
     row["evaluation_seconds"] = time.perf_counter() - start
     return row
 
 
-def _figures_of(run: Run, split: str) -> dict[str, float]:
-    return evaluate(run.model, run.guide, run.recipe.objective(), getattr(run.dataset, split), run.recipe.pixels)
+def _figures_of(run: Run, split: Split) -> dict[str, float]:
+    """Evaluate the pair on a split, with as many images at a time as the particles allow."""
+    objective, batch_size = run.recipe.objective(), max(1, 1000 // run.recipe.particles)
+    return evaluate(run.model, run.guide, objective, split, run.recipe.pixels, batch_size=batch_size)
 
 
 def _examples(test: Split) -> list[int]:
     """Index ten fixed test images: the first of each label, or simply the first ten."""
     if test.labels is None:
-        return list(range(10))
+        return list(range(min(10, len(test))))
     return [int((test.labels == label).nonzero()[0]) for label in test.labels.unique()[:10]]
 
 
@@ -265,29 +278,24 @@ def _keep_frame(run: Run, epoch: int) -> None:
     run.frames["images"].append((decoded * 255).to(torch.uint8).cpu())
 
 
-def _progress(epochs: Iterator[Epoch], recipe: Recipe, done: int, rank: int) -> Iterator[Epoch]:
+def _progress(epochs: Iterator[Epoch], recipe: Recipe, done: int) -> Iterator[Epoch]:
     """Show a bar on a terminal, and a line now and then in a log."""
-    terminal = sys.stderr.isatty()
-    bar = tqdm(total=recipe.epochs, initial=done, unit="epoch", desc=recipe.name, disable=rank != 0 or not terminal)
-    every = max(1, recipe.epochs // 20)
-    with bar:
+    terminal, every = sys.stderr.isatty(), max(1, recipe.epochs // 20)
+    with tqdm(total=recipe.epochs, initial=done, unit="epoch", desc=recipe.name, disable=not terminal) as bar:
         for epoch in epochs:
             line = ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items() if name != "loss")
-            bar.set_postfix_str(f"{line} {NATS}, {recipe.pixels}", refresh=False)
+            bar.set_postfix_str(f"{line} {recipe.unit}", refresh=False)
             bar.update()
-            if not terminal and rank == 0 and (epoch.number % every == 0 or epoch.number == recipe.epochs):
-                print(
-                    f"epoch {epoch.number}/{recipe.epochs}: {line} ({NATS}, {recipe.pixels} pixels)",
-                    flush=True,
-                )
+            if not terminal and (epoch.number % every == 0 or epoch.number == recipe.epochs):
+                print(f"epoch {epoch.number}/{recipe.epochs}: {line} ({recipe.unit})", flush=True)
             yield epoch
 
 
 def _write_metrics(run: Run) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(run.metrics[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(run.metrics)
+    writer.writerows(row | {"unit": run.recipe.unit} for row in run.metrics)
     write(run.folder / "metrics.csv", text.getvalue())
 
 
@@ -296,7 +304,7 @@ def _save(run: Run, optimizer: torch.optim.Optimizer) -> None:
         run.folder / "checkpoint.pt",
         {
             "recipe": run.recipe.as_json(),
-            "epoch": len(run.metrics),
+            "processes": run.processes,
             "weights": _pair(run).state_dict(),
             "optimizer": optimizer.state_dict(),
             "metrics": run.metrics,
@@ -307,7 +315,7 @@ def _save(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 def _finish(run: Run) -> None:
     """Write the weights, the final figures, the pictures and the page."""
-    from pyro_models.criticism.report import write_pictures, write_report
+    from pyro_models.criticism.report import units, write_pictures, write_report
 
     def write_weights(path: Path) -> None:
         try:
@@ -316,7 +324,7 @@ def _finish(run: Run) -> None:
             raise OSError(str(error)) from None
 
     replace(run.folder / "model.safetensors", write_weights)
-    test = _figures_of(run, "test")
+    test = _figures_of(run, run.dataset.test)
     results: dict[str, Any] = {
         "recipe": run.recipe.name,
         "data": run.recipe.data,
@@ -324,15 +332,15 @@ def _finish(run: Run) -> None:
         "seed": run.recipe.seed,
         "epochs": run.recipe.epochs,
         "test": test,
-        "validation": _figures_of(run, "validation"),
-        "images": {split: len(getattr(run.dataset, split)) for split in ("train", "validation", "test")},
+        "validation": _figures_of(run, run.dataset.validation),
+        "units": {name: units(run.recipe, name) for name in test},
+        "images": {name: len(getattr(run.dataset, name)) for name in ("train", "validation", "test")},
         "seconds": round(sum(row["seconds"] + row["evaluation_seconds"] for row in run.metrics), 2),
-        "command": "python " + shlex.join(sys.argv),
-        "versions": {name: version(name) for name in ("torch", "pyro-ppl", "pyro-stories")},
+        "command": run.recipe.command(run.processes),
+        "versions": {"pyro-stories": __version__} | {name: version(name) for name in ("torch", "pyro-ppl")},
         "machine": _machine(run),
     }
-    results["units"] = {name: UNITS.get(name, f"{NATS}, {run.recipe.pixels} pixels") for name in test}
-    write(run.folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     write_pictures(run)
     write_report(run, results)
 
@@ -342,6 +350,7 @@ def _machine(run: Run) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
         "processor": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),

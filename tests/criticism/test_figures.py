@@ -12,12 +12,12 @@ def test_learning_curves_draw_each_split_and_name_the_unit():
         {"epoch": k, "train_elbo": -100.0 / k, "test_elbo": -120.0 / k, "train_kl": k, "test_kl": 2 * k}
         for k in (1, 2, 3)
     ]
-    figure = figures.learning_curves(metrics, ["elbo", "kl"], "nats per image (static pixels)")
+    figure = figures.learning_curves(metrics, {"elbo": "nats per image, static pixels", "kl": "nats"})
     elbo, kl = figure.axes
     assert [list(line.get_ydata()) for line in elbo.lines] == [[-100, -50, -100 / 3], [-120, -60, -40]]
     assert [line.get_label() for line in kl.lines] == ["train", "test"]
     assert "static pixels" in elbo.get_ylabel()
-    (alone,) = figures.learning_curves(metrics, ["kl"], "nats", ["test"]).axes[0].lines
+    (alone,) = figures.learning_curves(metrics, {"kl": "nats"}, ["test"]).axes[0].lines
     assert list(alone.get_ydata()) == [2, 4, 6]
 
 

@@ -163,6 +163,8 @@ def test_images_of_ones_own(tmp_path):
     assert dataset.image_shape == (3, 5, 4)
     for split in (dataset.train, dataset.validation, dataset.test):
         assert (split.images.numpy() == images[split.labels.numpy()]).all()
+    np.save(tmp_path / "swapped.npy", np.full((30, 2, 2), 0.5, ">f8"))
+    assert (load(str(tmp_path / "swapped.npy")).train.images == 128).all()
     np.save(tmp_path / "grey.npy", np.linspace(0, 1, 30 * 4).reshape(30, 2, 2))
     floats = load(str(tmp_path / "grey.npy"))
     assert floats.image_shape == (1, 2, 2)
@@ -178,6 +180,9 @@ def test_images_of_ones_own(tmp_path):
         ({"images": np.full((30, 2, 2), 3)}, "bytes or floats"),
         ({"images": np.zeros((30, 2, 2), dtype=np.uint32)}, "bytes or floats"),
         ({"images": np.zeros((30, 4), np.uint8)}, r"must be \[n, height, width\]"),
+        ({"images": np.zeros((30, 8, 8, 3), np.uint8)}, "1 or 3 channels"),
+        ({"images": np.zeros((30, 0, 8))}, r"must be \[n, height, width\]"),
+        ({"images": np.array([["black"] * 3] * 30)}, "bytes or floats"),
         ({"images": np.zeros((3, 2, 2), np.uint8)}, "n >= 24"),
         ({"pictures": np.zeros((30, 2, 2), np.uint8)}, "no array named 'images'"),
         ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(7, int)}, "labels must be 30 whole numbers"),

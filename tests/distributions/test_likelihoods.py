@@ -1,8 +1,11 @@
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
 
 from pyro_models.distributions import (
+    ContinuousBernoulli,
     GreyBernoulli,
     NormalLikelihood,
     bernoulli,
@@ -33,6 +36,20 @@ def test_the_bernoulli_refuses_grey_pixels_and_the_grey_one_refuses_what_is_no_p
         bernoulli(logits).log_prob(torch.full((1, 1, 2, 2), 0.5))
     with pytest.raises(ValueError, match="support"):
         grey_bernoulli(logits).log_prob(torch.full((1, 1, 2, 2), 1.5))
+
+
+@pytest.mark.parametrize("logit", [0.0, 0.02, -0.06, 3.0, -30.0, 30.0, -80.0])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_the_continuous_bernoulli_is_its_closed_form_however_sure_it_is(logit, kind):
+    x, logits = torch.tensor([0.0, 0.3, 1.0], dtype=kind), torch.tensor(logit, dtype=kind, requires_grad=True)
+    constant = math.log(logit / math.tanh(logit / 2)) if logit else math.log(2)
+    expected = torch.tensor(
+        [v * logit - math.log1p(math.exp(-abs(logit))) - max(logit, 0) + constant for v in x.tolist()]
+    )
+    value = ContinuousBernoulli(logits=logits).log_prob(x)
+    torch.testing.assert_close(value, expected.to(kind), rtol=1e-5 if kind == torch.float32 else 1e-10, atol=1e-5)
+    value.sum().backward()
+    assert logits.grad.isfinite()
 
 
 @pytest.mark.parametrize("logit", LOGITS[1:].tolist())

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,7 +66,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
     assert page.count("<img") == len(pictures)
     run = open_run(folder)
     assert run.recipe.as_json() == json.loads((folder / "recipe.json").read_text())
-    again = run_module._figures_of(run, "test")
+    again = run_module._figures_of(run, run.dataset.test)
     assert again == pytest.approx(results["test"], rel=1e-5)
     assert verbs(["report", str(folder)]) == 0
     assert sorted(path.name for path in (folder / "figures").iterdir()) == pictures
@@ -135,17 +136,49 @@ def test_a_run_is_not_overwritten_unasked_and_other_folders_never(tmp_path, caps
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("all my work")
+    (folder / "figures" / "mine.png").write_text("kept")
     capsys.readouterr()
     assert "not a run" in fails([*QUICK, "--out", str(precious), "--overwrite"], capsys)
     assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
+    assert main([*QUICK, "--out", str(folder), "--overwrite"]) == 0
+    assert (folder / "figures" / "mine.png").read_text() == "kept"
+
+
+def test_the_command_of_a_run_trains_it_again(tmp_path):
+    folder = tmp_path / "run"
+    assert main([*QUICK, "--seed", "7", "--out", str(folder)]) == 0
+    command = json.loads((folder / "results.json").read_text())["command"]
+    assert command == "python train.py vae --epochs 1 --batch-size 512 --seed 7 --network article"
+    recipe, _ = parse(command.split()[2:])
+    assert recipe.as_json() == json.loads((folder / "recipe.json").read_text())
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_few_images_of_ones_own_and_a_code_of_one_number(tmp_path, labels):
+    arrays = {"images": np.random.default_rng(0).random((30, 5, 4, 4))[:, :3]}
+    arrays |= {"labels": np.arange(30) % 2} if labels else {}
+    np.savez(tmp_path / "own.npz", **arrays)
+    words = ["vae", "--data", str(tmp_path / "own.npz"), "--latent-dim", "1", "--batch-size", "8", "--epochs", "2"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+
+
+def test_a_density_is_named_beside_its_figures_and_refused_on_binary_pixels(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main([*QUICK, "--likelihood", "normal", "--out", str(folder)]) == 0
+    assert "nats per image, grey pixels, normal likelihood" in capsys.readouterr().out
+    assert "normal likelihood" in json.loads((folder / "results.json").read_text())["units"]["elbo"]
+    assert "normal likelihood" in (folder / "metrics.csv").read_text()
+    with pytest.raises(SystemExit, match="2"):
+        main(["vae", "--likelihood", "normal", "--pixels", "dynamic"])
+    assert "density of grey pixels" in capsys.readouterr().err
 
 
 def test_an_output_folder_that_is_a_file_or_cannot_be_made(tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("")
     assert "is a file, not a folder" in fails([*QUICK, "--out", str(file)], capsys)
-    assert "cannot make the folder" in fails([*QUICK, "--out", str(file / "below")], capsys)
-    assert "cannot make the folder" in fails([*QUICK, "--out", "/proc/nowhere"], capsys)
+    assert "cannot use the folder" in fails([*QUICK, "--out", str(file / "below")], capsys)
+    assert "cannot use the folder" in fails([*QUICK, "--out", "/proc/nowhere"], capsys)
 
 
 def test_runs_without_out_are_numbered(tmp_path, capsys, monkeypatch):
@@ -156,7 +189,7 @@ def test_runs_without_out_are_numbered(tmp_path, capsys, monkeypatch):
 
 
 def test_a_gpu_that_is_not_there(capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "use --device cpu" in fails([*QUICK, "--device", "cuda"], capsys)
 
 

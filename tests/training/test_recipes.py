@@ -155,6 +155,8 @@ def test_the_best_linear_tied_autoencoder_is_pca():
         ({"beta": 2.0, "elbo": "iwae", "particles": 5}, "bounds nothing"),
         ({"elbo": "iwae"}, "ask for 2 or more"),
         ({"elbo": "renyi", "particles": 2, "alpha": 1.0}, "use --elbo trace"),
+        ({"network": "artcle"}, "did you mean 'article'"),
+        ({"epochs": "5"}, "--epochs must be of type int, not '5'"),
         ({"data": "minst"}, "did you mean 'mnist'"),
         ({"alpha": 0.3}, "--alpha goes with --elbo renyi"),
         ({"scale": 0.3}, "--scale goes with --likelihood normal"),
