@@ -21,8 +21,8 @@ def trained(words, folder):
 
 
 def test_one_epoch_of_the_articles_vae(tmp_path):
-    """Seeds 1 to 3 gave 182 to 186 nats per image, grey pixels."""
-    assert -195 < trained(["vae", "--preset", "article", "--epochs", "1"], tmp_path / "run")["elbo"] < -172
+    """Seeds 1 to 3 gave 169.7, 171.4 and 170.0 nats per image, grey pixels."""
+    assert -176 < trained(["vae", "--preset", "article", "--epochs", "1"], tmp_path / "run")["elbo"] < -164
 
 
 @pytest.mark.long
