@@ -58,7 +58,7 @@ def likelihood(words: Sequence[str]) -> int:
     written = read_json(given.run / "results.json") | {"log_likelihood": estimate}
     write(given.run / "results.json", json.dumps(written, indent=2) + "\n")
     print(
-        f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} nats per image, {pixels} pixels, "
+        f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} (standard error) {estimate['unit']}, "
         f"{len(values)} test images, {given.samples} samples"
     )
     return 0
@@ -68,10 +68,10 @@ def results(words: Sequence[str]) -> int:
     """Print the test figures of some finished runs as a table, in Markdown."""
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
     print("| command | pixels | elbo | mse | log p(x) (samples) | minutes |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for folder in parser.parse_args(words).runs:
-        run = read_json(folder / "results.json")
+    for run in runs:
         evidence = run.get("log_likelihood")
         shown = f"{evidence['mean']:.2f} ({evidence['samples']})" if evidence else ""
         test = run["test"]

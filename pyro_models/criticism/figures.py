@@ -43,6 +43,7 @@ def learning_curves(
             values = [row[f"{split}_{term}"] for row in metrics]
             panel.plot(epochs, values, label=split, marker="." if len(epochs) < 10 else None)
         panel.set(title=term, xlabel="epoch", ylabel=unit)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend(frameon=False)
     return figure
 
@@ -122,8 +123,7 @@ def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | N
     n, channels, height, width = images.shape
     figure = _figure(6, 6 * (n // columns) * height / (columns * width) + 0.4)
     panel = figure.subplots()
-    if extent is None:  # no axes to line up with: leave a gap between the images
-        images, height, width = F.pad(images, (1, 1, 1, 1)), height + 2, width + 2
+    images, height, width = F.pad(images, (1, 1, 1, 1)), height + 2, width + 2  # a gap between the images
     sheet = images.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
     _show(panel, sheet.reshape(channels, -1, columns * width), extent)
     if extent is not None:

@@ -60,7 +60,7 @@ def latent_map(run: "Run") -> dict[str, Any]:
     if run.recipe.latent_dim == 2:
         z = codes(run.guide, split, run.recipe.pixels)
         limit = float(z.abs().max() * 1.05)
-        return {"latent-map": figures.plane({"codes of the test set, E[q(z | x)]": z}, split.labels, limit)}
+        return {"latent-map": figures.plane({"mean of q(z | x) for each test image": z}, split.labels, limit)}
     some = split[: min(len(split), MOST_POINTS)]
     z = codes(run.guide, some, run.recipe.pixels)
     title = f"t-SNE of the {z.shape[1]}-D codes of {len(some)} test images"
@@ -85,7 +85,7 @@ def decoded_plane(run: "Run") -> dict[str, Any]:
     lower, upper = z.quantile(0.01, dim=0), z.quantile(0.99, dim=0)
     images = decode(run.model, figures.plane_of_codes(lower, upper, 20).to(z))
     extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
-    title = f"E[p(x | z)] over the middle 98 % of the codes ({run.recipe.pixels} pixels)"
+    title = f"mean image at each code; the plane of the middle 98 % of test codes ({run.recipe.pixels})"
     return {"decoded-plane": figures.image_grid(images.clamp(0, 1), 20, title, extent)}
 
 
@@ -93,7 +93,7 @@ def prior_samples(run: "Run") -> dict[str, Any]:
     """Draw the story's own images: z from the prior, then the mean of x given z."""
     z = torch.randn(100, run.recipe.latent_dim).to(next(run.model.parameters()))
     images = decode(run.model, z)
-    title = f"E[p(x | z)] for z drawn from the prior ({run.recipe.pixels} pixels)"
+    title = f"mean images at codes drawn from the prior ({run.recipe.pixels} pixels)"
     return {"prior-samples": figures.image_grid(images.clamp(0, 1), 10, title)}
 
 

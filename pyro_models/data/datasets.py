@@ -179,18 +179,23 @@ def _own(path: Path) -> Split:
             content: Any = np.load(file, allow_pickle=False)
             arrays = {"images": content} if isinstance(content, np.ndarray) else dict(content)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
+        reason = "no .npy or .npz file of plain numbers" if "pickle" in str(error) else first_line(error)
+        raise UserError(f"{path}: cannot be read ({reason})") from None
     if "images" not in arrays:
         raise UserError(f"{path}: holds no array named 'images', only {sorted(arrays)}")
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise UserError(f"{path}: pixels must be bytes or floats in [0, 1], not {images.dtype}")
-    shape = images.shape if images.ndim == 4 else (*images.shape[:1], 1, *images.shape[1:])
-    if len(shape) != 4 or shape[0] < 24 or shape[1] not in (1, 3) or 0 in shape:
         raise UserError(
-            f"{path}: images must be [n, height, width] or [n, channel, height, width] with n >= 24 and 1 or 3 "
-            f"channels, not {list(images.shape)}"
+            f"{path}: pixels must be bytes or floats in [0, 1], not {images.dtype} (for bytes: .astype('uint8'))"
         )
+    shape = images.shape if images.ndim == 4 else (*images.shape[:1], 1, *images.shape[1:])
+    if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
+        raise UserError(
+            f"{path}: images must be [n, height, width] or [n, channel, height, width] with 1 or 3 channels, "
+            f"not {list(images.shape)}"
+        )
+    if len(images) < 24:
+        raise UserError(f"{path}: {len(images)} images are too few to split; 24 are enough")
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
         raise UserError(f"{path}: labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
     if images.dtype != np.uint8:

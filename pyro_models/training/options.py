@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import math
 import types
 from collections.abc import Sequence
@@ -69,8 +70,9 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(arguments, namespace)
         if unknown:
             word = unknown[0].split("=")[0]
-            known = [name for name in self._option_string_actions if name.startswith("--")]
-            self.error(f"unknown option {word!r}: {nearest(word, known)}")
+            names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+            close = difflib.get_close_matches(word.lstrip("-"), names, n=1)
+            self.error(f"unknown option {word!r}: " + (f"did you mean '--{close[0]}'?" if close else "see --help"))
         return parsed
 
 

@@ -22,11 +22,11 @@ class VAERecipe(Recipe):
         "article": {"network": "article", "encoder_dropout": 0.0, "schedule": "constant"}
     }
     figures: ClassVar[tuple[str, ...]] = (
-        "learning_curves",
         "reconstructions",
         "latent_map",
         "decoded_plane",
         "prior_samples",
+        "learning_curves",
     )
 
     network: Literal["residual", "article"] = option("residual", "residual MLPs, or the article's 784-512-z")
@@ -87,11 +87,11 @@ class AutoencoderRecipe(Recipe):
         }
     }
     figures: ClassVar[tuple[str, ...]] = (
-        "learning_curves",
         "reconstructions",
         "latent_map",
         "pixels_and_codes",
         "decoded_plane",
+        "learning_curves",
     )
 
     network: Literal["deep", "simple", "linear"] = option("deep", "residual MLPs; one sigmoid layer each way; or none")

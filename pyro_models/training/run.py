@@ -6,10 +6,13 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -90,6 +93,8 @@ def train(recipe: Recipe, place: Place) -> Path:
         )
         try:
             if processes.rank == 0:
+                if run.metrics:
+                    print(f"going on after epoch {len(run.metrics)} of the run in {folder}", flush=True)
                 _keep_books(run, optimizer, _progress(epochs, recipe, len(run.metrics)))
                 _finish(run)
                 print(f"report: {folder / 'report.html'}\nrun folder: {folder}")
@@ -100,16 +105,18 @@ def train(recipe: Recipe, place: Place) -> Path:
         except KeyboardInterrupt:
             words = ["python", "train.py", recipe.name, "--out", str(folder), "--resume"]
             words += ["--data-dir", str(place.data_dir)] if place.data_dir else []
-            raise UserError(f"stopped; go on with: {shlex.join(words)}", exit_code=130) from None
+            kept = f"stopped, with the checkpoint that {folder} holds" if processes.rank == 0 else "stopped"
+            raise UserError(f"{kept}; go on with: {shlex.join(words)}", exit_code=130) from None
     return folder
 
 
-def open_run(folder: Path, *, data_dir: Path | None = None, device: str = "cpu") -> Run:
+def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = "cpu") -> Run:
     """Open a finished run.
 
     Raises:
         UserError: the folder holds none, or its weights do not fit its recipe.
     """
+    folder = Path(folder)
     if not (folder / "recipe.json").is_file():
         raise UserError(f"{folder} is no run folder: it holds no recipe.json")
     recipe = from_json(read_json(folder / "recipe.json"))
@@ -231,14 +238,38 @@ def _keep_books(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epo
     last = run.recipe.epochs
     framed = {round(1 + k * (last - 1) / (FRAMES - 1)) for k in range(FRAMES)}
     saved = time.monotonic()
-    for epoch in epochs:
-        run.metrics.append(_row(run, epoch))
-        if epoch.number in framed:
-            _keep_frame(run, epoch.number)
-        if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == last:
-            _write_metrics(run)
-            _save(run, optimizer)
-            saved = time.monotonic()
+    with _interrupt_after_the_epoch() as interrupted:
+        for epoch in epochs:
+            run.metrics.append(_row(run, epoch))
+            if epoch.number in framed:
+                _keep_frame(run, epoch.number)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == last or interrupted:
+                _write_metrics(run)
+                _save(run, optimizer)
+                saved = time.monotonic()
+            if interrupted:
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupt_after_the_epoch() -> Iterator[list[int]]:
+    """Note the first Ctrl-C in the list that this gives, so that the epoch can end; the second interrupts at once."""
+    interrupted: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted.append(number)
+        print("\nstopping at the end of this epoch (again: at once)", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _row(run: Run, epoch: Epoch) -> dict[str, float]:

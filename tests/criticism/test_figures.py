@@ -61,9 +61,9 @@ def test_a_sheet_holds_the_images_row_by_row(channels):
     images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, channels, 2, 3) / 5
     figure = figures.image_grid(images, columns=3, extent=(-1, 1, -2, 2))
     sheet = np.asarray(figure.axes[0].images[0].get_array())
-    assert sheet.shape[:2] == (4, 9)
-    np.testing.assert_allclose(sheet[0, ::3].reshape(3, -1)[:, 0], [0, 0.2, 0.4], rtol=1e-6)
-    np.testing.assert_allclose(sheet[2, ::3].reshape(3, -1)[:, 0], [0.6, 0.8, 1.0], rtol=1e-6)
+    assert sheet.shape[:2] == (8, 15)  # a pixel of gap around each image
+    np.testing.assert_allclose(sheet[1, 1::5].reshape(3, -1)[:, 0], [0, 0.2, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(sheet[6, 1::5].reshape(3, -1)[:, 0], [0.6, 0.8, 1.0], rtol=1e-6)
 
 
 def test_the_plane_of_codes_is_laid_out_as_the_sheet_shows_it():

@@ -183,7 +183,7 @@ def test_images_of_ones_own(tmp_path):
         ({"images": np.zeros((30, 8, 8, 3), np.uint8)}, "1 or 3 channels"),
         ({"images": np.zeros((30, 0, 8))}, r"must be \[n, height, width\]"),
         ({"images": np.array([["black"] * 3] * 30)}, "bytes or floats"),
-        ({"images": np.zeros((3, 2, 2), np.uint8)}, "n >= 24"),
+        ({"images": np.zeros((3, 2, 2), np.uint8)}, "3 images are too few"),
         ({"pictures": np.zeros((30, 2, 2), np.uint8)}, "no array named 'images'"),
         ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(7, int)}, "labels must be 30 whole numbers"),
         ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(30)}, "labels must be 30 whole numbers"),

@@ -92,6 +92,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
         (["vae", "--resume", "--out", "nowhere"], "nothing to resume in nowhere"),
         (["autoencoder", "--tied"], "--tied goes with --network simple or --network linear"),
         (["vae", "stray"], "unknown option 'stray'"),
+        (["vae", "--lr", "0.1"], "unknown option '--lr': see --help"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(words, message, capsys):

@@ -371,3 +371,24 @@ def test_a_vae_of_the_digits_reaches_its_usual_bound(tmp_path):
     folder = train(recipe, place)
     elbo = json.loads((folder / "results.json").read_text())["test"]["elbo"]
     assert abs(elbo - GOLDEN) < 4 * 1.8
+
+
+def test_the_first_interrupt_ends_the_epoch_and_saves_it(whole, tmp_path, monkeypatch, capsys):
+    folder, steps = tmp_path / "run", []
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 1e9)
+    average = fit_module.average_gradients
+
+    def interrupt(optimizer):
+        steps.append(1)
+        if len(steps) == 7:  # in the second epoch, of five steps
+            signal.raise_signal(signal.SIGINT)
+        average(optimizer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "average_gradients", interrupt)
+        assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 130
+    assert len(torch.load(folder / "checkpoint.pt", weights_only=True)["metrics"]) == 2
+    assert "stopping at the end of this epoch" in capsys.readouterr().err
+    assert main(["vae", "--out", str(folder), "--resume"]) == 0
+    assert "going on after epoch 2" in capsys.readouterr().out
+    assert_same_run(whole, folder)
