@@ -69,14 +69,14 @@ def results(words: Sequence[str]) -> int:
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
-    print("| command | pixels | elbo | mse | log p(x) (samples) | minutes |")
+    print("| command | likelihood | elbo | mse | log p(x) (samples) | minutes |")
     print("| --- | --- | --- | --- | --- | --- |")
     for run in runs:
         evidence = run.get("log_likelihood")
         shown = f"{evidence['mean']:.2f} ({evidence['samples']})" if evidence else ""
-        test = run["test"]
+        test, likelihood = run["test"], run["units"]["elbo"].removeprefix("nats per image, ")
         print(
-            f"| `{run['command']}` | {run['pixels']} | {test['elbo']:.2f} | {test['mse']:.4f} | {shown} "
+            f"| `{run['command']}` | {likelihood} | {test['elbo']:.2f} | {test['mse']:.5f} | {shown} "
             f"| {run['seconds'] / 60:.0f} |"
         )
     return 0

@@ -213,7 +213,7 @@ def test_the_likelihood_of_a_run_names_its_pixels_and_lies_above_the_elbo(tmp_pa
     evidence = printed.split("= ")[1].split(" ")[0]
     assert float(evidence) > elbo
     assert verbs(["results", str(tmp_path / "run")]) == 0
-    assert f"| dynamic | {elbo:.2f} |" in (row := capsys.readouterr().out.splitlines()[-1])
+    assert f"| dynamic pixels | {elbo:.2f} |" in (row := capsys.readouterr().out.splitlines()[-1])
     assert f"| {evidence} (30) |" in row
     assert main(["autoencoder", "--epochs", "1", "--out", str(tmp_path / "ae")]) == 0
     assert verbs(["likelihood", str(tmp_path / "ae")]) == 1
