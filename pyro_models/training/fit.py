@@ -4,9 +4,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
@@ -67,6 +69,7 @@ def fit(
     Raises:
         NonFiniteTerm: a term, or a weight, is infinite or NaN; the message names the term and the step.
     """
+    tell, infer = program(model), program(guide)
     for epoch in range(done, epochs):
         start = time.perf_counter()
         torch.manual_seed(derived_seed(seed, "noise", epoch, batches.rank))
@@ -78,7 +81,7 @@ def fit(
                 if learning_rate is not None:
                     _set(optimizer, learning_rate((epoch + step / len(batches)) / epochs))
                 with pyro.validation_enabled(epoch == done and step == 0):
-                    terms = objective(model, guide, **batch)
+                    terms = objective(tell, infer, **batch)
                 optimizer.zero_grad()
                 terms["loss"].backward()
                 average_gradients(optimizer)
@@ -86,6 +89,17 @@ def fit(
                 history.append({name: term.detach() for name, term in terms.items()})
         means = _averages(history, optimizer, epoch + 1)  # waits for the device, so before the clock is read
         yield Epoch(epoch + 1, time.perf_counter() - start, means)
+
+
+def program(half: nn.Module) -> Callable[..., Any]:
+    """Return what runs a story or a guide without announcing each of its parameters to Pyro.
+
+    Calling a PyroModule sends a `pyro.param` message for each parameter, which nothing here reads and which takes a
+    tenth of a small net's step; its `forward` sends none. A module that draws its own weights (`PyroSample`) needs the
+    call to draw them, and keeps it.
+    """
+    parts = [part for part in half.modules() if isinstance(part, PyroModule)]
+    return half if any(part._pyro_samples for part in parts) else half.forward
 
 
 def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -2,12 +2,14 @@ import copy
 import gc
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule, PyroSample
 
 from pyro_models.data import Batches, Split
 from pyro_models.objectives import iwae, mean_field, renyi, trace
-from pyro_models.training.fit import NonFiniteTerm, cosine, fit, parameters
+from pyro_models.training.fit import NonFiniteTerm, cosine, fit, parameters, program
 from tests.conftest import IMAGE
 
 
@@ -127,6 +129,27 @@ def test_nothing_is_kept_from_one_epoch_to_the_next(vae, batches):
     for _ in range(20):
         next(epochs)
     assert alive() == early
+
+
+class Bayesian(PyroModule):
+    """A story that draws its own weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = PyroSample(dist.Normal(0.0, 1.0))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("x", dist.Normal(self.weight, 1.0), obs=x)
+
+
+def test_parameters_are_not_announced_but_drawn_weights_are(vae, x):
+    for half in vae:
+        with pyro.poutine.trace(param_only=True) as announced:
+            program(half)(x=x)
+        assert not announced.trace.nodes
+    trace = pyro.poutine.trace(program(Bayesian())).get_trace(x=torch.randn(5))
+    assert set(trace.stochastic_nodes) == {"weight", "data"}
 
 
 def test_shared_parameters_are_counted_once():
