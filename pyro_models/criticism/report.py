@@ -85,7 +85,7 @@ def decoded_plane(run: "Run") -> dict[str, Any]:
     lower, upper = z.quantile(0.01, dim=0), z.quantile(0.99, dim=0)
     images = decode(run.model, figures.plane_of_codes(lower, upper, 20).to(z))
     extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
-    title = f"mean image at each code; the plane of the middle 98 % of test codes ({run.recipe.pixels})"
+    title = f"mean image at each code ({run.recipe.pixels} pixels)"
     return {"decoded-plane": figures.image_grid(images.clamp(0, 1), 20, title, extent)}
 
 
