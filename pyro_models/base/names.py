@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pyro_models.base.errors import UserError, nearest
 
@@ -15,7 +15,6 @@ files of Larochelle and Murray (2011). threshold: 1 above one half.
 """
 
 DATASETS = ("digits", "mnist", "fashion-mnist", "kmnist")
-PIXEL_MODES: tuple[str, ...] = get_args(PixelMode)
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
 
 

@@ -54,6 +54,9 @@ class Place:
     data_dir: Path | None = option(None, "folder of the data sets (else $PYRO_MODELS_DATA, else ./datasets)")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes a GPU when there is one")
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line, the nearest valid name, and exit code 2."""
@@ -93,22 +96,13 @@ def add_options(parser: Parser, options: Any) -> None:
 
 
 def _converter(hint: Any) -> tuple[Any, str]:
-    """Return the function that reads a value of type `hint`, and the word for it in the help."""
+    """Return the function that reads a value of type `hint`, and the word for it in the help; `check` does the rest."""
     if get_origin(hint) is Literal:
-        return _choice(get_args(hint)), "{" + ",".join(get_args(hint)) + "}"
+        return str, "{" + ",".join(get_args(hint)) + "}"
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
     reads = {int: _whole, float: _number, str: str, Path: Path}
     return reads[hint], {int: "N", float: "R", str: "NAME", Path: "DIR"}[hint]
-
-
-def _choice(names: Sequence[str]) -> Any:
-    def read(word: str) -> str:
-        if word not in names:
-            raise argparse.ArgumentTypeError(f"unknown value {word!r}: {nearest(word, names)}")
-        return word
-
-    return read
 
 
 def _number(word: str) -> float:

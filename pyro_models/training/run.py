@@ -53,6 +53,9 @@ class Run:
         dataset: on what.
         model, guide: the trained pair, in evaluation mode.
         metrics: the rows of metrics.csv.
+        frames: reconstructions kept during training: `examples`, which test images; `epochs`, when; `images`, bytes
+            [n, *image] for each of those epochs.
+        processes: how many trained it.
     """
 
     folder: Path
@@ -277,9 +280,7 @@ def _row(run: Run, epoch: Epoch) -> dict[str, float]:
     row = {"epoch": epoch.number, "seconds": epoch.seconds}
     row |= {f"train_{name}": value for name, value in epoch.terms.items()}
     start = time.perf_counter()
-    some = run.dataset.train[
-        : len(run.dataset.validation)
-    ]  # the error that training has reached, at validation's price
+    some = run.dataset.train[: len(run.dataset.validation)]
     row["train_mse"] = _figures_of(run, some)["mse"]
     for name in ("validation", "test"):
         row |= {f"{name}_{term}": value for term, value in _figures_of(run, getattr(run.dataset, name)).items()}
@@ -355,7 +356,7 @@ def _finish(run: Run) -> None:
             raise OSError(str(error)) from None
 
     replace(run.folder / "model.safetensors", write_weights)
-    test = _figures_of(run, run.dataset.test)
+    test, validation = (_last_figures(run, split) for split in ("test", "validation"))
     results: dict[str, Any] = {
         "recipe": run.recipe.name,
         "data": run.recipe.data,
@@ -363,7 +364,7 @@ def _finish(run: Run) -> None:
         "seed": run.recipe.seed,
         "epochs": run.recipe.epochs,
         "test": test,
-        "validation": _figures_of(run, run.dataset.validation),
+        "validation": validation,
         "units": {name: units(run.recipe, name) for name in test},
         "images": {name: len(getattr(run.dataset, name)) for name in ("train", "validation", "test")},
         "seconds": round(sum(row["seconds"] + row["evaluation_seconds"] for row in run.metrics), 2),
@@ -374,6 +375,11 @@ def _finish(run: Run) -> None:
     write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     write_pictures(run)
     write_report(run, results)
+
+
+def _last_figures(run: Run, split: str) -> dict[str, float]:
+    """Read a split's figures off the last row of metrics.csv, which was measured with the final weights."""
+    return {name.removeprefix(f"{split}_"): value for name, value in run.metrics[-1].items() if name.startswith(split)}
 
 
 def _machine(run: Run) -> dict[str, Any]:
