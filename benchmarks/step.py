@@ -61,7 +61,7 @@ def by_hand(split: Split) -> Callable[[], None]:
         order = torch.randperm(len(split))
         for step in range(len(split) // BATCH):
             index = order[step * BATCH : (step + 1) * BATCH]
-            loss = model.loss(split.images[index].float().div_(255).flatten(1))
+            loss = model.loss(split.x[index].float().div_(255).flatten(1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -37,7 +37,7 @@ from pyro_models.training.recipes import AutoencoderRecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = load("digits" if SHORT else "mnist")
-print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.image_shape}")
+print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
 print(Autoencoder.__doc__)
@@ -58,14 +58,14 @@ print(AutoencoderGuide.__doc__)
 # images, and what happens between passes (here: keeping reconstructions, and the errors) is up to us.
 
 # %%
-examples = torch.stack([dataset.test.images[dataset.test.labels == digit][0] for digit in range(10)])
+examples = torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)])
 originals = cut(examples, "grey")
 
 
 def train(recipe: AutoencoderRecipe):
     """Train a recipe's pair; return it with its errors and its reconstructions over the epochs."""
     torch.manual_seed(recipe.seed)
-    model, guide = recipe.pair(dataset.image_shape)
+    model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
     batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
     objective, errors, frames = recipe.objective(), [], []
@@ -129,7 +129,7 @@ some = dataset.test[: 300 if SHORT else 2000]
 two, twenty = codes(plane_guide, some, "grey"), codes(guide, some, "grey")
 display(figures.plane({"the 2-D code itself": two}, some.labels))
 panels = {
-    "t-SNE of raw pixels": figures.tsne(cut(some.images, "grey")),
+    "t-SNE of raw pixels": figures.tsne(cut(some.x, "grey")),
     "t-SNE of the 2-D code": figures.tsne(two),
     "t-SNE of the 20-D code": figures.tsne(twenty),
 }

@@ -41,7 +41,7 @@ from pyro_models.vae import VAE
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = load("digits" if SHORT else "mnist")
 EPOCHS = 3 if SHORT else 100
-print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.image_shape}")
+print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
 print(VAE.__doc__)
@@ -54,7 +54,7 @@ print(VAEGuide.__doc__)
 # %%
 article = VAERecipe(**VAERecipe.presets["article"] | {"epochs": EPOCHS})
 torch.manual_seed(article.seed)
-untrained, _ = article.pair(dataset.image_shape)
+untrained, _ = article.pair(dataset.shape)
 with torch.no_grad():
     display(figures.image_grid(untrained(batch=8), 8, "eight images from the untrained story"))
 
@@ -66,13 +66,13 @@ with torch.no_grad():
 # likelihood below, because likelihoods of differently treated pixels do not compare).
 
 # %%
-eight = cut(dataset.test.images[:8], "grey")
+eight = cut(dataset.test.x[:8], "grey")
 
 
 def train(recipe: VAERecipe, objective=None):
     """Train a recipe's pair; return it with its terms and eight reconstructions over the epochs."""
     torch.manual_seed(recipe.seed)
-    model, guide = recipe.pair(dataset.image_shape)
+    model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
     batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
     objective = objective or recipe.objective()
@@ -134,7 +134,7 @@ display(figures.image_grid(decode(model, grid), 20, "the decoder over the plane 
 # weighs the KL by beta. Same pair, same images, four objectives:
 
 # %%
-x = cut(dataset.test.images[:200], "grey")
+x = cut(dataset.test.x[:200], "grey")
 with evaluation(model, guide):
     for name, objective in {
         "trace": trace,

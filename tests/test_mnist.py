@@ -28,7 +28,7 @@ def test_one_epoch_of_the_articles_vae(tmp_path):
 @pytest.mark.long
 def test_a_linear_tied_autoencoder_comes_within_half_a_percent_of_pca(tmp_path):
     dataset = load("mnist", data_dir=MNIST)
-    train, test = ((split.images / 255.0).double().flatten(1) for split in (dataset.train, dataset.test))
+    train, test = ((split.x / 255.0).double().flatten(1) for split in (dataset.train, dataset.test))
     mean = train.mean(0)
     components = torch.linalg.eigh((train - mean).T @ (train - mean)).eigenvectors[:, -20:]
     residual = (test - mean) - (test - mean) @ components @ components.T

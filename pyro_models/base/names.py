@@ -14,23 +14,26 @@ grey: intensities in [0, 1] as they are. dynamic: drawn anew as Bernoulli(intens
 files of Larochelle and Murray (2011). threshold: 1 above one half.
 """
 
-DATASETS = ("digits", "mnist", "fashion-mnist", "kmnist")
+IMAGES = ("digits", "mnist", "fashion-mnist", "kmnist")
+TABLES = ("blobs", "moons", "pinwheel", "wine", "iris")
+DATASETS = (*IMAGES, *TABLES)
+FILES = (".npy", ".npz", ".csv", ".parquet")
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
 
 
 def check_name(name: str) -> str:
-    """Return `name` where it is a data set's or that of an existing .npy or .npz file.
+    """Return `name` where it is a data set's or that of an existing file of a known kind.
 
     Raises:
         UserError: it is neither; the message holds the nearest name.
     """
     if name in DATASETS:
         return name
-    if Path(name).suffix in (".npy", ".npz"):
+    if Path(name).suffix in FILES:
         if not Path(name).is_file():
             raise UserError(f"no such file: {name}")
         return name
-    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, or name a .npy or .npz file")
+    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, or name a {', '.join(FILES)} file")
 
 
 def data_dir(option: Path | None) -> Path:

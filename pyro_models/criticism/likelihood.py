@@ -36,7 +36,7 @@ def log_likelihood(
     at_once = min(samples, 100)
     result = []
     with evaluation(model, guide, seed=seed):
-        for part in split.images.split(max(1, batch // at_once)):
+        for part in split.x.split(max(1, batch // at_once)):
             x = cut(part, pixels)
             total = torch.full((len(x),), -math.inf, device=x.device)
             for done in range(0, samples, at_once):

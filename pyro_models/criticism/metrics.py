@@ -55,7 +55,7 @@ def decode(model: nn.Module, z: Tensor) -> Tensor:
 def codes(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
     """Return the mean of q(z | x) for each image of a split: [n, latent]."""
     with evaluation(guide):
-        parts = split.images.split(batch_size)
+        parts = split.x.split(batch_size)
         return torch.cat([guide.posterior(cut(part, pixels)).mean for part in parts])  # type: ignore[operator]
 
 
@@ -77,7 +77,7 @@ def evaluate(
     """
     totals: dict[str, float] = {}
     with evaluation(model, guide, seed=seed):
-        for part in split.images.split(batch_size):
+        for part in split.x.split(batch_size):
             x = cut(part, pixels)
             terms = objective(model, guide, x=x)
             terms["mse"] = (reconstruct(model, guide, x) - x).square().mean()

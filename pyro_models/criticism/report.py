@@ -42,7 +42,7 @@ def learning_curves(run: "Run") -> dict[str, Any]:
 
 def reconstructions(run: "Run") -> dict[str, Any]:
     """Draw fixed test images above what some epochs, and the last, made of them; and as an animation."""
-    originals = cut(run.dataset.test.images[run.frames["examples"]], run.recipe.pixels)
+    originals = cut(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
     frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
     chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
     stills = {
@@ -71,7 +71,7 @@ def pixels_and_codes(run: "Run") -> dict[str, Any]:
     """Draw t-SNE maps of the raw pixels and of the codes side by side."""
     some = run.dataset.test[: min(len(run.dataset.test), MOST_POINTS)]
     panels = {
-        "t-SNE of raw pixels": figures.tsne(cut(some.images, run.recipe.pixels)),
+        "t-SNE of raw pixels": figures.tsne(cut(some.x, run.recipe.pixels)),
         f"t-SNE of {run.recipe.latent_dim}-D codes": figures.tsne(codes(run.guide, some, run.recipe.pixels)),
     }
     return {"pixels-and-codes": figures.plane(panels, some.labels)}

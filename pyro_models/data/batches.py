@@ -11,15 +11,17 @@ from pyro_models.base.seeds import derived_seed
 from pyro_models.data.datasets import Split
 
 
-def cut(images: Tensor, pixels: PixelMode) -> Tensor:
-    """Turn bytes [batch, *image] into floats in [0, 1]; `dynamic` draws each pixel anew.
+def cut(x: Tensor, pixels: PixelMode) -> Tensor:
+    """Turn bytes [batch, *image] into floats in [0, 1]; `dynamic` draws each pixel anew. Rows of tables stay.
 
     A byte v becomes 1 with probability v / 255 exactly: v of the 255 equally likely bytes lie below it.
     """
+    if x.is_floating_point():
+        return x.to(torch.get_default_dtype())
     if pixels == "dynamic":
-        draws = torch.randint(0, 255, images.shape, dtype=torch.uint8, device=images.device)
-        return (draws < images).to(torch.get_default_dtype())
-    return images.to(torch.get_default_dtype()).div_(255)
+        draws = torch.randint(0, 255, x.shape, dtype=torch.uint8, device=x.device)
+        return (draws < x).to(torch.get_default_dtype())
+    return x.to(torch.get_default_dtype()).div_(255)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Batches:
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of an epoch, {"x": [size / processes, *image]}."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
-        order = torch.randperm(len(self.split), generator=generator).to(self.split.images.device)
+        order = torch.randperm(len(self.split), generator=generator).to(self.split.x.device)
         share = self.size // self.processes
         for start in range(self.rank * share, len(self) * self.size, self.size):
-            yield {"x": cut(self.split.images[order[start : start + share]], self.pixels)}
+            yield {"x": cut(self.split.x[order[start : start + share]], self.pixels)}

@@ -1,4 +1,4 @@
-"""Images as tensors of bytes, in three named splits."""
+"""Images as tensors of bytes, and tables as standardised rows, in three named splits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,50 +12,60 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.base.names import DATA_DIR_VARIABLE, PixelMode, check_name
+from pyro_models.base.names import DATA_DIR_VARIABLE, TABLES, PixelMode, check_name
 from pyro_models.base.names import data_dir as folder_of
 from pyro_models.base.seeds import derived_seed
+from pyro_models.data import tables
 
 SPLIT_SEED = 0  # one split of each data set for all runs, whatever their seed: test images stay test images
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some images and, where they are known, their labels.
+    """Some data and, where they are known, their labels.
 
     Attributes:
-        images: bytes, [n, channel, height, width].
+        x: images as bytes, [n, channel, height, width], or rows of a table as floats, [n, columns].
         labels: whole numbers, [n], or None.
     """
 
-    images: Tensor
+    x: Tensor
     labels: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.x)
 
     def __getitem__(self, index: Any) -> "Split":
-        return Split(self.images[index], None if self.labels is None else self.labels[index])
+        return Split(self.x[index], None if self.labels is None else self.labels[index])
 
     def to(self, device: torch.device | str) -> "Split":
         """Return the split on `device`."""
-        return Split(self.images.to(device), None if self.labels is None else self.labels.to(device))
+        return Split(self.x.to(device), None if self.labels is None else self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint splits: train to learn from, validation to choose by, test to report and nothing else."""
+    """Disjoint splits: train to learn from, validation to choose by, test to report and nothing else.
+
+    The columns of a table have mean 0 and standard deviation 1 over its training rows.
+    """
 
     name: str
     pixels: PixelMode
     train: Split
     validation: Split
     test: Split
+    columns: tuple[str, ...] = ()
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """[channel, height, width]."""
-        return tuple(self.train.images.shape[1:])
+    def shape(self) -> tuple[int, ...]:
+        """[channel, height, width], or [columns]."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the data are rows of a table."""
+        return bool(self.columns)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set on `device`."""
@@ -65,13 +75,15 @@ class Dataset:
 
 
 def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMode = "grey") -> Dataset:
-    """Load a data set by name, or images of your own from a file.
+    """Load a data set by name, or images or a table of your own from a file.
 
     Args:
         name: `digits` (1,797 images, no download), `mnist`, `fashion-mnist` or `kmnist` (downloaded by
-            torchvision on first use), or the path of a .npy file of images or of a .npz file with `images`
-            and perhaps `labels`. Such images are bytes, or floats in [0, 1] which are rounded to bytes:
-            [n, height, width] or [n, channel, height, width].
+            torchvision on first use); `blobs`, `moons`, `pinwheel` (made here), `wine`, `iris` (no download); or the
+            path of a .npy file of images or of a .npz file with `images` and perhaps `labels`. Such images are
+            bytes, or floats in [0, 1] which are rounded to bytes: [n, height, width] or
+            [n, channel, height, width]. A table is a .csv or .parquet file, a .npy file of [n, columns] or a .npz file
+            with `table`, of such a shape, and perhaps `labels`.
         data_dir: where downloads live; else the variable PYRO_MODELS_DATA says, else `./datasets`.
         pixels: the pixel mode, which see in `pyro_models.base.names`.
 
@@ -87,13 +99,47 @@ def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMod
         train, test = _hold_out(_digits(), 1 / 6)
     elif name in _TORCHVISION:
         train, test = _torchvision(name, folder_of(data_dir))
+    elif name in TABLES:
+        return _table(name, tables.TABLES[name]())
+    elif Path(name).suffix in (".csv", ".parquet"):
+        return _table(name, tables.read(Path(name)))
     else:
-        train, test = _hold_out(_own(Path(name)), 1 / 6)
+        arrays = _arrays(Path(name))
+        if "table" in arrays:
+            return _table(name, _columns(arrays, name))
+        train, test = _hold_out(_own(arrays, name), 1 / 6)
     train, validation = _hold_out(train, 1 / 12)
-    splits = {"train": train, "validation": validation, "test": test}
+    splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
     if pixels in _BINARISED:
-        splits = {part: replace(split, images=_BINARISED[pixels](split.images, part)) for part, split in splits.items()}
+        splits = {part: replace(split, images=_BINARISED[pixels](split.x, part)) for part, split in splits.items()}
     return Dataset(name, pixels, **splits)
+
+
+def _table(name: str, table: tables.Table) -> Dataset:
+    """Split a table and standardise its columns by those of the training rows."""
+    columns, labels = table
+    rows = torch.from_numpy(np.stack(list(columns.values()), axis=1))
+    whole = Split(rows, None if labels is None else torch.from_numpy(labels.astype(np.int64)))
+    train, test = _hold_out(whole, 1 / 6)
+    train, validation = _hold_out(train, 1 / 12)
+    loc, scale = train.x.mean(0), train.x.std(0, correction=0)
+    if (scale == 0).any():
+        raise UserError(f"{name}: column {list(columns)[int(scale.argmin())]!r} is constant but for held-out rows")
+    train, validation, test = (replace(part, x=((part.x - loc) / scale).float()) for part in (train, validation, test))
+    return Dataset(name, "grey", train, validation, test, tuple(columns))
+
+
+def _columns(arrays: dict[str, np.ndarray], source: str) -> tables.Table:
+    """Check the table of a .npy or .npz file."""
+    rows = arrays["table"]
+    if rows.ndim != 2:
+        raise UserError(f"{source}: a table must be [n, columns], not {list(rows.shape)}")
+    columns = {f"x[{k}]": column for k, column in enumerate(rows.T)}
+    if "labels" in arrays:
+        if arrays["labels"].shape != rows.shape[:1]:
+            raise UserError(f"{source}: {len(rows)} rows but labels of shape {list(arrays['labels'].shape)}")
+        columns["label"] = arrays["labels"]
+    return tables.of_columns(columns, source)
 
 
 def _hold_out(split: Split, share: float) -> tuple[Split, Split]:
@@ -172,17 +218,23 @@ def import_torchvision() -> None:
         ) from None
 
 
-def _own(path: Path) -> Split:
-    """Read images, and labels where there are some, from a .npy or .npz file; nothing is unpickled."""
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npy or .npz file; nothing is unpickled."""
     try:
         with path.open("rb") as file:
             content: Any = np.load(file, allow_pickle=False)
-            arrays = {"images": content} if isinstance(content, np.ndarray) else dict(content)
+            if isinstance(content, np.ndarray):
+                return {"table" if content.ndim == 2 else "images": content}
+            return dict(content)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         reason = "no .npy or .npz file of plain numbers" if "pickle" in str(error) else first_line(error)
         raise UserError(f"{path}: cannot be read ({reason})") from None
+
+
+def _own(arrays: dict[str, np.ndarray], path: str) -> Split:
+    """Check images, and labels where there are some."""
     if "images" not in arrays:
-        raise UserError(f"{path}: holds no array named 'images', only {sorted(arrays)}")
+        raise UserError(f"{path}: holds no array named 'images' or 'table', only {sorted(arrays)}")
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise UserError(
@@ -201,7 +253,7 @@ def _own(path: Path) -> Split:
     if images.dtype != np.uint8:
         images = images.astype(np.float32)
     pixels = torch.from_numpy(np.ascontiguousarray(images)).reshape(shape)
-    return Split(_as_bytes(pixels, str(path)), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
+    return Split(_as_bytes(pixels, path), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
 
 
 def _as_bytes(images: Tensor, source: str) -> Tensor:

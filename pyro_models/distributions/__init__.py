@@ -9,12 +9,14 @@ from pyro_models.distributions.likelihoods import (
     continuous_bernoulli,
     grey_bernoulli,
 )
+from pyro_models.distributions.relaxed import RelaxedOneHotCategorical
 
 __all__ = [
     "ContinuousBernoulli",
     "GreyBernoulli",
     "Likelihood",
     "NormalLikelihood",
+    "RelaxedOneHotCategorical",
     "bernoulli",
     "continuous_bernoulli",
     "grey_bernoulli",

@@ -56,17 +56,17 @@ class TransposedLinear(nn.Module):
         return F.linear(x, self.weight.mT, self.bias)
 
 
-def encoder(body: nn.Module, image_shape: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+def encoder(body: nn.Module, shape: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     """`body` after flattening [..., *image] to [..., pixels], some of which training hides."""
     hidden = [nn.Dropout(dropout)] if dropout else []
-    return nn.Sequential(nn.Flatten(-len(image_shape)), *hidden, body)
+    return nn.Sequential(nn.Flatten(-len(shape)), *hidden, body)
 
 
-def decoder(body: nn.Module, image_shape: Sequence[int]) -> nn.Sequential:
+def decoder(body: nn.Module, shape: Sequence[int]) -> nn.Sequential:
     """`body`, then from [..., pixels] to [..., *image]."""
-    return nn.Sequential(body, nn.Unflatten(-1, tuple(image_shape)))
+    return nn.Sequential(body, nn.Unflatten(-1, tuple(shape)))
 
 
-def size(image_shape: Sequence[int]) -> int:
+def size(shape: Sequence[int]) -> int:
     """Return the number of pixels of one image, channels counted."""
-    return math.prod(image_shape)
+    return math.prod(shape)

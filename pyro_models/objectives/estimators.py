@@ -5,16 +5,20 @@ terms: scalar tensors in nats per datum, averaged over the batch. `loss` is what
 one to differentiate. The others say what it is made of, each with its own sign, unscaled whatever beta is:
 
     reconstruction = E_q[log p(x | z)]          higher is better
-    kl             = E_q[log q(z | x) - log p(z)]
+    kl             = E_q[log q(z | x) - log p(z)], and with several latent sites also kl_SITE for each
     elbo           = reconstruction - kl        a lower bound of log p(x)
 
-Each estimator here needs every site inside one plate whose length is the batch, and reparameterised
-latents. There it equals Pyro's own of the same kind, value and gradient. It is written anew because it
-keeps the importance weights of each datum, names the terms in the same pass, and never waits for the device.
+Each estimator here needs every site inside one plate whose length is the batch. There it equals Pyro's own of the same
+kind, where Pyro has it, value and gradient. It is written anew because it keeps the importance weights of each datum,
+names the terms in the same pass, and never waits for the device.
+
+Discrete sites: `enum` sums over them, `graph` and `rws` draw them, and the others take them under `relaxed` alone,
+where every term is one of the relaxed story and no bound of the discrete one.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pyro
@@ -23,7 +27,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_models.objectives.handlers import ScaleSites, Site, recorded
+from pyro_models.distributions import RelaxedOneHotCategorical
+from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, recorded
 
 Model = Callable[..., Any]
 Terms = dict[str, Tensor]
@@ -44,9 +49,13 @@ def sampled_kl(q: Site, p: Site) -> Tensor:
 
 
 def analytic_kl(q: Site, p: Site) -> Tensor:
-    """Return KL(q || p) for each datum, nats: in closed form where there is one, else sampled."""
+    """Return KL(q || p) for each datum, nats: in closed form where there is one, else sampled.
+
+    Of relaxed sites it is the divergence of the exact categories that they relax.
+    """
+    exact: list[Any] = [getattr(site.fn, "discrete", site.fn) for site in (q, p)]
     try:
-        return scale_and_mask(kl_divergence(q.fn, p.fn), mask=q.mask)
+        return scale_and_mask(kl_divergence(*exact), mask=q.mask)
     except NotImplementedError:
         return sampled_kl(q, p)
 
@@ -58,14 +67,15 @@ def trace(
 
     Kingma and Welling, 2014, equation 6 (estimator A); Pyro's `Trace_ELBO`.
     """
-    return _terms(*_draw(model, guide, batch, particles), divergence)
+    return _means(_parts(*_draw(model, guide, batch, particles), divergence))
 
 
 def mean_field(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
     """The ELBO with closed-form divergences where there are some.
 
     Kingma and Welling, 2014, equation 7 (estimator B); Pyro's `TraceMeanField_ELBO`. As there, the guide's
-    latents may depend on each other only as far as the model's do.
+    latents may depend on each other only as far as the model's do. With relaxed sites, whose divergence is the discrete
+    one, the value bounds neither story; this is the loss of Jang et al. (2017), and `enum` is the bound.
     """
     return trace(model, guide, particles=particles, divergence=analytic_kl, **batch)
 
@@ -78,7 +88,7 @@ def iwae(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     Raises:
         ValueError: a site is scaled, and the result would bound nothing.
     """
-    return _weighted_bound("iwae", model, guide, batch, particles, alpha=0.0)
+    return _weighted_bound("iwae", *_draw(model, guide, batch, particles), particles, alpha=0.0)
 
 
 def renyi(model: Model, guide: Model, *, particles: int = 5, alpha: float = 0.5, **batch: Tensor) -> Terms:
@@ -92,14 +102,93 @@ def renyi(model: Model, guide: Model, *, particles: int = 5, alpha: float = 0.5,
     """
     if alpha == 1.0:
         raise ValueError("renyi: alpha = 1 is the ELBO itself; use trace")
-    return _weighted_bound("renyi", model, guide, batch, particles, alpha)
+    return _weighted_bound("renyi", *_draw(model, guide, batch, particles), particles, alpha)
+
+
+def graph(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
+    """The ELBO with drawn discrete sites, whose gradient is the score function's less a baseline.
+
+    The baseline of a draw is the mean cost of the other particles of its datum (Kool, van Hoof and Welling, 2019), and
+    with one particle that of the other data in the batch. Closed-form divergences; akin to Pyro's `TraceGraph_ELBO`.
+    """
+    p, q = _draw(model, guide, batch, particles, discrete=True)
+    parts = _parts(p, q, analytic_kl)
+    cost, among = parts["loss"].detach(), 0 if particles > 1 else -1
+    baseline = (cost.sum(among, keepdim=True) - cost) / max(1, cost.shape[among] - 1)
+    for site in q.values():
+        if not site.fn.has_rsample:
+            score = site.log_prob() * (cost - baseline)
+            parts["loss"] = parts["loss"] + score - score.detach()
+    return _means(parts)
+
+
+def enum(
+    model: Model, guide: Model, *, particles: int = 1, divergence: Divergence = analytic_kl, **batch: Tensor
+) -> Terms:
+    """The ELBO with an exact sum over each discrete site of the guide, and no noise from it.
+
+    The model runs at every value: 10 kinds cost up to 10 times the decoder. Pyro's `TraceEnum_ELBO` where the guide
+    is enumerated.
+    """
+    with Enumerate():
+        return _means(_parts(*_draw(model, guide, batch, particles), divergence))
+
+
+def rws(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
+    """Reweighted wake-sleep: the model climbs `iwae`, the guide nears the posterior as the weights show it.
+
+    No draw is differentiated, so that discrete sites cost nothing extra. The guide's is the wake-phase update of
+    Bornschein and Bengio, Reweighted wake-sleep, 2015, equation 9. Pyro's `ReweightedWakeSleep(insomnia=1)` does the
+    same with one datum, and weighs several as if they were one.
+
+    Raises:
+        ValueError: a site is scaled.
+    """
+    with Detach():
+        p, q = _draw(model, guide, batch, particles, discrete=True)
+    log_p, log_q = _joint(p, particles), _joint(q, particles)
+    weights = (log_p - log_q).detach().softmax(0)
+    gradient = -(weights * (log_p + log_q)).sum(0).mean()
+    return _steered(gradient, _weighted_bound("iwae", p, q, particles, alpha=0.0))
+
+
+def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
+    """The bound of `iwae` with the doubly reparameterised gradient for the guide.
+
+    Its signal does not fade as particles grow (Tucker, Lawson, Gu and Maddison, 2019, equation 8). The guide runs
+    twice: once to draw, and once to see how its density moves with the draws while its parameters stand still.
+
+    Raises:
+        ValueError: a site is scaled.
+    """
+    if not torch.is_grad_enabled():
+        return iwae(model, guide, particles=particles, **batch)
+    _, drawn = _draw(model, guide, batch, particles)
+    leaves, still, moving = [], {}, []
+    for name, site in drawn.items():
+        leaf, value, original = _leaf(site.value)
+        leaves.append(leaf)
+        moving.append(original)
+        still[name] = replace(site, value=value)
+    p, q = _draw(model, guide, batch, particles, latents=still)
+    log_p, log_weights = _joint(p, particles), _log_weights(p, q, particles)
+    weights = log_weights.detach().softmax(0)
+    slopes = torch.autograd.grad((weights.square() * log_weights).sum(0).mean(), leaves, retain_graph=True)
+    gradient = -(weights * log_p).sum(0).mean()
+    for slope, original in zip(slopes, moving, strict=True):
+        gradient = gradient - (slope * original).sum()
+    return _steered(gradient, _weighted_bound("iwae", p, q, particles, alpha=0.0))
 
 
 ESTIMATORS: dict[str, Callable[..., Terms]] = {
     "trace": trace,
     "mean-field": mean_field,
+    "graph": graph,
+    "enum": enum,
     "iwae": iwae,
     "renyi": renyi,
+    "rws": rws,
+    "dreg": dreg,
 }
 
 
@@ -128,53 +217,119 @@ def tempered(objective: Objective, scales: Mapping[str, float]) -> Objective:
     return scaled
 
 
-def _draw(model: Model, guide: Model, batch: dict[str, Tensor], particles: int) -> tuple[Sites, Sites]:
-    """Record the pair, in a plate of particles where there are several: batch shapes [batch] or [particles, batch]."""
+def relaxed(objective: Objective, temperature: float) -> Objective:
+    """`objective` with each one-hot category that is sampled relaxed at `temperature` (see `Relax`)."""
+
+    def soft(model: Model, guide: Model, **batch: Tensor) -> Terms:
+        with Relax(temperature):
+            return objective(model, guide, **batch)
+
+    return soft
+
+
+def _draw(
+    model: Model,
+    guide: Model,
+    batch: dict[str, Tensor],
+    particles: int,
+    *,
+    discrete: bool = False,
+    latents: Sites | None = None,
+) -> tuple[Sites, Sites]:
+    """Record the pair, in a plate of particles where there are several: batch shapes [batch] or [particles, batch].
+
+    Args:
+        discrete: whether the guide may draw what it does not reparameterise.
+        latents: what the guide is to draw, where that is known.
+    """
     if particles > 1:
         repeat = pyro.plate("particles", particles, dim=-2)
         model, guide = repeat(model), repeat(guide)
-    p, q = recorded(model, guide, **batch)
-    shape = next(iter(p.values())).fn.batch_shape
+    p, q = recorded(model, guide, latents=latents, **batch)
+    plates = 2 if particles > 1 else 1
+    shape = next(iter(p.values())).fn.batch_shape[-plates:]
     for name, site in p.items():
-        if site.fn.batch_shape != shape or not shape:
+        if site.fn.batch_shape[-plates:] != shape or len(shape) < plates:
             raise ValueError(f"site {name!r} stands outside the plate of the data: these estimators are per datum")
         if name in q and q[name].scale is not site.scale and q[name].scale != site.scale:
             raise ValueError(f"site {name!r} is scaled by {site.scale} in the model and {q[name].scale} in the guide")
-        if torch.is_grad_enabled() and name in q and not q[name].fn.has_rsample:
-            raise ValueError(f"site {name!r} is not reparameterised: this estimator has no gradient for it")
+        if name not in q:
+            continue
+        guided = q[name]
+        if not (discrete or guided.fn.has_rsample or guided.is_enumerated or not torch.is_grad_enabled()):
+            raise ValueError(
+                f"site {name!r} is not reparameterised: this estimator has no gradient for it; relax it, or use graph, "
+                "enum or rws"
+            )
+        soft = [isinstance(half.fn, RelaxedOneHotCategorical) for half in (site, guided)]
+        if soft[0] != soft[1] or (soft[0] and guided.is_enumerated):
+            raise ValueError(f"site {name!r} is relaxed in one place and exact in another: that bounds nothing")
     return p, q
 
 
-def _terms(p: Sites, q: Sites, divergence: Divergence) -> Terms:
+def _parts(p: Sites, q: Sites, divergence: Divergence) -> Terms:
+    """The terms, and the loss, of each draw."""
     reconstruction = kl = loss = torch.zeros(())
+    each: Terms = {}
     for name, site in p.items():
         if site.is_observed:
-            cost = -site.log_prob()
+            cost = _expected(-site.log_prob(), q)
             reconstruction = reconstruction - cost
         else:
-            cost = divergence(q[name], site)
+            cost = each[f"kl_{name}"] = _expected(divergence(q[name], site), q)
             kl = kl + cost
         loss = loss + site.scale * cost
-    terms = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
-    return {"loss": loss.mean()} | {name: term.detach().mean() for name, term in terms.items()}
+    terms = {"loss": loss, "elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+    return terms | (each if len(each) > 1 else {})
+
+
+def _expected(cost: Tensor, q: Sites) -> Tensor:
+    """Average over the values of the enumerated sites, each with its probability; other costs stay as they are."""
+    enumerated = [site.log_prob() for site in q.values() if site.is_enumerated]
+    if not enumerated:
+        return cost
+    weighted = sum(enumerated[1:], enumerated[0]).exp() * cost
+    return weighted.sum(tuple(range(len(enumerated))))
+
+
+def _means(parts: Terms) -> Terms:
+    return {name: part.mean() if name == "loss" else part.detach().mean() for name, part in parts.items()}
+
+
+def _joint(sites: Sites, particles: int) -> Tensor:
+    """Return the log-density of all sites together, [particles, batch], unless one is scaled."""
+    total = torch.zeros(())
+    for name, site in sites.items():
+        if not isinstance(site.scale, float) or site.scale != 1.0:
+            raise ValueError(f"site {name!r} is scaled by {site.scale}: its importance weights bound nothing")
+        total = total + site.log_prob()
+    return total.reshape(particles, -1)
 
 
 def _log_weights(p: Sites, q: Sites, particles: int) -> Tensor:
-    for name, site in p.items():
-        if not isinstance(site.scale, float) or site.scale != 1.0:
-            raise ValueError(f"site {name!r} is scaled by {site.scale}: its importance weights bound nothing")
-    log_weight = torch.zeros(())
-    for site in p.values():
-        log_weight = log_weight + site.log_prob()
-    for site in q.values():
-        log_weight = log_weight - site.log_prob()
-    return log_weight.reshape(particles, -1)
+    return _joint(p, particles) - _joint(q, particles)
 
 
-def _weighted_bound(
-    name: str, model: Model, guide: Model, batch: dict[str, Tensor], particles: int, alpha: float
-) -> Terms:
-    p, q = _draw(model, guide, batch, particles)
+def _weighted_bound(name: str, p: Sites, q: Sites, particles: int, alpha: float) -> Terms:
     power = (1.0 - alpha) * _log_weights(p, q, particles)
     bound = ((power.logsumexp(0) - math.log(particles)) / (1.0 - alpha)).mean()
-    return _terms(p, q, sampled_kl) | {"loss": -bound, name: bound.detach()}
+    return _means(_parts(p, q, sampled_kl)) | {"loss": -bound, name: bound.detach()}
+
+
+def _steered(gradient: Tensor, terms: Terms) -> Terms:
+    """The terms, with the gradient of another loss and the value of their own."""
+    return terms | {"loss": terms["loss"].detach() + gradient - gradient.detach()}
+
+
+def _leaf(value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut a draw off the graph that made it: a leaf, the draw as a function of the leaf, and what the leaf equals.
+
+    A relaxed draw is a function of its logarithm, which its density reads (see `RelaxedOneHotCategorical`).
+    """
+    original = getattr(value, "log_value", value)
+    leaf = original.detach().requires_grad_()
+    if original is value:
+        return leaf, leaf, original
+    cut = leaf.exp()
+    cut.log_value = leaf  # type: ignore[union-attr]
+    return leaf, cut, original

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro.distributions import TorchDistribution
+from pyro.distributions import OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+
+from pyro_models.distributions import RelaxedOneHotCategorical
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Site:
         is_observed: which of the two.
         scale: what multiplies the log-density (`poutine.scale`, a subsampled plate, `ScaleSites`).
         mask: where the log-density counts (`poutine.mask`); None where it counts everywhere.
+        is_enumerated: whether the value is the whole support, along a dimension of its own left of the plates.
     """
 
     fn: TorchDistribution
@@ -28,6 +31,7 @@ class Site:
     is_observed: bool
     scale: Tensor | float
     mask: Tensor | bool | None
+    is_enumerated: bool = False
 
     def log_prob(self) -> Tensor:
         """Return the log-density with the mask and without the scale: one value for each datum of the plates."""
@@ -56,7 +60,14 @@ class Record(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg):
-            self.sites[msg["name"]] = Site(msg["fn"], msg["value"], msg["is_observed"], msg["scale"], msg["mask"])
+            self.sites[msg["name"]] = Site(
+                msg["fn"],
+                msg["value"],
+                msg["is_observed"],
+                msg["scale"],
+                msg["mask"],
+                msg["infer"].get("is_enumerated", False),
+            )
 
 
 class ScaleSites(Messenger):
@@ -76,23 +87,84 @@ class ScaleSites(Messenger):
 
 
 class AtMean(Messenger):
-    """Give each latent site the mean of its distribution where it would have been sampled."""
+    """Give each latent site the mean of its distribution, and a discrete one its mode, in place of a draw."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["value"] = msg["fn"].mean
+        if _is_open(msg):
+            msg["value"] = msg["fn"].mode if msg["fn"].has_enumerate_support else msg["fn"].mean
             msg["done"] = True
 
 
+class Relax(Messenger):
+    """Relax the one-hot categories that are sampled; those that are observed stay exact.
+
+    With it a story is another one: its discrete sites are densities over the simplex (Maddison et al., 2017; Jang et
+    al., 2017), through which gradients flow.
+
+    Args:
+        temperature: above 0; towards 0 the draws become one-hot and their gradients noisy.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"a temperature must be above 0, not {temperature}")
+        self.temperature = temperature
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], OneHotCategorical) and not msg["is_observed"]:
+            temperature = msg["fn"].logits.new_tensor(self.temperature)
+            msg["fn"] = RelaxedOneHotCategorical(temperature, logits=msg["fn"].logits)
+
+
+class Enumerate(Messenger):
+    """Give each discrete latent site its whole support instead of a draw, along a new dimension left of all others."""
+
+    def __enter__(self) -> "Enumerate":
+        self.dimensions = 0
+        return super().__enter__()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if _is_open(msg) and msg["fn"].has_enumerate_support:
+            support = msg["fn"].enumerate_support(expand=False)
+            self.dimensions = 1 + max(self.dimensions, len(msg["fn"].batch_shape))
+            msg["value"] = support.reshape(len(support), *[1] * (self.dimensions - 1), *msg["fn"].event_shape)
+            msg["infer"]["is_enumerated"] = True
+            msg["done"] = True
+
+
+class Detach(Messenger):
+    """Let no gradient flow through what is drawn."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        msg["value"] = msg["value"].detach()
+
+
+def _is_open(msg: Any) -> bool:
+    return not (msg["is_observed"] or msg["done"] or site_is_subsample(msg))
+
+
 def recorded(
-    model: Callable[..., Any], guide: Callable[..., Any], **batch: Tensor
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *,
+    latents: Mapping[str, Site] | None = None,
+    **batch: Tensor,
 ) -> tuple[dict[str, Site], dict[str, Site]]:
     """Run the guide, then the model at what the guide drew: the sites of the model, and of the guide.
+
+    Args:
+        model, guide: the pair.
+        latents: what the guide is to draw; None lets it draw.
+        batch: what both are called with.
 
     Raises:
         ValueError: the guide's sites are not the model's latent ones.
     """
-    with Record() as q:
+    with Record(latents) as q:
         guide(**batch)
     with Record(latents=q.sites) as p:
         model(**batch)

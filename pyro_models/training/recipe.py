@@ -59,7 +59,7 @@ class Recipe:
         if self.elbo != "renyi" and self.alpha != Recipe.alpha:
             raise UserError(f"--alpha goes with --elbo renyi, not with {self.elbo}")
 
-    def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the story and its guide for images [channel, height, width]."""
         raise NotImplementedError
 

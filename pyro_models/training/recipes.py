@@ -46,20 +46,20 @@ class VAERecipe(Recipe):
         """The unit of likelihoods: the Bernoulli goes without saying, a density does not."""
         return super().unit + ("" if self.likelihood == "bernoulli" else f", {self.likelihood} likelihood")
 
-    def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the VAE and its guide."""
         from guides.vae import VAEGuide
         from pyro_models import nn
         from pyro_models.vae import VAE
 
-        pixels, codes = nn.size(image_shape), self.latent_dim
+        pixels, codes = nn.size(shape), self.latent_dim
         if self.network == "article":
             encoder, decoder = nn.mlp(pixels, 512, 2 * codes), nn.mlp(codes, 512, pixels)
         else:
             encoder = nn.residual_mlp(pixels, 2 * codes, width=512, depth=3)
             decoder = nn.residual_mlp(codes, pixels, width=512, depth=3)
-        story = VAE(nn.decoder(decoder, image_shape), self._likelihood(), codes)
-        return story, VAEGuide(nn.encoder(encoder, image_shape, self.encoder_dropout))
+        story = VAE(nn.decoder(decoder, shape), self._likelihood(), codes)
+        return story, VAEGuide(nn.encoder(encoder, shape, self.encoder_dropout))
 
     def _likelihood(self) -> "Likelihood":
         from pyro_models import distributions
@@ -109,7 +109,7 @@ class AutoencoderRecipe(Recipe):
         """The unit of likelihoods, which here are a Normal's."""
         return super().unit + ", normal likelihood"
 
-    def pair(self, image_shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the auto-encoder and its guide, which share one weight where they are tied."""
         from torch.nn import Identity, Linear, Sequential, Sigmoid
 
@@ -117,7 +117,7 @@ class AutoencoderRecipe(Recipe):
         from pyro_models import nn
         from pyro_models.autoencoder import Autoencoder
 
-        pixels, codes = nn.size(image_shape), self.latent_dim
+        pixels, codes = nn.size(shape), self.latent_dim
         if self.network == "deep":
             encoder = nn.residual_mlp(pixels, codes, width=512, depth=3)
             decoder = nn.residual_mlp(codes, pixels, width=512, depth=3)
@@ -126,8 +126,8 @@ class AutoencoderRecipe(Recipe):
             inward = Linear(pixels, codes)
             outward = nn.TransposedLinear(inward) if self.tied else Linear(codes, pixels)
             encoder, decoder = Sequential(inward, activation()), Sequential(outward, activation())
-        story = Autoencoder(nn.decoder(decoder, image_shape), codes)
-        return story, AutoencoderGuide(nn.encoder(encoder, image_shape))
+        story = Autoencoder(nn.decoder(decoder, shape), codes)
+        return story, AutoencoderGuide(nn.encoder(encoder, shape))
 
 
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe)}

@@ -215,7 +215,7 @@ def _check_state(state: dict[str, Any], recipe: Recipe, folder: Path, processes:
 def _build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes) -> Run:
     """Build the pair with its first weights, which follow from the seed alone."""
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    model, guide = (half.to(processes.device) for half in recipe.pair(dataset.image_shape))
+    model, guide = (half.to(processes.device) for half in recipe.pair(dataset.shape))
     frames: dict[str, Any] = {"examples": _examples(dataset.test), "epochs": [], "images": []}
     return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)
 
@@ -304,7 +304,7 @@ def _examples(test: Split) -> list[int]:
 def _keep_frame(run: Run, epoch: int) -> None:
     """Keep what the pair makes of the ten examples now, as bytes."""
     with evaluation(run.model, run.guide):
-        x = cut(run.dataset.test.images[run.frames["examples"]], run.recipe.pixels)
+        x = cut(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
         decoded = reconstruct(run.model, run.guide, x).clamp(0, 1)
     run.frames["epochs"].append(epoch)
     run.frames["images"].append((decoded * 255).to(torch.uint8).cpu())

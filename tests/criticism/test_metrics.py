@@ -28,7 +28,7 @@ def test_decoding_is_the_mean_image_at_a_code(vae):
 
 def test_codes_are_the_means_of_the_posterior(vae, split):
     _, guide = vae
-    expected = guide.posterior(cut(split.images, "grey")).mean
+    expected = guide.posterior(cut(split.x, "grey")).mean
     torch.testing.assert_close(codes(guide, split, "grey", batch_size=4), expected)
 
 
@@ -50,7 +50,7 @@ def test_averages_count_each_image_once_whatever_the_batches(split, batch_size):
             pass
 
     figures = evaluate(Half(), Nothing(), objective, split, "grey", batch_size=batch_size)
-    pixels = split.images / 255.0
+    pixels = split.x / 255.0
     assert figures == {
         "elbo": pytest.approx(pixels.double().mean().item()),
         "mse": pytest.approx((pixels.double() - 0.5).square().mean().item()),
@@ -93,13 +93,13 @@ def test_the_log_likelihood_at_the_exact_posterior_is_the_evidence(samples):
     model = AsImage()
     split = Split(torch.randint(0, 256, (13, 1, 1, 3), dtype=torch.uint8))
     values = log_likelihood(model, AsImageGuide(model), split, "grey", samples=samples, batch=300)
-    torch.testing.assert_close(values, model.evidence(cut(split.images, "grey").flatten(1)))
+    torch.testing.assert_close(values, model.evidence(cut(split.x, "grey").flatten(1)))
 
 
 def test_the_log_likelihood_with_a_poor_guide_rises_to_the_evidence():
     model = AsImage()
     split = Split(torch.randint(0, 256, (20, 1, 1, 3), dtype=torch.uint8))
-    evidence = model.evidence(cut(split.images, "grey").flatten(1)).mean()
+    evidence = model.evidence(cut(split.x, "grey").flatten(1)).mean()
     guide = AsImageGuide(model, shift=0.5)
     gaps = [
         (evidence - log_likelihood(model, guide, split, "grey", samples=samples).mean()).item()

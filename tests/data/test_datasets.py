@@ -18,14 +18,14 @@ needs_mnist = pytest.mark.skipif(
 
 
 def rows(split):
-    return {image.numpy().tobytes() for image in split.images}
+    return {image.numpy().tobytes() for image in split.x}
 
 
 def test_digits_are_all_of_scikit_learns_in_disjoint_splits():
     dataset = load("digits")
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1372, 125, 300]
-    assert dataset.image_shape == (1, 28, 28)
-    assert dataset.train.images.dtype == torch.uint8
+    assert dataset.shape == (1, 28, 28)
+    assert dataset.train.x.dtype == torch.uint8
     parts = [rows(split) for split in (dataset.train, dataset.validation, dataset.test)]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
     labels = torch.cat([split.labels for split in (dataset.train, dataset.validation, dataset.test)])
@@ -34,7 +34,7 @@ def test_digits_are_all_of_scikit_learns_in_disjoint_splits():
 
 def test_resizing_keeps_what_a_digit_looks_like():
     dataset, digits = load("digits"), load_digits()
-    small = torch.nn.functional.interpolate(dataset.test.images.double(), size=(8, 8), mode="area").flatten(1)
+    small = torch.nn.functional.interpolate(dataset.test.x.double(), size=(8, 8), mode="area").flatten(1)
     originals = torch.from_numpy(digits.images).flatten(1)
     nearest = torch.cdist(small * 16 / 255, originals).argmin(1)
     assert (torch.from_numpy(digits.target)[nearest] == dataset.test.labels).all()
@@ -42,17 +42,17 @@ def test_resizing_keeps_what_a_digit_looks_like():
 
 def test_splits_do_not_depend_on_the_random_state():
     torch.manual_seed(7)
-    first = load("digits").test.images
+    first = load("digits").test.x
     torch.manual_seed(8)
-    assert (load("digits").test.images == first).all()
+    assert (load("digits").test.x == first).all()
 
 
 def test_threshold_is_above_one_half_and_static_is_drawn_once_in_proportion():
-    grey = load("digits").train.images
-    threshold = load("digits", pixels="threshold").train.images
+    grey = load("digits").train.x
+    threshold = load("digits", pixels="threshold").train.x
     assert (threshold == (grey > 127).to(torch.uint8) * 255).all()
-    static = load("digits", pixels="static").train.images
-    assert (load("digits", pixels="static").train.images == static).all()
+    static = load("digits", pixels="static").train.x
+    assert (load("digits", pixels="static").train.x == static).all()
     assert set(static.unique().tolist()) == {0, 255}
     middle = (grey > 100) & (grey < 160)
     torch.testing.assert_close(
@@ -65,7 +65,7 @@ def test_mnist_is_the_real_one():
     dataset = load("mnist", data_dir=MNIST)
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [55_000, 5_000, 10_000]
     assert dataset.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert dataset.train.images.double().mean() / 255 == pytest.approx(0.1307, abs=2e-4)
+    assert dataset.train.x.double().mean() / 255 == pytest.approx(0.1307, abs=2e-4)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def mnist_files(tmp_path):
 def test_idx_files_are_read_through_the_folder_or_the_variable(mnist_files, monkeypatch):
     train, test = _torchvision("mnist", mnist_files)
     assert (len(train), len(test)) == (40, 30)
-    assert train.images[0, 0, 0, :5].tolist() == [0, 1, 2, 3, 4]
+    assert train.x[0, 0, 0, :5].tolist() == [0, 1, 2, 3, 4]
     monkeypatch.setenv("PYRO_MODELS_DATA", str(mnist_files))
     assert len(load("mnist").test) == 30
 
@@ -160,16 +160,16 @@ def own(tmp_path, **arrays):
 def test_images_of_ones_own(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 5, 4), dtype=np.uint8)
     dataset = own(tmp_path, images=images, labels=np.arange(60))
-    assert dataset.image_shape == (3, 5, 4)
+    assert dataset.shape == (3, 5, 4)
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert (split.images.numpy() == images[split.labels.numpy()]).all()
+        assert (split.x.numpy() == images[split.labels.numpy()]).all()
     np.save(tmp_path / "swapped.npy", np.full((30, 2, 2), 0.5, ">f8"))
-    assert (load(str(tmp_path / "swapped.npy")).train.images == 128).all()
+    assert (load(str(tmp_path / "swapped.npy")).train.x == 128).all()
     np.save(tmp_path / "grey.npy", np.linspace(0, 1, 30 * 4).reshape(30, 2, 2))
     floats = load(str(tmp_path / "grey.npy"))
-    assert floats.image_shape == (1, 2, 2)
+    assert floats.shape == (1, 2, 2)
     assert floats.train.labels is None
-    assert max(split.images.max() for split in (floats.train, floats.validation, floats.test)) == 255
+    assert max(split.x.max() for split in (floats.train, floats.validation, floats.test)) == 255
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,20 @@ import torch
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 
-from pyro_models.objectives import ESTIMATORS, ScaleSites, iwae, log_weights, mean_field, renyi, tempered, trace
+from pyro_models.objectives import (
+    ESTIMATORS,
+    ScaleSites,
+    dreg,
+    enum,
+    graph,
+    iwae,
+    log_weights,
+    mean_field,
+    renyi,
+    rws,
+    tempered,
+    trace,
+)
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 
 
@@ -194,7 +207,7 @@ def test_masked_data_do_not_count(vae, x):
 
 
 def test_every_estimator_is_in_the_table_once():
-    assert list(ESTIMATORS.values()) == [trace, mean_field, iwae, renyi]
+    assert list(ESTIMATORS.values()) == [trace, mean_field, graph, enum, iwae, renyi, rws, dreg]
 
 
 class Two(PyroModule):

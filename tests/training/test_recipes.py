@@ -129,7 +129,7 @@ def test_the_best_linear_tied_autoencoder_is_pca():
     split = Split((x * 255).to(torch.uint8).reshape(-1, *SHAPE))
     pair = AutoencoderRecipe(network="linear", tied=True, latent_dim=3).pair(SHAPE)
     optimizer = torch.optim.LBFGS(parameters(*pair), max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0)
-    pixels = (split.images / 255.0).double()
+    pixels = (split.x / 255.0).double()
 
     def loss():
         optimizer.zero_grad()

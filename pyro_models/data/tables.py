@@ -1,0 +1,158 @@
+"""Tables: points in the plane made here, small real ones, and the user's own."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_models.base.errors import UserError, first_line
+
+LABEL = "label"
+Table = tuple[dict[str, np.ndarray], np.ndarray | None]
+"""Columns of numbers by name, and the labels of the rows where they are known."""
+
+
+def blobs() -> Table:
+    """Return 3,000 points in three round groups."""
+    from sklearn.datasets import make_blobs
+
+    centers = [(-4.0, -2.0), (0.0, 4.0), (4.0, -2.0)]
+    points, labels = make_blobs(3000, centers=np.array(centers), cluster_std=0.8, random_state=0)
+    return _plane(points), labels
+
+
+def moons() -> Table:
+    """Return 3,000 points in two half circles that reach into each other."""
+    from sklearn.datasets import make_moons
+
+    points, labels = make_moons(3000, noise=0.05, random_state=0)
+    return _plane(points), labels
+
+
+def pinwheel() -> Table:
+    """Return 3,000 points in five bent arms, as Johnson et al. draw them (Structured VAEs, 2016)."""
+    arms, each, generator = 5, 600, np.random.default_rng(0)
+    labels = np.repeat(np.arange(arms), each)
+    along, across = generator.normal(size=(2, arms * each)) * [[0.3], [0.05]]
+    angle = 2 * np.pi * labels / arms + 0.25 * np.exp(along + 1)
+    x, y = along + 1, across
+    turned = np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], axis=1)
+    return _plane(turned), labels
+
+
+def _plane(points: np.ndarray) -> dict[str, np.ndarray]:
+    return {"x[0]": points[:, 0], "x[1]": points[:, 1]}
+
+
+def _bundled(name: str) -> Table:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    return dict(zip(bunch.feature_names, bunch.data.T, strict=True)), bunch.target
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "blobs": blobs,
+    "moons": moons,
+    "pinwheel": pinwheel,
+    "wine": lambda: _bundled("wine"),
+    "iris": lambda: _bundled("iris"),
+}
+
+
+def read(path: Path) -> Table:
+    """Read a table from a .csv file or a .parquet file; a column `label` holds what the rows are known to be.
+
+    Raises:
+        UserError: the file cannot be read; a column holds text, holes or one value throughout.
+    """
+    try:
+        columns = _csv(path) if path.suffix == ".csv" else _parquet(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a table ({first_line(error)})") from None
+    return of_columns(columns, str(path))
+
+
+def of_columns(columns: Mapping[str, Any], source: str) -> Table:
+    """Check the columns of a table and set its labels apart.
+
+    Raises:
+        UserError: as `read`.
+    """
+    values = {name: np.asarray(column) for name, column in columns.items()}
+    labels = values.pop(LABEL, None)
+    checked = {name: _numbers(column, f"{source}: column {name!r}") for name, column in values.items()}
+    if not checked:
+        raise UserError(f"{source}: holds no column of numbers")
+    rows = len(next(iter(checked.values())))
+    if rows < 24:
+        raise UserError(f"{source}: {rows} rows are too few to split; 24 are enough")
+    return checked, None if labels is None else _whole(labels, source)
+
+
+def _csv(path: Path) -> dict[str, Sequence[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows:
+        raise ValueError("it is empty")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"row {number} has {len(row)} columns, the first has {len(rows[0])}")
+    headed = not all(_is_number(cell) for cell in rows[0])
+    names = [name.strip() for name in rows[0]] if headed else [f"x[{k}]" for k in range(len(rows[0]))]
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have one name")
+    return dict(zip(names, zip(*rows[headed:], strict=True), strict=True)) if rows[headed:] else {}
+
+
+def _parquet(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'pyro-stories[parquet]'") from None
+    try:
+        table = parquet.read_table(path)
+    except ArrowException as error:
+        raise ValueError(first_line(error)) from None
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(column: np.ndarray, name: str) -> np.ndarray:
+    """Return a column as float64, if it is one of finite numbers that differ."""
+    if column.dtype.kind in "OUS":
+        cells = [str(cell).strip() for cell in column]
+        text = [cell for cell in cells if cell not in ("", "None") and not _is_number(cell)]
+        if text:
+            raise UserError(f"{name} holds text ({text[0]!r}): leave it out, or name it {LABEL!r} if it says the kind")
+        column = np.array([float(cell) if _is_number(cell) else np.nan for cell in cells])
+    if column.dtype.kind not in "fiub":
+        raise UserError(f"{name} is of type {column.dtype}, not numbers")
+    column = column.astype(np.float64)
+    holes = int((~np.isfinite(column)).sum())
+    if holes:
+        raise UserError(f"{name} has {holes} values that are missing, NaN or infinite")
+    if (column == column[0]).all():
+        raise UserError(f"{name} is {column[0]:g} in every row: leave it out")
+    return column
+
+
+def _whole(labels: np.ndarray, source: str) -> np.ndarray:
+    """Return labels as whole numbers: as they are, or names by their order in the alphabet."""
+    if labels.dtype.kind in "OUS":
+        cells = [str(cell).strip() for cell in labels]
+        if not all(_is_number(cell) for cell in cells):
+            return np.unique(cells, return_inverse=True)[1]
+        labels = np.array([float(cell) for cell in cells])
+    if labels.ndim != 1 or (labels != np.floor(labels)).any():
+        raise UserError(f"{source}: labels must be whole numbers or names")
+    return labels.astype(np.int64)

@@ -1,0 +1,48 @@
+"""The story of the Gaussian-mixture variational auto-encoder."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_models.distributions import Likelihood
+
+
+class GMVAE(PyroModule):
+    r"""Gaussian-mixture variational auto-encoder.
+
+        y ~ Uniform over the kinds          y: [batch, kinds], one-hot
+        z ~ Normal(loc(y), scale(y))        z: [batch, latent]
+        x ~ likelihood(decoder(z))          x: [batch, *image], pixels in [0, 1], or [batch, columns]
+
+    Dilokthanakul et al., Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders, 2016; Kingma et
+    al., Semi-supervised Learning with Deep Generative Models, 2014, where y is seen for some.
+
+    Args:
+        component: from one-hot kinds [..., kinds] to [..., 2 * latent], loc beside log_scale.
+        decoder: from codes [..., latent] to what the likelihood takes.
+        likelihood: from the decoder's output to a distribution over data.
+        kinds: how many there are.
+    """
+
+    uniform: Tensor
+
+    def __init__(self, component: nn.Module, decoder: nn.Module, likelihood: Likelihood, kinds: int):
+        super().__init__()
+        self.component = component
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.register_buffer("uniform", torch.zeros(kinds), persistent=False)
+
+    def prior(self, y: Tensor) -> dist.TorchDistribution:
+        """Return p(z | y), event shape [latent]."""
+        loc, log_scale = self.component(y).chunk(2, dim=-1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+    def forward(self, x: Tensor | None = None, y: Tensor | None = None, *, batch: int = 1) -> Tensor:
+        """Tell the story of `x`, or of `batch` new data where there is none, of the kinds `y` where they are known."""
+        with pyro.plate("data", batch if x is None else len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(logits=self.uniform), obs=y)
+            z = pyro.sample("z", self.prior(y))
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
