@@ -49,7 +49,7 @@ def ours(split: Split) -> Callable[[], None]:
     recipe = VAERecipe(network="article", encoder_dropout=0.0)
     pair = recipe.pair((1, 28, 28))
     optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3, fused=True)
-    epochs = fit(*pair, recipe.objective(), optimizer, Batches(split, "grey", BATCH), epochs=10_000)
+    epochs = fit(*pair, recipe.bound(), optimizer, Batches(split, "grey", BATCH), epochs=10_000)
     return lambda: next(epochs) and None
 
 

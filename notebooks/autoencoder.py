@@ -68,7 +68,7 @@ def train(recipe: AutoencoderRecipe):
     model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
     batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
-    objective, errors, frames = recipe.objective(), [], []
+    objective, errors, frames = recipe.bound(), [], []
     for epoch in fit(model, guide, objective, optimizer, batches, epochs=recipe.epochs, seed=recipe.seed):
         row = {"epoch": epoch.number}
         for name in ("train", "validation"):

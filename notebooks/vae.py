@@ -75,7 +75,7 @@ def train(recipe: VAERecipe, objective=None):
     model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
     batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
-    objective = objective or recipe.objective()
+    objective = objective or recipe.bound()
     rate = cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None
     rows, kept = [], {}
     for epoch in fit(
@@ -90,7 +90,7 @@ def train(recipe: VAERecipe, objective=None):
 
 
 model, guide, rows, kept = train(article)
-terms = dict.fromkeys(["elbo", "reconstruction", "kl"], article.unit)
+terms = dict.fromkeys(["elbo", "reconstruction", "kl"], article.unit(dataset))
 display(figures.learning_curves(rows, terms))
 
 # %% [markdown]
@@ -144,7 +144,7 @@ with evaluation(model, guide):
     }.items():
         terms = objective(model, guide, x=x)
         values = ", ".join(f"{term} {float(value):.2f}" for term, value in terms.items())
-        print(f"{name:>18}: {values} ({article.unit})")
+        print(f"{name:>18}: {values} ({article.unit(dataset)})")
 
 # %% [markdown]
 # `elbo` means the same in each row: only `loss`, the number that training lowers, feels the estimator and beta.

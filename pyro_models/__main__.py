@@ -53,7 +53,7 @@ def likelihood(words: Sequence[str]) -> int:
         "standard_error": (values.std() / len(values) ** 0.5).item(),
         "samples": given.samples,
         "seed": given.seed,
-        "unit": run.recipe.unit,
+        "unit": run.recipe.unit(run.dataset),
     }
     written = read_json(given.run / "results.json") | {"log_likelihood": estimate}
     write(given.run / "results.json", json.dumps(written, indent=2) + "\n")

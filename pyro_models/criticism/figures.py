@@ -1,6 +1,8 @@
 """Pictures: functions that take tensors and return a figure."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 COLOURS = "tab10"
 Extent = tuple[float, float, float, float]
+Density = Callable[[Tensor], Tensor]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -74,13 +77,16 @@ def reconstruction_animation(originals: Tensor, frames: Tensor, epochs: Sequence
     return FuncAnimation(figure, draw, frames=len(epochs), interval=200, repeat_delay=2000)
 
 
-def plane(panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | None = None) -> Figure:
+def plane(
+    panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | None = None, legend: str = "label"
+) -> Figure:
     """Points in the plane, [n, 2] for each titled panel, coloured by label.
 
     Args:
         panels: from title to points.
         labels: whole numbers, [n], or None for one colour.
         limit: axes from -limit to limit; None fits each panel to its points.
+        legend: what the colours are.
     """
     figure = _figure(4.6 * len(panels) + 0.6, 4.4)
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
@@ -96,8 +102,94 @@ def plane(panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | No
             panel.set(xticks=[], yticks=[])
     if labels is not None:
         figure.legend(
-            *dots.legend_elements(num=None, fmt="{x:g}"), loc="outside right center", frameon=False, title="label"
+            *dots.legend_elements(num=None, fmt="{x:g}"), loc="outside right center", frameon=False, title=legend
         )
+    return figure
+
+
+def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axes: str = "z") -> Figure:
+    """Normal components in the plane: draws, and contours at one and two standard deviations.
+
+    Args:
+        samples: the draws of each component, [n, 2].
+        locs: the means, [components, 2].
+        covariances: [components, 2, 2].
+        axes: the letter on the axes.
+    """
+    figure = _figure(6, 5.4)
+    panel = figure.subplots()
+    circle = torch.linspace(0, 2 * math.pi, 100)
+    circle = torch.stack([circle.cos(), circle.sin()])
+    for kind, (points, loc, covariance) in enumerate(zip(samples, locs, covariances, strict=True)):
+        colour = f"C{kind % 10}"
+        x, y = points.cpu().numpy().T
+        panel.scatter(x, y, s=3, linewidths=0, alpha=0.4, color=colour)
+        root = torch.linalg.cholesky(covariance.cpu())
+        for radius in (1, 2):
+            panel.plot(*(loc.cpu()[:, None] + radius * root @ circle.to(root)), color=colour, linewidth=1.2)
+        panel.annotate(str(kind), loc.tolist(), ha="center", va="center", weight="bold")
+    panel.set(xlabel=f"{axes}[0]", ylabel=f"{axes}[1]", title="p(z | y): draws, one and two standard deviations")
+    return figure
+
+
+def confusion(counts: Tensor, kinds: Sequence[int]) -> Figure:
+    """How many data are of a kind and of a label: counts [kinds, labels], and the number of the kind of each row."""
+    figure = _figure(1.6 + 0.45 * counts.shape[1], 1.4 + 0.38 * counts.shape[0])
+    panel = figure.subplots()
+    shares = counts / counts.sum(0, keepdim=True).clamp(min=1)
+    panel.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for kind, label in np.ndindex(*counts.shape):
+        if counts[kind, label]:
+            colour = "white" if shares[kind, label] > 0.5 else "black"
+            panel.text(label, kind, str(int(counts[kind, label])), ha="center", va="center", fontsize=7, color=colour)
+    panel.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel="label", ylabel="kind")
+    panel.set_yticklabels([str(kind) for kind in kinds])
+    panel.set_title("test data of each kind and label")
+    return figure
+
+
+def points(
+    data: Tensor, kinds: Tensor, drawn: Tensor, kinds_drawn: Tensor, names: Sequence[str], density: Density | None
+) -> Figure:
+    """A table's rows and a story's draws in the plane, coloured by kind, and the story's density under the rows.
+
+    Args:
+        data, drawn: rows, [n, 2] and [m, 2].
+        kinds, kinds_drawn: inferred for the rows, and those of the draws: [n], [m].
+        names: of the two axes.
+        density: from points [n, 2] to densities [n]; None leaves that panel out.
+    """
+    figure = _figure(4.4 * (3 if density else 2), 4.2)
+    panels = figure.subplots(1, 3 if density else 2, sharex=True, sharey=True)
+    colours: dict[str, Any] = {"cmap": COLOURS, "vmin": 0, "vmax": 9, "s": 8, "linewidths": 0}
+    panels[0].scatter(*data.T, c=kinds % 10, **colours)
+    panels[0].set_title("data, by inferred kind")
+    panels[1].scatter(*drawn.T, c=kinds_drawn % 10, **colours)
+    panels[1].set_title("draws from the story, by kind")
+    for panel in panels:
+        panel.set(xlabel=names[0], ylabel=names[1])
+    if density:
+        lower, upper = data.amin(0) - 0.5, data.amax(0) + 0.5
+        grid = plane_of_codes(lower, upper, 120)
+        heights = density(grid).reshape(120, 120)
+        extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
+        panels[2].imshow(heights.numpy(), extent=extent, cmap="magma_r", aspect="auto")
+        panels[2].scatter(*data.T, s=2, color="black", linewidths=0, alpha=0.3)
+        panels[2].set_title("density of the story, and the data")
+    return figure
+
+
+def rolls(panels: Mapping[str, Tensor]) -> Figure:
+    """Draws from the simplex over the faces of a die, [n, faces] for each titled panel: each roll a column."""
+    figure = _figure(9, 1.3 * len(panels))
+    grid = figure.subplots(len(panels), 2, squeeze=False, width_ratios=[6, 1], sharey="row")
+    for (panel, means), (title, draws) in zip(grid, panels.items(), strict=True):
+        faces = range(1, draws.shape[1] + 1)
+        extent = (0, len(draws), faces[-1] + 0.5, 0.5)
+        panel.imshow(draws.T, cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=extent)
+        panel.set(title=title, yticks=faces, xticks=[])
+        means.barh(faces, draws.mean(0), color="grey")
+        means.set(xlim=(0, 1), title="mean")
     return figure
 
 

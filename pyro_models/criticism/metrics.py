@@ -1,6 +1,6 @@
 """What a trained pair makes of images, as figures; nothing here knows which model it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyro
@@ -45,18 +45,29 @@ def reconstruct(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
     return p.sites["x"].fn.mean
 
 
+def draw(model: nn.Module, sites: Sequence[str], batch: int, **known: Tensor) -> dict[str, Tensor]:
+    """Tell the story `batch` times, with what is `known` of it, and return what came about at some sites.
+
+    An observed `x` is never asked for here: it is drawn, and `x` among the sites gives its mean.
+    """
+    with evaluation(model), Record() as p:
+        poutine.condition(model, data=known)(batch=batch)
+    return {name: p.sites[name].fn.mean if name == "x" else p.sites[name].value for name in sites}
+
+
 def decode(model: nn.Module, z: Tensor) -> Tensor:
     """Return E[p(x | z)] at codes z [batch, latent]: [batch, *image]."""
-    with evaluation(model), Record() as p:
-        poutine.condition(model, data={"z": z})(batch=len(z))
-    return p.sites["x"].fn.mean
+    return draw(model, ["x"], len(z), z=z)["x"]
 
 
 def codes(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
-    """Return the mean of q(z | x) for each image of a split: [n, latent]."""
-    with evaluation(guide):
-        parts = split.x.split(batch_size)
-        return torch.cat([guide.posterior(cut(part, pixels)).mean for part in parts])  # type: ignore[operator]
+    """Return the mean of q(z | x), or of q(z | x, y) at the likeliest y, for each datum of a split: [n, latent]."""
+    means = []
+    for part in split.x.split(batch_size):
+        with evaluation(guide), AtMean(), Record() as q:
+            guide(x=cut(part, pixels))
+        means.append(q.sites["z"].value)
+    return torch.cat(means)
 
 
 def evaluate(

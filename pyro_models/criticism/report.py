@@ -13,35 +13,56 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
 from pyro_models.criticism import figures
-from pyro_models.criticism.metrics import codes, decode, evaluation
+from pyro_models.criticism.kinds import SCORES, infer_kinds, matching
+from pyro_models.criticism.kinds import confusion as count
+from pyro_models.criticism.metrics import codes, decode, draw, evaluation
 from pyro_models.data import cut
 
 if TYPE_CHECKING:
-    from pyro_models.training.recipe import Recipe
     from pyro_models.training.run import Run
 
 MOST_POINTS = 2000  # in a t-SNE, whose time grows faster than its points
 
 
-def units(recipe: "Recipe", name: str) -> str:
+def units(run: "Run", name: str) -> str:
     """Return the unit of a figure by its name."""
-    return "squared intensity per pixel" if name == "mse" else recipe.unit
+    if name == "mse":
+        return "squared standard deviation per column" if run.dataset.is_table else "squared intensity per pixel"
+    unit = run.recipe.unit(run.dataset)
+    return SCORES.get(name) or (unit.split(", y relaxed")[0] + ", sum over y" if name == "elbo_exact" else unit)
 
 
 def learning_curves(run: "Run") -> dict[str, Any]:
     """Draw the terms over the epochs: training and test together, and each alone."""
     names = [name.removeprefix("train_") for name in run.metrics[0] if name.startswith("train_")]
-    wanted = [name for name in names if name not in ("loss", "mse")] if run.recipe.generative else ["mse"]
-    terms = {name: units(run.recipe, name) for name in wanted}
+    alone = {name for name in names if f"test_{name}" not in run.metrics[0]}  # of training
+    wanted = [name for name in names if name not in alone | {"mse"}] if run.recipe.generative else ["mse"]
+    terms = {name: units(run, name) for name in wanted}
     return {
         "learning-curves": figures.learning_curves(run.metrics, terms),
         "learning-curves-train": figures.learning_curves(run.metrics, terms, ["train"]),
         "learning-curves-test": figures.learning_curves(run.metrics, terms, ["test"]),
+        **_more_curves(run, alone - {"loss"}),
+    }
+
+
+def _more_curves(run: "Run", alone: set[str]) -> dict[str, Any]:
+    """Draw the terms beside the bound, which training alone has, and the scores of kinds, which it has not."""
+    more = {"terms": (sorted(alone), ["train"])}
+    more["scores"] = ([name for name in SCORES if f"test_{name}" in run.metrics[0]], ["validation", "test"])
+    return {
+        f"learning-curves-{title}": figures.learning_curves(
+            run.metrics, {name: units(run, name) for name in names}, splits
+        )
+        for title, (names, splits) in more.items()
+        if names
     }
 
 
 def reconstructions(run: "Run") -> dict[str, Any]:
     """Draw fixed test images above what some epochs, and the last, made of them; and as an animation."""
+    if not run.frames["examples"]:
+        return {}
     originals = cut(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
     frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
     chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
@@ -56,15 +77,19 @@ def reconstructions(run: "Run") -> dict[str, Any]:
 
 def latent_map(run: "Run") -> dict[str, Any]:
     """Draw the test set's codes in the plane, coloured by label: as they are, or laid out by t-SNE."""
-    split = run.dataset.test
+    split, limit = run.dataset.test, None
+    if run.recipe.latent_dim > 2:
+        split = split[: min(len(split), MOST_POINTS)]
+    z = codes(run.guide, split, run.recipe.pixels)
+    title = f"t-SNE of the {z.shape[1]}-D codes of {len(split)} test data"
     if run.recipe.latent_dim == 2:
-        z = codes(run.guide, split, run.recipe.pixels)
-        limit = float(z.abs().max() * 1.05)
-        return {"latent-map": figures.plane({"mean of q(z | x) for each test image": z}, split.labels, limit)}
-    some = split[: min(len(split), MOST_POINTS)]
-    z = codes(run.guide, some, run.recipe.pixels)
-    title = f"t-SNE of the {z.shape[1]}-D codes of {len(some)} test images"
-    return {"latent-map": figures.plane({title: figures.tsne(z)}, some.labels)}
+        title, limit = "mean of q(z | x) for each test datum", float(z.abs().max() * 1.05)
+    panels = {title: z if limit else figures.tsne(z)}
+    maps = {"latent-map": figures.plane(panels, split.labels, limit)}
+    if run.recipe.kinds:
+        inferred = infer_kinds(run.guide, split, run.recipe.pixels)
+        maps["latent-map-by-kind"] = figures.plane(panels, inferred, limit, "kind")
+    return maps
 
 
 def pixels_and_codes(run: "Run") -> dict[str, Any]:
@@ -97,6 +122,88 @@ def prior_samples(run: "Run") -> dict[str, Any]:
     return {"prior-samples": figures.image_grid(images.clamp(0, 1), 10, title)}
 
 
+def kinds(run: "Run") -> dict[str, Any]:
+    """Draw ten images of each kind, a row a kind: z from p(z | y), then the mean of x given z."""
+    if run.dataset.is_table:
+        return {}
+    images = _of_each_kind(run, 10, "x")["x"]
+    title = f"ten mean images of each kind y, z drawn from p(z | y) ({run.recipe.pixels} pixels)"
+    return {"kinds": figures.image_grid(images.clamp(0, 1), 10, title)}
+
+
+def prior_of_kinds(run: "Run") -> dict[str, Any]:
+    """Draw p(z | y) of each kind; more than two dimensions along the two in which the kinds differ most."""
+    if run.recipe.latent_dim < 2:
+        return {}
+    kinds = run.recipe.kinds
+    z = _of_each_kind(run, 1000, "z")["z"].cpu()
+    with evaluation(run.model):
+        prior: Any = run.model.prior(_one_hot(run, 1))  # type: ignore[operator]
+    loc, scale = prior.mean.cpu(), prior.stddev.cpu()
+    if run.recipe.latent_dim == 2:
+        axes, name = torch.eye(2), "z"
+    else:
+        axes, name = torch.linalg.svd(loc - loc.mean(0), full_matrices=False).Vh[:2].T, "principal axes of loc(y): z"
+    covariances = axes.T @ torch.diag_embed(scale.square()) @ axes
+    return {"prior-of-kinds": figures.components((z @ axes).chunk(kinds), loc @ axes, covariances, name)}
+
+
+def confusion(run: "Run") -> dict[str, Any]:
+    """Draw which kinds the test data of each label fall to; kinds in the order of the labels they match."""
+    split, kinds = run.dataset.test, run.recipe.kinds
+    if split.labels is None:
+        return {}
+    counts = count(infer_kinds(run.guide, split, run.recipe.pixels), split.labels, kinds)
+    first = [kind for kind, _ in matching(counts)]
+    order = first + [kind for kind in range(kinds) if kind not in first]
+    return {"confusion": figures.confusion(counts[order], order)}
+
+
+def points(run: "Run") -> dict[str, Any]:
+    """Draw a table by kind, draws from the story, and its density; more than two columns by their principal axes."""
+    if not run.dataset.is_table:
+        return {}
+    x, columns = run.dataset.train.x.cpu(), len(run.dataset.columns)
+    inferred = infer_kinds(run.guide, run.dataset.train, run.recipe.pixels).cpu()
+    told = draw(run.model, ["y", "z", "x"], 4000)
+    drawn, kinds_drawn = _replicates(run, told["z"]).cpu(), told["y"].argmax(-1).cpu()
+    names, density, axes = run.dataset.columns, None, torch.eye(columns)
+    if columns == 2:
+        density = _density(run, told["z"])
+    elif columns > 2:
+        axes, names = torch.linalg.svd(x, full_matrices=False).Vh[:2].T, ("first principal axis", "second")
+    shown = slice(0, len(x))
+    return {"points": figures.points(x @ axes, inferred, (drawn @ axes)[shown], kinds_drawn[shown], names, density)}
+
+
+def _one_hot(run: "Run", each: int) -> torch.Tensor:
+    eye = torch.eye(run.recipe.kinds, device=next(run.model.parameters()).device)
+    return eye.repeat_interleave(each, 0)
+
+
+def _of_each_kind(run: "Run", each: int, *sites: str) -> dict[str, torch.Tensor]:
+    y = _one_hot(run, each)
+    return draw(run.model, sites, len(y), y=y)
+
+
+def _replicates(run: "Run", z: torch.Tensor) -> torch.Tensor:
+    """Draw x, noise and all, at codes z."""
+    with evaluation(run.model):
+        return run.model.likelihood(run.model.decoder(z)).sample()  # type: ignore[operator]
+
+
+def _density(run: "Run", z: torch.Tensor) -> figures.Density:
+    """p(x) as the average of p(x | z) over codes that the story drew."""
+
+    def density(x: torch.Tensor) -> torch.Tensor:
+        with evaluation(run.model):
+            each = run.model.likelihood(run.model.decoder(z))  # type: ignore[operator]
+            parts = [each.log_prob(part.to(z)[:, None]).exp().mean(-1) for part in x.split(500)]
+        return torch.cat(parts).cpu()
+
+    return density
+
+
 PICTURES: dict[str, Callable[["Run"], dict[str, Any]]] = {
     picture.__name__: picture
     for picture in (
@@ -106,6 +213,10 @@ PICTURES: dict[str, Callable[["Run"], dict[str, Any]]] = {
         pixels_and_codes,
         decoded_plane,
         prior_samples,
+        kinds,
+        prior_of_kinds,
+        confusion,
+        points,
     )
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.base.names import PixelMode
@@ -37,6 +38,8 @@ class Batches:
         size: images in a batch, over all processes.
         seed: of the order.
         rank, processes: which share this is, and of how many.
+        labelled: data whose labels each step sees, all of them or, where they are more than a batch, as many anew.
+        kinds: how many labels there are.
     """
 
     split: Split
@@ -45,14 +48,23 @@ class Batches:
     seed: int = 0
     rank: int = 0
     processes: int = 1
+    labelled: Split | None = None
+    kinds: int = 0
 
     def __len__(self) -> int:
         return len(self.split) // self.size
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the batches of an epoch, {"x": [size / processes, *image]}."""
+        """Yield the batches of an epoch: `x`, [size / processes, *shape]; `labelled_x` and one-hot `labelled_y`."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
         order = torch.randperm(len(self.split), generator=generator).to(self.split.x.device)
         share = self.size // self.processes
         for start in range(self.rank * share, len(self) * self.size, self.size):
-            yield {"x": cut(self.split.x[order[start : start + share]], self.pixels)}
+            batch = {"x": cut(self.split.x[order[start : start + share]], self.pixels)}
+            yield batch if self.labelled is None else batch | self._known(self.labelled, share, generator)
+
+    def _known(self, some: Split, share: int, generator: torch.Generator) -> dict[str, Tensor]:
+        if len(some) > share:
+            some = some[torch.randperm(len(some), generator=generator)[:share].to(some.x.device)]
+        x = cut(some.x, self.pixels)
+        return {"labelled_x": x, "labelled_y": F.one_hot(some.labels, self.kinds).to(x)}  # type: ignore[arg-type]

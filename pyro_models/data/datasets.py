@@ -111,7 +111,7 @@ def load(name: str = "digits", *, data_dir: Path | None = None, pixels: PixelMod
     train, validation = _hold_out(train, 1 / 12)
     splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
     if pixels in _BINARISED:
-        splits = {part: replace(split, images=_BINARISED[pixels](split.x, part)) for part, split in splits.items()}
+        splits = {part: replace(split, x=_BINARISED[pixels](split.x, part)) for part, split in splits.items()}
     return Dataset(name, pixels, **splits)
 
 

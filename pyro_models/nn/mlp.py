@@ -8,12 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers through `sizes`, the activation between them and not after the last."""
+def mlp(
+    *sizes: int,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    norm: Callable[[int], nn.Module] | None = None,
+) -> nn.Sequential:
+    """Linear layers through `sizes`; between them, and not after the last, `norm` of the width and the activation."""
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), activation()]
-    return nn.Sequential(*layers[:-1])
+    for inputs, outputs in pairwise(sizes[:-1]):
+        layers += [nn.Linear(inputs, outputs), *([norm(outputs)] if norm else []), activation()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 class Residual(nn.Module):

@@ -2,6 +2,7 @@
 
 from pyro_models.objectives.estimators import (
     ESTIMATORS,
+    Annealed,
     Objective,
     Terms,
     dreg,
@@ -17,9 +18,11 @@ from pyro_models.objectives.estimators import (
     trace,
 )
 from pyro_models.objectives.handlers import AtMean, Detach, Enumerate, Record, Relax, ScaleSites, Site, recorded
+from pyro_models.objectives.terms import consistency, entropy, jitter, marginal_kl, regularised, with_labels
 
 __all__ = [
     "ESTIMATORS",
+    "Annealed",
     "AtMean",
     "Detach",
     "Enumerate",
@@ -29,16 +32,22 @@ __all__ = [
     "ScaleSites",
     "Site",
     "Terms",
+    "consistency",
     "dreg",
+    "entropy",
     "enum",
     "graph",
     "iwae",
+    "jitter",
     "log_weights",
+    "marginal_kl",
     "mean_field",
     "recorded",
+    "regularised",
     "relaxed",
     "renyi",
     "rws",
     "tempered",
     "trace",
+    "with_labels",
 ]

@@ -18,7 +18,7 @@ where every term is one of the relaxed story and no bound of the discrete one.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyro
@@ -41,6 +41,17 @@ class Objective(Protocol):
 
     def __call__(self, model: Model, guide: Model, **batch: Tensor) -> Terms:
         """Return the terms; `loss` carries the gradient."""
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """An objective that changes over a run: a falling temperature, a rising beta.
+
+    Attributes:
+        at: from the fraction of the run that is over, in [0, 1), to the objective of the step.
+    """
+
+    at: Callable[[float], Objective]
 
 
 def sampled_kl(q: Site, p: Site) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
-from pyro_models.objectives import Objective, Terms
+from pyro_models.objectives import Annealed, Objective, Terms
 from pyro_models.training.processes import average, average_gradients
 
 
@@ -39,7 +39,7 @@ class NonFiniteTerm(FloatingPointError):
 def fit(
     model: nn.Module,
     guide: nn.Module,
-    objective: Objective,
+    objective: Objective | Annealed,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     *,
@@ -57,7 +57,7 @@ def fit(
 
     Args:
         model, guide: the pair; both are called with a batch's items as keyword arguments.
-        objective: what to minimise.
+        objective: what to minimise, or how that changes over the run.
         optimizer: over the parameters of both.
         batches: of the training images.
         epochs: the last epoch to run.
@@ -78,10 +78,12 @@ def fit(
         history: list[Terms] = []
         with pyro.get_param_store().scope():  # or a second pair in the process would be given this one's parameters
             for step, batch in enumerate(batches.epoch(epoch)):
+                progress = (epoch + step / len(batches)) / epochs
                 if learning_rate is not None:
-                    _set(optimizer, learning_rate((epoch + step / len(batches)) / epochs))
+                    _set(optimizer, learning_rate(progress))
+                current = objective.at(progress) if isinstance(objective, Annealed) else objective
                 with pyro.validation_enabled(epoch == done and step == 0):
-                    terms = objective(tell, infer, **batch)
+                    terms = current(tell, infer, **batch)
                 optimizer.zero_grad()
                 terms["loss"].backward()
                 average_gradients(optimizer)

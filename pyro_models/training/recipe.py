@@ -17,7 +17,10 @@ from pyro_models.training.options import check, flag, option
 if TYPE_CHECKING:
     from torch import nn
 
-    from pyro_models.objectives import Objective
+    from pyro_models.data import Dataset, Split
+    from pyro_models.objectives import Annealed, Objective
+
+WEIGHTED = ("iwae", "renyi", "rws", "dreg")  # estimators that weigh several particles
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,19 @@ class Recipe:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     figures: ClassVar[tuple[str, ...]]
     generative: ClassVar[bool] = True
+    takes_tables: ClassVar[bool] = False
+    kinds: ClassVar[int] = 0  # a field of the recipes that have kinds, like `labels`
+    labels: ClassVar[int] = 0
 
-    data: str = option("digits", "digits, mnist, fashion-mnist, kmnist, or a .npy or .npz file of images")
+    data: str = option("digits", "a data set by name, or a file of your own")
     pixels: PixelMode = option("grey", "what a pixel is, and so which likelihood is meant")
     latent_dim: int = option(2, "size of the code z", 1, 4096)
-    elbo: Literal["trace", "mean-field", "iwae", "renyi"] = option("mean-field", "estimator of the bound")
-    particles: int = option(1, "draws of z for each image; iwae and renyi want more than 1", 1, 100_000)
+    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(
+        "mean-field", "estimator of the bound"
+    )
+    particles: int = option(1, "draws for each datum; iwae, renyi, rws and dreg want more than 1", 1, 100_000)
     alpha: float = option(0.5, "order of the renyi bound; 0 is iwae", 0.0, 100.0)
-    beta: float = option(1.0, "weight of the kl in the loss", 0.0, 1e6)
+    beta: float = option(1.0, "weight of the kl of z in the loss", 0.0, 1e6)
     epochs: int = option(100, "passes over the training images", 1, 100_000)
     batch_size: int = option(128, "images in a step, over all processes", 1)
     learning_rate: float = option(1e-3, "step size of Adam, at its peak", 0.0, 10.0)
@@ -49,7 +57,9 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         check_name(self.data)
-        if self.elbo in ("iwae", "renyi"):
+        if self.elbo in ("graph", "enum") and not self.kinds:
+            raise UserError(f"--elbo {self.elbo} is for discrete sites, of which {self.name} has none: use mean-field")
+        if self.elbo in WEIGHTED:
             if self.beta != 1.0:
                 raise UserError(f"--beta {self.beta:g} with --elbo {self.elbo} bounds nothing: use trace or mean-field")
             if self.particles == 1:
@@ -60,11 +70,19 @@ class Recipe:
             raise UserError(f"--alpha goes with --elbo renyi, not with {self.elbo}")
 
     def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
-        """Build the story and its guide for images [channel, height, width]."""
+        """Build the story and its guide for images [channel, height, width] or rows [columns]."""
         raise NotImplementedError
 
-    def objective(self) -> "Objective":
-        """Build what is optimised."""
+    def objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+        """Build what is minimised: the bound, and what a recipe adds to it."""
+        return self.bound()
+
+    def labelled(self, train: "Split") -> "Split | None":
+        """Draw the training data whose labels are seen, if any."""
+        return None
+
+    def bound(self) -> "Objective":
+        """Build the estimator of the bound, which is also what test data are evaluated with."""
         from functools import partial
 
         from pyro_models.objectives import ESTIMATORS, tempered
@@ -74,10 +92,9 @@ class Recipe:
             options["alpha"] = self.alpha
         return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
 
-    @property
-    def unit(self) -> str:
-        """The unit of this recipe's likelihoods, with all that decides what they compare with."""
-        return f"nats per image, {self.pixels} pixels"
+    def unit(self, dataset: "Dataset") -> str:
+        """Return the unit of this recipe's likelihoods, with all that decides what they compare with."""
+        return "nats per row of standardised columns" if dataset.is_table else f"nats per image, {self.pixels} pixels"
 
     def command(self, processes: int = 1) -> str:
         """Return the command that trains this recipe: the options that are not the defaults."""

@@ -5,16 +5,47 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hin
 
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.training.options import option
-from pyro_models.training.recipe import Recipe
+from pyro_models.training.recipe import WEIGHTED, Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from pyro_models.data import Dataset, Split
     from pyro_models.distributions import Likelihood
+    from pyro_models.objectives import Annealed, Objective
 
 
 @dataclass(frozen=True)
-class VAERecipe(Recipe):
+class VariationalRecipe(Recipe):
+    """The options of the recipes that have a likelihood to choose."""
+
+    likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option("bernoulli", "of x given z")
+    encoder_dropout: float = option(0.2, "share of pixels hidden from the encoder while it trains", 0.0, 0.99)
+    scale: float | None = option(None, "of the normal likelihood; none learns it", 1e-3, 1e3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale is not None and self.likelihood != "normal":
+            raise UserError(f"--scale goes with --likelihood normal, not with {self.likelihood}")
+        if self.likelihood != "bernoulli" and self.pixels != "grey":
+            raise UserError(f"--likelihood {self.likelihood} is a density of grey pixels, not of {self.pixels} ones")
+
+    def unit(self, dataset: "Dataset") -> str:
+        """Return the unit of likelihoods: the Bernoulli goes without saying, a density does not."""
+        return super().unit(dataset) + ("" if self.likelihood == "bernoulli" else f", {self.likelihood} likelihood")
+
+    def _likelihood(self, shape: tuple[int, ...]) -> "Likelihood":
+        from pyro_models import distributions
+
+        if self.likelihood == "normal":
+            return distributions.NormalLikelihood(self.scale, len(shape))
+        if self.likelihood == "continuous-bernoulli":
+            return distributions.continuous_bernoulli
+        return distributions.grey_bernoulli if self.pixels == "grey" else distributions.bernoulli
+
+
+@dataclass(frozen=True)
+class VAERecipe(VariationalRecipe):
     """Variational auto-encoder: z ~ Normal(0, I), x ~ likelihood(decoder(z)), q(z | x) Normal."""
 
     name: ClassVar[str] = "vae"
@@ -30,21 +61,6 @@ class VAERecipe(Recipe):
     )
 
     network: Literal["residual", "article"] = option("residual", "residual MLPs, or the article's 784-512-z")
-    likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option("bernoulli", "of pixels given z")
-    encoder_dropout: float = option(0.2, "share of pixels hidden from the encoder while it trains", 0.0, 0.99)
-    scale: float | None = option(None, "of the normal likelihood; none learns it", 1e-3, 1e3)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scale is not None and self.likelihood != "normal":
-            raise UserError(f"--scale goes with --likelihood normal, not with {self.likelihood}")
-        if self.likelihood != "bernoulli" and self.pixels != "grey":
-            raise UserError(f"--likelihood {self.likelihood} is a density of grey pixels, not of {self.pixels} ones")
-
-    @property
-    def unit(self) -> str:
-        """The unit of likelihoods: the Bernoulli goes without saying, a density does not."""
-        return super().unit + ("" if self.likelihood == "bernoulli" else f", {self.likelihood} likelihood")
 
     def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the VAE and its guide."""
@@ -58,17 +74,8 @@ class VAERecipe(Recipe):
         else:
             encoder = nn.residual_mlp(pixels, 2 * codes, width=512, depth=3)
             decoder = nn.residual_mlp(codes, pixels, width=512, depth=3)
-        story = VAE(nn.decoder(decoder, shape), self._likelihood(), codes)
+        story = VAE(nn.decoder(decoder, shape), self._likelihood(shape), codes)
         return story, VAEGuide(nn.encoder(encoder, shape, self.encoder_dropout))
-
-    def _likelihood(self) -> "Likelihood":
-        from pyro_models import distributions
-
-        if self.likelihood == "normal":
-            return distributions.NormalLikelihood(self.scale)
-        if self.likelihood == "continuous-bernoulli":
-            return distributions.continuous_bernoulli
-        return distributions.grey_bernoulli if self.pixels == "grey" else distributions.bernoulli
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,12 @@ class AutoencoderRecipe(Recipe):
         super().__post_init__()
         if self.tied and self.network == "deep":
             raise UserError("--tied goes with --network simple or --network linear, not with deep")
-        if self.elbo in ("iwae", "renyi") or self.beta != 1.0:
+        if self.elbo in WEIGHTED or self.beta != 1.0:
             raise UserError("an auto-encoder draws nothing and has no kl: leave --elbo and --beta alone")
 
-    @property
-    def unit(self) -> str:
-        """The unit of likelihoods, which here are a Normal's."""
-        return super().unit + ", normal likelihood"
+    def unit(self, dataset: "Dataset") -> str:
+        """Return the unit of likelihoods, which here are a Normal's."""
+        return super().unit(dataset) + ", normal likelihood"
 
     def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the auto-encoder and its guide, which share one weight where they are tied."""
@@ -130,7 +136,144 @@ class AutoencoderRecipe(Recipe):
         return story, AutoencoderGuide(nn.encoder(encoder, shape))
 
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe)}
+@dataclass(frozen=True)
+class GMVAERecipe(VariationalRecipe):
+    """Gaussian-mixture VAE: y ~ Uniform, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
+
+    name: ClassVar[str] = "gmvae"
+    takes_tables: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "article": {
+            "network": "conv",
+            "latent_dim": 2,
+            "beta": 8.0,
+            "encoder_dropout": 0.0,
+            "consistency": 0.0,
+            "balance": 0.0,
+            "decision": 0.0,
+            "epochs": 100,
+            "batch_size": 128,
+            "schedule": "constant",
+        },
+        "table": {
+            "kinds": 3,
+            "latent_dim": 2,
+            "likelihood": "normal",
+            "scale": 0.2,
+            "encoder_dropout": 0.0,
+            "jitter": 0.1,
+            "batch_size": 64,
+            "epochs": 100,
+        },
+    }
+    figures: ClassVar[tuple[str, ...]] = (
+        "kinds",
+        "reconstructions",
+        "points",
+        "latent_map",
+        "prior_of_kinds",
+        "confusion",
+        "learning_curves",
+    )
+
+    kinds: int = option(10, "how many there are", 2, 1000)  # type: ignore[misc]
+    latent_dim: int = option(10, "size of the code z", 1, 4096)
+    network: Literal["mlp", "conv"] = option("mlp", "MLPs, or the article's convolutions (28 x 28 pixels)")
+    temperature: float = option(0.5, "of the relaxed y, which all but graph, enum and rws draw", 1e-3, 100.0)
+    final_temperature: float | None = option(None, "where the temperature falls to over the run", 1e-3, 100.0)
+    consistency: float = option(200.0, "weight of KL(q(y | x) || q(y | x moved a little))", 0.0, 1e6)
+    jitter: float = option(0.2, "how little: sd of the affine map, or of a row's noise", 0.0, 10.0)
+    balance: float = option(200.0, "weight of KL(mean q(y | x) || uniform)", 0.0, 1e6)
+    decision: float = option(20.0, "weight of the entropy of q(y | x)", 0.0, 1e6)
+    labels: int = option(0, "how many training labels are seen, drawn by the seed", 0)  # type: ignore[misc]
+    stratified: bool = option(True, "draw as many labels of each kind")
+    label_weight: float = option(1000.0, "weight of the cross-entropy of the labels", 0.0, 1e6)
+    batch_size: int = option(256, "data in a step, over all processes", 1)
+    epochs: int = option(30, "passes over the training data", 1, 100_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.final_temperature is not None and not self.relaxed:
+            raise UserError(f"--elbo {self.elbo} relaxes nothing: --final-temperature has no use")
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether the estimator relaxes y."""
+        return self.elbo not in ("graph", "enum", "rws")
+
+    def unit(self, dataset: "Dataset") -> str:
+        """Return the unit of likelihoods, which are those of another story where y is relaxed."""
+        temperature = self.temperature if self.final_temperature is None else self.final_temperature
+        return super().unit(dataset) + (f", y relaxed at temperature {temperature:g}" if self.relaxed else "")
+
+    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+        """Build the GMVAE and its guide."""
+        from torch.nn import GELU, BatchNorm1d, Linear, Sequential
+
+        from guides.gmvae import GMVAEGuide
+        from pyro_models import nn
+        from pyro_models.gmvae import GMVAE
+
+        kinds, codes, likelihood = self.kinds, self.latent_dim, self._likelihood(shape)
+        if self.network == "conv":
+            if shape[1:] != (28, 28):
+                raise UserError(f"--network conv wants images of 28 x 28, not {list(shape)}")
+            story = GMVAE(nn.conv_component(kinds, codes), nn.conv_decoder(shape[0], codes), likelihood, kinds)
+            return story, GMVAEGuide(nn.conv_classifier(shape[0], kinds), nn.ConvEncoder(shape[0], kinds, codes))
+        size, width = nn.size(shape), 512 if len(shape) == 3 else 64
+        decoder = nn.decoder(nn.residual_mlp(codes, size, width=width, depth=1), shape)
+        classifier = nn.encoder(nn.mlp(size, width, width, kinds, norm=BatchNorm1d), shape)
+        body = nn.encoder(nn.mlp(size, width, width, activation=GELU), shape, self.encoder_dropout)
+        encoder = nn.Conditional(body, Linear(kinds, width), Sequential(GELU(), Linear(width, 2 * codes)))
+        return GMVAE(Linear(kinds, 2 * codes), decoder, likelihood, kinds), GMVAEGuide(classifier, encoder)
+
+    def bound(self, progress: float = 1.0) -> "Objective":
+        """Build the estimator, relaxed where it has to be, as it is when a fraction of the run is over."""
+        from pyro_models.objectives import relaxed
+
+        if not self.relaxed:
+            return super().bound()
+        end = self.temperature if self.final_temperature is None else self.final_temperature
+        return relaxed(super().bound(), self.temperature ** (1 - progress) * end**progress)
+
+    def objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+        """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
+        from pyro_models.objectives import Annealed
+
+        if self.final_temperature is None:
+            return self._objective(guide, train, 1.0)
+        return Annealed(lambda progress: self._objective(guide, train, progress))
+
+    def _objective(self, guide: "nn.Module", train: "Split", progress: float) -> "Objective":
+        from functools import partial
+
+        from pyro_models import objectives
+
+        classify: Any = guide.classify
+        bound = self.bound(progress)
+        terms = {
+            "consistency": (
+                self.consistency,
+                objectives.consistency(classify, partial(objectives.jitter, amount=self.jitter)),
+            ),
+            "marginal_kl": (self.balance, objectives.marginal_kl),
+            "entropy": (self.decision, objectives.entropy),
+        }
+        whole = objectives.regularised(bound, terms)
+        if not self.labels:
+            return whole
+        return objectives.with_labels(whole, bound, classify, weight=self.label_weight, share=self.labels / len(train))
+
+    def labelled(self, train: "Split") -> "Split | None":
+        """Draw the training data whose labels are seen, by the seed."""
+        if not self.labels:
+            return None
+        from pyro_models.data import labelled
+
+        return labelled(train, self.labels, self.kinds, seed=self.seed, stratified=self.stratified)
+
+
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe)}
 
 
 def from_json(content: dict[str, Any]) -> Recipe:

@@ -30,8 +30,10 @@ from pyro_models import __version__
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
+from pyro_models.criticism.kinds import gaussian_mixture, infer_kinds, score, used
 from pyro_models.criticism.metrics import evaluate, evaluation, reconstruct
 from pyro_models.data import Batches, Dataset, Split, cut, load
+from pyro_models.objectives import ESTIMATORS
 from pyro_models.training import checkpoint
 from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters
 from pyro_models.training.options import Place, flag
@@ -77,18 +79,29 @@ def train(recipe: Recipe, place: Place) -> Path:
     """
     with joined(place.device) as processes:
         dataset = processes.first_alone(partial(load, recipe.data, data_dir=place.data_dir, pixels=recipe.pixels))
-        _check_batch_size(recipe, dataset, processes)
+        _check_data(recipe, dataset, processes)
+        labelled = recipe.labelled(dataset.train)
         folder, state = processes.from_first(partial(_prepare, recipe, place, processes))
         run = _build(recipe, dataset, folder, processes)
         optimizer = torch.optim.Adam(parameters(run.model, run.guide), lr=recipe.learning_rate, fused=True)
         if state is not None:
             _restore(run, optimizer, state)
+        batches = Batches(
+            run.dataset.train,
+            recipe.pixels,
+            recipe.batch_size,
+            recipe.seed,
+            processes.rank,
+            processes.count,
+            labelled.to(processes.device) if labelled else None,
+            recipe.kinds if labelled else 0,
+        )
         epochs = fit(
             run.model,
             run.guide,
-            recipe.objective(),
+            recipe.objective(run.guide, run.dataset.train),
             optimizer,
-            Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed, processes.rank, processes.count),
+            batches,
             epochs=recipe.epochs,
             done=len(run.metrics),
             seed=recipe.seed,
@@ -98,7 +111,7 @@ def train(recipe: Recipe, place: Place) -> Path:
             if processes.rank == 0:
                 if run.metrics:
                     print(f"going on after epoch {len(run.metrics)} of the run in {folder}", flush=True)
-                _keep_books(run, optimizer, _progress(epochs, recipe, len(run.metrics)))
+                _keep_books(run, optimizer, _progress(epochs, run))
                 _finish(run)
                 print(f"report: {folder / 'report.html'}\nrun folder: {folder}")
             else:
@@ -141,9 +154,16 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
     return run
 
 
-def _check_batch_size(recipe: Recipe, dataset: Dataset, processes: Processes) -> None:
+def _check_data(recipe: Recipe, dataset: Dataset, processes: Processes) -> None:
+    """Refuse data that the recipe cannot learn from."""
+    if dataset.is_table and not recipe.takes_tables:
+        raise UserError(f"--data {recipe.data} is a table, and {recipe.name} learns images: use gmvae --preset table")
+    if dataset.is_table and recipe.as_json()["likelihood"] != "normal":
+        raise UserError(f"--data {recipe.data} is a table: use --preset table, or --likelihood normal")
+    if recipe.kinds > len(dataset.train):
+        raise UserError(f"--kinds {recipe.kinds} is more than the {len(dataset.train)} training data")
     if recipe.batch_size > len(dataset.train):
-        raise UserError(f"--batch-size {recipe.batch_size} is more than the {len(dataset.train)} training images")
+        raise UserError(f"--batch-size {recipe.batch_size} is more than the {len(dataset.train)} training data")
     if recipe.batch_size % processes.count:
         raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes.count} processes")
 
@@ -216,7 +236,8 @@ def _build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes)
     """Build the pair with its first weights, which follow from the seed alone."""
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model, guide = (half.to(processes.device) for half in recipe.pair(dataset.shape))
-    frames: dict[str, Any] = {"examples": _examples(dataset.test), "epochs": [], "images": []}
+    examples = [] if dataset.is_table else _examples(dataset.test)
+    frames: dict[str, Any] = {"examples": examples, "epochs": [], "images": []}
     return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)
 
 
@@ -244,7 +265,7 @@ def _keep_books(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epo
     with _interrupt_after_the_epoch() as interrupted:
         for epoch in epochs:
             run.metrics.append(_row(run, epoch))
-            if epoch.number in framed:
+            if epoch.number in framed and run.frames["examples"]:
                 _keep_frame(run, epoch.number)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == last or interrupted:
                 _write_metrics(run)
@@ -289,9 +310,13 @@ def _row(run: Run, epoch: Epoch) -> dict[str, float]:
 
 
 def _figures_of(run: Run, split: Split) -> dict[str, float]:
-    """Evaluate the pair on a split, with as many images at a time as the particles allow."""
-    objective, batch_size = run.recipe.objective(), max(1, 1000 // run.recipe.particles)
-    return evaluate(run.model, run.guide, objective, split, run.recipe.pixels, batch_size=batch_size)
+    """Evaluate the pair on a split, with as many data at a time as the particles allow."""
+    recipe, batch_size = run.recipe, max(1, 1000 // run.recipe.particles)
+    figures = evaluate(run.model, run.guide, recipe.bound(), split, recipe.pixels, batch_size=batch_size)
+    if recipe.kinds:
+        inferred = infer_kinds(run.guide, split, recipe.pixels)
+        figures |= score(inferred, split.labels, recipe.kinds, named=recipe.labels > 0)
+    return figures
 
 
 def _examples(test: Split) -> list[int]:
@@ -310,16 +335,17 @@ def _keep_frame(run: Run, epoch: int) -> None:
     run.frames["images"].append((decoded * 255).to(torch.uint8).cpu())
 
 
-def _progress(epochs: Iterator[Epoch], recipe: Recipe, done: int) -> Iterator[Epoch]:
+def _progress(epochs: Iterator[Epoch], run: Run) -> Iterator[Epoch]:
     """Show a bar on a terminal, and a line now and then in a log."""
+    recipe, unit, done = run.recipe, run.recipe.unit(run.dataset), len(run.metrics)
     terminal, every = sys.stderr.isatty(), max(1, recipe.epochs // 20)
     with tqdm(total=recipe.epochs, initial=done, unit="epoch", desc=recipe.name, disable=not terminal) as bar:
         for epoch in epochs:
             line = ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items() if name != "loss")
-            bar.set_postfix_str(f"{line} {recipe.unit}", refresh=False)
+            bar.set_postfix_str(f"{line} {unit}", refresh=False)
             bar.update()
             if not terminal and (epoch.number % every == 0 or epoch.number == recipe.epochs):
-                print(f"epoch {epoch.number}/{recipe.epochs}: {line} ({recipe.unit})", flush=True)
+                print(f"epoch {epoch.number}/{recipe.epochs}: {line} ({unit})", flush=True)
             yield epoch
 
 
@@ -327,7 +353,7 @@ def _write_metrics(run: Run) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row | {"unit": run.recipe.unit} for row in run.metrics)
+    writer.writerows(row | {"unit": run.recipe.unit(run.dataset)} for row in run.metrics)
     write(run.folder / "metrics.csv", text.getvalue())
 
 
@@ -357,6 +383,10 @@ def _finish(run: Run) -> None:
 
     replace(run.folder / "model.safetensors", write_weights)
     test, validation = (_last_figures(run, split) for split in ("test", "validation"))
+    if run.recipe.kinds:
+        for figures, split in ((test, run.dataset.test), (validation, run.dataset.validation)):
+            exact = evaluate(run.model, run.guide, ESTIMATORS["enum"], split, run.recipe.pixels, batch_size=200)
+            figures["elbo_exact"] = exact["elbo"]
     results: dict[str, Any] = {
         "recipe": run.recipe.name,
         "data": run.recipe.data,
@@ -365,16 +395,28 @@ def _finish(run: Run) -> None:
         "epochs": run.recipe.epochs,
         "test": test,
         "validation": validation,
-        "units": {name: units(run.recipe, name) for name in test},
+        "units": {name: units(run, name) for name in test},
         "images": {name: len(getattr(run.dataset, name)) for name in ("train", "validation", "test")},
         "seconds": round(sum(row["seconds"] + row["evaluation_seconds"] for row in run.metrics), 2),
         "command": run.recipe.command(run.processes),
         "versions": {"pyro-stories": __version__} | {name: version(name) for name in ("torch", "pyro-ppl")},
         "machine": _machine(run),
     }
+    if run.recipe.kinds:
+        _report_kinds(run)
+        if run.dataset.is_table:
+            results["gaussian_mixture"] = gaussian_mixture(run.dataset, run.recipe.kinds, run.recipe.seed)
     write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     write_pictures(run)
     write_report(run, results)
+
+
+def _report_kinds(run: Run) -> None:
+    """Say so where kinds have collapsed."""
+    kinds = run.recipe.kinds
+    idle = (~used(infer_kinds(run.guide, run.dataset.train, run.recipe.pixels), kinds)).nonzero()[:, 0].tolist()
+    if idle:
+        print(f"collapsed: next to no training data fall to {len(idle)} of {kinds} kinds ({', '.join(map(str, idle))})")
 
 
 def _last_figures(run: Run, split: str) -> dict[str, float]:

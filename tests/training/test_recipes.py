@@ -57,7 +57,7 @@ def test_the_guide_draws_the_latent_sites_of_the_story(recipe, split):
 @every_variant
 def test_every_parameter_of_both_halves_gets_a_gradient(recipe, split):
     model, guide = recipe.pair(SHAPE)
-    recipe.objective()(model, guide, **batch_of(recipe, split))["loss"].backward()
+    recipe.bound()(model, guide, **batch_of(recipe, split))["loss"].backward()
     for half in (model, guide):
         for name, parameter in half.named_parameters():
             assert parameter.grad is not None, name
@@ -69,7 +69,7 @@ def test_learning_one_batch_lowers_the_loss(recipe, split):
     pair = recipe.pair(SHAPE)
     optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3)
     batches = Batches(split, recipe.pixels, size=40)
-    losses = [epoch.terms["loss"] for epoch in fit(*pair, recipe.objective(), optimizer, batches, epochs=25)]
+    losses = [epoch.terms["loss"] for epoch in fit(*pair, recipe.bound(), optimizer, batches, epochs=25)]
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
@@ -117,7 +117,7 @@ def test_a_tied_autoencoder_has_one_parameter_fewer_and_shares_it_everywhere(spl
     assert model.decoder[0][0].weight is guide.encoder[1][0].weight
     torch.set_default_dtype(torch.float32)
     batches = Batches(split, "grey", size=20)
-    list(fit(*tied, AutoencoderRecipe().objective(), torch.optim.Adam(parameters(*tied)), batches, epochs=1))
+    list(fit(*tied, AutoencoderRecipe().bound(), torch.optim.Adam(parameters(*tied)), batches, epochs=1))
     assert model.decoder[0][0].weight is guide.encoder[1][0].weight
     assert len(list(both.parameters())) == 3
 
@@ -133,7 +133,7 @@ def test_the_best_linear_tied_autoencoder_is_pca():
 
     def loss():
         optimizer.zero_grad()
-        value = AutoencoderRecipe().objective()(*pair, x=pixels)["loss"]
+        value = AutoencoderRecipe().bound()(*pair, x=pixels)["loss"]
         value.backward()
         return value
 

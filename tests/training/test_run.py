@@ -335,7 +335,7 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
         "    pair, data = recipe.pair((1, 28, 28)), load('digits')\n"
         "    batches = Batches(data.train, 'grey', 128, 0, processes.rank, processes.count)\n"
         "    optimizer = torch.optim.SGD(parameters(*pair), lr=1e-3)\n"
-        "    list(fit(*pair, recipe.objective(), optimizer, batches, epochs=1))\n"
+        "    list(fit(*pair, recipe.bound(), optimizer, batches, epochs=1))\n"
         "    if processes.rank == 0: torch.save(parameters(*pair), sys.argv[1])\n"
     )
     both = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

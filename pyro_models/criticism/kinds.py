@@ -1,0 +1,86 @@
+"""Kinds that a guide infers, scored against labels that it was never shown."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_models.base.names import PixelMode
+from pyro_models.criticism.metrics import evaluation
+from pyro_models.data import Dataset, Split, cut
+
+SCORES = {
+    "accuracy": "share of data, kinds matched to labels one to one",
+    "purity": "share of data, each kind given its commonest label",
+    "nmi": "normalised mutual information of kinds and labels, 0 to 1",
+    "ari": "adjusted Rand index of kinds and labels, at most 1",
+    "kinds_used": "kinds that at least a tenth of an even share of the data falls to",
+}
+
+
+def infer_kinds(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
+    """Return the likeliest kind under q(y | x) for each datum of a split: [n]."""
+    with evaluation(guide):
+        parts = [guide.classify(cut(part, pixels)).logits.argmax(-1) for part in split.x.split(batch_size)]  # type: ignore[operator]
+    return torch.cat(parts)
+
+
+def confusion(inferred: Tensor, labels: Tensor, kinds: int) -> Tensor:
+    """Count the data of each kind and label: [kinds, labels]."""
+    width = max(int(labels.max()) + 1, 1)
+    return torch.bincount(inferred.cpu() * width + labels.cpu(), minlength=kinds * width).reshape(kinds, width)
+
+
+def matching(counts: Tensor) -> list[tuple[int, int]]:
+    """Match kinds to labels one to one so that most data agree (the Hungarian method): (kind, label) by label."""
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = zip(*linear_sum_assignment(counts.numpy(), maximize=True), strict=True)
+    return sorted(((int(kind), int(label)) for kind, label in pairs), key=lambda pair: pair[1])
+
+
+def used(inferred: Tensor, kinds: int) -> Tensor:
+    """Say of each kind whether at least a tenth of an even share of the data falls to it: [kinds]."""
+    return torch.bincount(inferred.cpu(), minlength=kinds) >= 0.1 * len(inferred) / kinds
+
+
+def score(inferred: Tensor, labels: Tensor | None, kinds: int, *, named: bool = False) -> dict[str, float]:
+    """Score inferred kinds [n] against labels [n].
+
+    Args:
+        inferred: whole numbers below `kinds`.
+        labels: what the data are; None leaves all but `kinds_used` out.
+        kinds: how many there are.
+        named: whether kind k was taught to be label k; `accuracy` then is the share of data where they agree.
+
+    Returns:
+        `accuracy`, `purity`, `nmi`, `ari`, `kinds_used`: see `SCORES`.
+    """
+    figures = {"kinds_used": float(used(inferred, kinds).sum())}
+    if labels is None:
+        return figures
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    counts = confusion(inferred, labels, kinds)
+    agreeing = int(counts.diagonal().sum()) if named else sum(int(counts[pair]) for pair in matching(counts))
+    both = (labels.cpu().numpy(), inferred.cpu().numpy())
+    return {
+        "accuracy": agreeing / len(labels),
+        "purity": int(counts.max(1).values.sum()) / len(labels),
+        "nmi": float(normalized_mutual_info_score(*both)),
+        "ari": float(adjusted_rand_score(*both)),
+    } | figures
+
+
+def gaussian_mixture(dataset: Dataset, kinds: int, seed: int) -> dict[str, Any]:
+    """Fit scikit-learn's `GaussianMixture` to the training rows of a table, and score it on the test rows.
+
+    Returns:
+        the scores, and `log_likelihood`, nats per row.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(kinds, n_init=10, random_state=seed % 2**32).fit(dataset.train.x.double().cpu().numpy())
+    test = dataset.test.x.double().cpu().numpy()
+    inferred = torch.from_numpy(mixture.predict(test))
+    return score(inferred, dataset.test.labels, kinds) | {"log_likelihood": float(mixture.score(test))}
