@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
@@ -65,10 +66,36 @@ def likelihood(words: Sequence[str]) -> int:
 
 
 def results(words: Sequence[str]) -> int:
-    """Print the test figures of some finished runs as a table, in Markdown."""
+    """Print the test figures of some finished runs as tables, in Markdown."""
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
+    _table_of_bounds([run for run in runs if "kinds_used" not in run["test"]])
+    _table_of_kinds([run for run in runs if "accuracy" in run["test"]])
+    return 0
+
+
+def _table_of_kinds(runs: list[dict[str, Any]]) -> None:
+    """Print means over the seeds, every accuracy, and that of scikit-learn's Gaussian mixture where it was fitted."""
+    if not runs:
+        return
+    print("| command | accuracy | of each seed | GaussianMixture | purity | nmi | ari | exact elbo | minutes a run |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for run in runs:
+        seeds, test = run.get("seeds", [run]), run["test"]
+        minutes = run["seconds"] / 60 / len(seeds)
+        each = ", ".join(f"{100 * seed['test']['accuracy']:.1f}" for seed in seeds)
+        others = [100 * seed["gaussian_mixture"]["accuracy"] for seed in seeds if "gaussian_mixture" in seed]
+        other = f"{sum(others) / len(others):.1f}" if others else ""
+        print(
+            f"| `{run['command']}` | {100 * test['accuracy']:.1f} | {each} | {other} | {100 * test['purity']:.1f} "
+            f"| {test['nmi']:.3f} | {test['ari']:.3f} | {test['elbo_exact']:.2f} | {minutes:.1f} |"
+        )
+
+
+def _table_of_bounds(runs: list[dict[str, Any]]) -> None:
+    if not runs:
+        return
     print("| command | likelihood | elbo | mse | log p(x) (samples) | minutes |")
     print("| --- | --- | --- | --- | --- | --- |")
     for run in runs:
@@ -79,7 +106,6 @@ def results(words: Sequence[str]) -> int:
             f"| `{run['command']}` | {likelihood} | {test['elbo']:.2f} | {test['mse']:.5f} | {shown} "
             f"| {run['seconds'] / 60:.0f} |"
         )
-    return 0
 
 
 def recipes(words: Sequence[str]) -> int:

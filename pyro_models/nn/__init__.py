@@ -2,7 +2,7 @@
 
 from pyro_models.nn.conditional import Conditional
 from pyro_models.nn.conv import ConvEncoder, conv_classifier, conv_component, conv_decoder
-from pyro_models.nn.mlp import TransposedLinear, decoder, encoder, mlp, residual_mlp, size
+from pyro_models.nn.mlp import TransposedLinear, decoder, encoder, mlp, residual_mlp, shrunk, size
 
 __all__ = [
     "Conditional",
@@ -15,5 +15,6 @@ __all__ = [
     "encoder",
     "mlp",
     "residual_mlp",
+    "shrunk",
     "size",
 ]

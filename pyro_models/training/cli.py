@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Train what the command line asks for and return the exit code."""
     recipe, place = parse(sys.argv[1:] if arguments is None else arguments, prog)
     try:
-        from pyro_models.training.run import train
+        if place.seeds > 1:
+            from pyro_models.training.seeds import train_seeds as train
+        else:
+            from pyro_models.training.run import train
 
         train(recipe, place)
     except UserError as error:
@@ -69,6 +72,7 @@ def _defaults(name: str, words: Sequence[str]) -> tuple[Recipe, bool]:
     first.add_argument("--out", type=Path)
     first.add_argument("--resume", action="store_true")
     first.add_argument("--overwrite", action="store_true")
+    first.add_argument("--seeds")
     given, _ = first.parse_known_args(words)
     if given.resume:
         return _saved(name, given), True
@@ -86,6 +90,10 @@ def _saved(name: str, given: argparse.Namespace) -> Recipe:
         raise UserError("--resume continues a run with the options that it has: leave --preset out")
     if given.out is None:
         raise UserError("--resume needs --out, the folder of the run to continue")
+    if list(given.out.glob("seed-*")):
+        if given.seeds is None:
+            raise UserError(f"{given.out} holds runs of several seeds: say --seeds N")
+        return from_json(read_json(min(given.out.glob("seed-*")) / "recipe.json"))
     if not (given.out / "recipe.json").is_file():
         raise UserError(f"nothing to resume in {given.out}: it holds no recipe.json")
     recipe = from_json(read_json(given.out / "recipe.json"))

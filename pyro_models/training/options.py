@@ -52,6 +52,7 @@ class Place:
     overwrite: bool = option(False, "replace the run in an existing run folder")
     resume: bool = option(False, "continue the run in --out, with the options that it has")
     data_dir: Path | None = option(None, "folder of the data sets (else $PYRO_MODELS_DATA, else ./datasets)")
+    seeds: int = option(1, "how many runs, each with the next seed; with more than one, their mean and spread", 1, 1000)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:

@@ -222,7 +222,8 @@ class GMVAERecipe(VariationalRecipe):
             return story, GMVAEGuide(nn.conv_classifier(shape[0], kinds), nn.ConvEncoder(shape[0], kinds, codes))
         size, width = nn.size(shape), 512 if len(shape) == 3 else 64
         decoder = nn.decoder(nn.residual_mlp(codes, size, width=width, depth=1), shape)
-        classifier = nn.encoder(nn.mlp(size, width, width, kinds, norm=BatchNorm1d), shape)
+        unsure = nn.shrunk(nn.mlp(size, width, width, kinds, norm=BatchNorm1d), 0.3)
+        classifier = nn.encoder(unsure, shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=GELU), shape, self.encoder_dropout)
         encoder = nn.Conditional(body, Linear(kinds, width), Sequential(GELU(), Linear(width, 2 * codes)))
         return GMVAE(Linear(kinds, 2 * codes), decoder, likelihood, kinds), GMVAEGuide(classifier, encoder)

@@ -135,6 +135,8 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
     folder = Path(folder)
     if not (folder / "recipe.json").is_file():
         raise UserError(f"{folder} is no run folder: it holds no recipe.json")
+    if list(folder.glob("seed-*")):
+        raise UserError(f"{folder} holds runs of several seeds: give one of them, {folder}/seed-N")
     recipe = from_json(read_json(folder / "recipe.json"))
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"the run in {folder} is not finished: continue it with --out {folder} --resume")
@@ -187,7 +189,7 @@ def _resumed_or_new(recipe: Recipe, place: Place) -> Path:
     """Make or empty the run folder, as far as the options allow."""
     folder = place.out
     if folder is None:
-        return _next_folder(Path("runs"), f"{recipe.name}-{Path(recipe.data).stem}")
+        return next_folder(recipe)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file, not a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,8 +203,9 @@ def _resumed_or_new(recipe: Recipe, place: Place) -> Path:
     return folder
 
 
-def _next_folder(runs: Path, stem: str) -> Path:
-    """Make the first of RUNS/STEM-1, RUNS/STEM-2, ... that nobody has."""
+def next_folder(recipe: Recipe) -> Path:
+    """Make the first of runs/RECIPE-DATA-1, runs/RECIPE-DATA-2, ... that nobody has."""
+    runs, stem = Path("runs"), f"{recipe.name}-{Path(recipe.data).stem}"
     runs.mkdir(exist_ok=True)
     for number in count(1):
         folder = runs / f"{stem}-{number}"

@@ -18,7 +18,7 @@ from pyro_models.training.recipes import RECIPES
 from pyro_models.training.run import open_run
 
 ROOT = Path(__file__).parents[2]
-EXTRA = {"vae": [], "autoencoder": ["--network", "simple", "--tied"]}
+EXTRA = {"vae": [], "autoencoder": ["--network", "simple", "--tied"], "gmvae": ["--labels", "20"]}
 
 
 @pytest.fixture(autouse=True)
