@@ -65,6 +65,28 @@ def likelihood(words: Sequence[str]) -> int:
     return 0
 
 
+def compare(words: Sequence[str]) -> int:
+    """Compare estimators on the weights of a finished run: bound, gradient noise, time."""
+    parser = _on_a_run("compare", compare.__doc__)
+    parser.add_argument(
+        "--elbo", default="trace,mean-field,graph,enum", metavar="A,B,...", help="which (default: %(default)s)"
+    )
+    parser.add_argument("--particles", type=int, default=5, metavar="N", help="of iwae, renyi, rws and dreg")
+    parser.add_argument("--draws", type=int, default=30, metavar="N", help="of each gradient")
+    parser.add_argument("--batches", type=int, default=3, metavar="N", help="of training data, the first of an epoch")
+    given = parser.parse_args(words)
+    for name in ("particles", "draws", "batches"):
+        if (getattr(given, name) < 2 and name != "batches") or getattr(given, name) < 1:
+            parser.error(f"--{name} {getattr(given, name)} is too few")
+    from pyro_models.criticism.report import write_comparison
+    from pyro_models.training.run import open_run
+
+    run = open_run(given.run, data_dir=given.data_dir, device=given.device)
+    names = list(dict.fromkeys(given.elbo.split(",")))
+    print(write_comparison(run, names, given.particles, given.draws, given.batches))
+    return 0
+
+
 def results(words: Sequence[str]) -> int:
     """Print the test figures of some finished runs as tables, in Markdown."""
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
@@ -117,7 +139,7 @@ def recipes(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {verb.__name__: verb for verb in (train, report, likelihood, results, recipes)}
+VERBS = {verb.__name__: verb for verb in (train, report, likelihood, compare, results, recipes)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

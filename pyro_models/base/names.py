@@ -19,6 +19,8 @@ TABLES = ("blobs", "moons", "pinwheel", "wine", "iris")
 DATASETS = (*IMAGES, *TABLES)
 FILES = (".npy", ".npz", ".csv", ".parquet")
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
+WEIGHTED = ("iwae", "renyi", "rws", "dreg")
+"""The estimators that weigh several particles against each other."""
 
 
 def check_name(name: str) -> str:

@@ -179,6 +179,36 @@ def points(
     return figure
 
 
+def comparison(
+    bounds: Mapping[str, tuple[float, float]],
+    ratios: Mapping[str, Mapping[str, float]],
+    times: Mapping[str, float],
+    unit: str,
+) -> Figure:
+    """Estimators beside each other.
+
+    Args:
+        bounds: the mean and the standard error of each.
+        ratios: the signal-to-noise ratio of each, for each group of parameters.
+        times: milliseconds a step.
+        unit: of the bounds.
+    """
+    figure = _figure(13, 1.4 + 0.4 * len(bounds))
+    panels = figure.subplots(1, 3, sharey=True)
+    rows = np.arange(len(bounds))
+    means, errors = zip(*bounds.values(), strict=True)
+    panels[0].errorbar(means, rows, xerr=errors, fmt="o", capsize=3)
+    panels[0].set(title="bound, and its standard error", xlabel=unit, yticks=rows, yticklabels=list(bounds))
+    for group in next(iter(ratios.values())):
+        panels[1].plot([each[group] for each in ratios.values()], rows, "o", label=group, alpha=0.8)
+    panels[1].set(title="signal / noise of the gradient", xscale="log")
+    panels[1].legend(frameon=False, fontsize=8)
+    panels[2].barh(rows, list(times.values()), color="grey")
+    panels[2].set(title="one step", xlabel="ms")
+    panels[0].invert_yaxis()
+    return figure
+
+
 def rolls(panels: Mapping[str, Tensor]) -> Figure:
     """Draws from the simplex over the faces of a die, [n, faces] for each titled panel: each roll a column."""
     figure = _figure(9, 1.3 * len(panels))

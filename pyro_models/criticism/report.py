@@ -1,10 +1,13 @@
 """The pictures of a run, and one page that holds them and needs nothing else."""
 
 import base64
+import dataclasses
 import html
 import inspect
+import json
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +15,13 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
+from pyro_models.base.names import WEIGHTED
 from pyro_models.criticism import figures
+from pyro_models.criticism.compare import compare, table
 from pyro_models.criticism.kinds import SCORES, infer_kinds, matching
 from pyro_models.criticism.kinds import confusion as count
 from pyro_models.criticism.metrics import codes, decode, draw, evaluation
-from pyro_models.data import cut
+from pyro_models.data import Batches, cut
 
 if TYPE_CHECKING:
     from pyro_models.training.run import Run
@@ -244,6 +249,38 @@ def write_pictures(run: "Run") -> None:
                 replace(stem.with_suffix(".gif"), partial(picture.save, writer=PillowWriter(fps=6), dpi=60))
             else:
                 replace(stem.with_suffix(".png"), partial(picture.savefig, dpi=110))
+
+
+def write_comparison(run: "Run", names: list[str], particles: int, draws: int, batches: int) -> str:
+    """Compare estimators at a run's weights and write compare.json and figures/compare.png.
+
+    Returns:
+        the table, in Markdown.
+
+    Raises:
+        UserError: the run's recipe does not take one of the estimators.
+    """
+    recipe, estimators, unit = run.recipe, {}, run.recipe.unit(run.dataset).split(", y relaxed")[0]
+    of = {}
+    for name in names:
+        changed: dict[str, Any] = {"elbo": name, "beta": 1.0, "particles": particles if name in WEIGHTED else 1}
+        one: Any = dataclasses.replace(recipe, **changed)
+        estimators[name] = one.bound()
+        of[name] = "the relaxed story" if "relaxed" in one.unit(run.dataset) else "the story"
+        if name == "mean-field" and "relaxed" in of[name]:
+            of[name] = "neither: relaxed, discrete kl"
+    cutting = islice(Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed).epoch(0), batches)
+    found = compare(run.model, run.guide, estimators, list(cutting), draws=draws)
+    written = {name: dataclasses.asdict(one) | {"bound_of": of[name]} for name, one in found.items()}
+    write(run.folder / "compare.json", json.dumps({"unit": unit, "estimators": written}, indent=2) + "\n")
+    picture = figures.comparison(
+        {name: (one.bound, one.error) for name, one in found.items()},
+        {name: one.signal_to_noise for name, one in found.items()},
+        {name: one.milliseconds for name, one in found.items()},
+        unit,
+    )
+    replace(run.folder / "figures" / "compare.png", partial(picture.savefig, dpi=110))
+    return f"{table(found, of.__getitem__)}\n\nbounds in {unit}; {run.folder / 'figures' / 'compare.png'}"
 
 
 def write_report(run: "Run", results: dict[str, Any]) -> None:

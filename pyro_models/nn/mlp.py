@@ -21,7 +21,7 @@ def mlp(
 
 
 def shrunk(module: nn.Module, factor: float) -> nn.Module:
-    """`module` with its linear weights times `factor`: its output starts near 0, and batch-normed layers turn faster."""
+    """`module` with its linear weights times `factor`: it starts unsure, and its batch-normed layers turn faster."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             part.weight.data.mul_(factor)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pyro_models.base.errors import UserError
-from pyro_models.base.names import PixelMode, check_name
+from pyro_models.base.names import WEIGHTED, PixelMode, check_name
 from pyro_models.training.options import check, flag, option
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pyro_models.data import Dataset, Split
     from pyro_models.objectives import Annealed, Objective
-
-WEIGHTED = ("iwae", "renyi", "rws", "dreg")  # estimators that weigh several particles
 
 
 @dataclass(frozen=True)

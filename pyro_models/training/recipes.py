@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.names import WEIGHTED
 from pyro_models.training.options import option
-from pyro_models.training.recipe import WEIGHTED, Recipe
+from pyro_models.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -190,11 +191,6 @@ class GMVAERecipe(VariationalRecipe):
     label_weight: float = option(1000.0, "weight of the cross-entropy of the labels", 0.0, 1e6)
     batch_size: int = option(256, "data in a step, over all processes", 1)
     epochs: int = option(30, "passes over the training data", 1, 100_000)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.final_temperature is not None and not self.relaxed:
-            raise UserError(f"--elbo {self.elbo} relaxes nothing: --final-temperature has no use")
 
     @property
     def relaxed(self) -> bool:
