@@ -190,7 +190,7 @@ class GMVAERecipe(VariationalRecipe):
     stratified: bool = option(True, "draw as many labels of each kind")
     label_weight: float = option(1000.0, "weight of the cross-entropy of the labels", 0.0, 1e6)
     batch_size: int = option(256, "data in a step, over all processes", 1)
-    epochs: int = option(30, "passes over the training data", 1, 100_000)
+    epochs: int = option(20, "passes over the training data", 1, 100_000)
 
     @property
     def relaxed(self) -> bool:
