@@ -38,7 +38,8 @@ class Batches:
         size: images in a batch, over all processes.
         seed: of the order.
         rank, processes: which share this is, and of how many.
-        labelled: data whose labels each step sees, all of them or, where they are more than a batch, as many anew.
+        labelled: data whose labels each step sees, in every process all of them; where they are more than a batch, a
+            batch of them, shared out.
         kinds: how many labels there are.
     """
 
@@ -61,10 +62,12 @@ class Batches:
         share = self.size // self.processes
         for start in range(self.rank * share, len(self) * self.size, self.size):
             batch = {"x": cut(self.split.x[order[start : start + share]], self.pixels)}
-            yield batch if self.labelled is None else batch | self._known(self.labelled, share, generator)
+            yield batch if self.labelled is None else batch | self._known(self.labelled, generator)
 
-    def _known(self, some: Split, share: int, generator: torch.Generator) -> dict[str, Tensor]:
-        if len(some) > share:
-            some = some[torch.randperm(len(some), generator=generator)[:share].to(some.x.device)]
+    def _known(self, some: Split, generator: torch.Generator) -> dict[str, Tensor]:
+        if len(some) > self.size:
+            share = self.size // self.processes
+            mine = torch.randperm(len(some), generator=generator)[self.rank * share :][:share]
+            some = some[mine.to(some.x.device)]
         x = cut(some.x, self.pixels)
         return {"labelled_x": x, "labelled_y": F.one_hot(some.labels, self.kinds).to(x)}  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Images as tensors of bytes, and tables as standardised rows, in three named splits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,8 +124,9 @@ def _table(name: str, table: tables.Table) -> Dataset:
     train, test = _hold_out(whole, 1 / 6)
     train, validation = _hold_out(train, 1 / 12)
     loc, scale = train.x.mean(0), train.x.std(0, correction=0)
-    if (scale == 0).any():
-        raise UserError(f"{name}: column {list(columns)[int(scale.argmin())]!r} is constant but for held-out rows")
+    for column, deviation in zip(columns, scale.tolist(), strict=True):
+        if not 0 < deviation < math.inf:
+            raise UserError(f"{name}: column {column!r} has a standard deviation of {deviation} over the training rows")
     train, validation, test = (replace(part, x=((part.x - loc) / scale).float()) for part in (train, validation, test))
     return Dataset(name, "grey", train, validation, test, tuple(columns))
 

@@ -83,12 +83,12 @@ def of_columns(columns: Mapping[str, Any], source: str) -> Table:
     """
     values = {name: np.asarray(column) for name, column in columns.items()}
     labels = values.pop(LABEL, None)
-    checked = {name: _numbers(column, f"{source}: column {name!r}") for name, column in values.items()}
-    if not checked:
+    if not values:
         raise UserError(f"{source}: holds no column of numbers")
-    rows = len(next(iter(checked.values())))
+    rows = len(next(iter(values.values())))
     if rows < 24:
         raise UserError(f"{source}: {rows} rows are too few to split; 24 are enough")
+    checked = {name: _numbers(column, f"{source}: column {name!r}") for name, column in values.items()}
     return checked, None if labels is None else _whole(labels, source)
 
 
@@ -100,7 +100,7 @@ def _csv(path: Path) -> dict[str, Sequence[str]]:
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise ValueError(f"row {number} has {len(row)} columns, the first has {len(rows[0])}")
-    headed = not all(_is_number(cell) for cell in rows[0])
+    headed = any(cell.strip() and not _is_number(cell) for cell in rows[0])
     names = [name.strip() for name in rows[0]] if headed else [f"x[{k}]" for k in range(len(rows[0]))]
     if len(set(names)) < len(names):
         raise ValueError("two columns have one name")
@@ -150,9 +150,12 @@ def _whole(labels: np.ndarray, source: str) -> np.ndarray:
     """Return labels as whole numbers: as they are, or names by their order in the alphabet."""
     if labels.dtype.kind in "OUS":
         cells = [str(cell).strip() for cell in labels]
+        missing = sum(cell in ("", "None") for cell in cells)
+        if missing:
+            raise UserError(f"{source}: {missing} labels in the column {LABEL!r} are missing")
         if not all(_is_number(cell) for cell in cells):
             return np.unique(cells, return_inverse=True)[1]
         labels = np.array([float(cell) for cell in cells])
-    if labels.ndim != 1 or (labels != np.floor(labels)).any():
+    if labels.dtype.kind not in "fiub" or not (np.abs(labels) < 2**53).all() or (labels != np.floor(labels)).any():
         raise UserError(f"{source}: labels must be whole numbers or names")
     return labels.astype(np.int64)

@@ -4,6 +4,7 @@ They read q(y | x), a guide's distribution over kinds. With them the loss is -el
 bounds nothing; `elbo` among the terms stays what it is.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,8 +64,8 @@ def regularised(objective: Objective, terms: Mapping[str, tuple[float, Term]], s
 
 def marginal_kl(log_q: Tensor, x: Tensor) -> Tensor:
     """KL(q(y) || uniform) for q(y), the mean of q(y | x) over the batch: 0 where all kinds are used alike."""
-    marginal = log_q.exp().mean(0)
-    return (marginal * (marginal * len(marginal)).log()).sum()
+    log_marginal = log_q.logsumexp(0) - math.log(len(log_q))
+    return (log_marginal.exp() * (log_marginal + math.log(log_q.shape[-1]))).sum()
 
 
 def entropy(log_q: Tensor, x: Tensor) -> Tensor:

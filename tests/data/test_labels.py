@@ -1,0 +1,160 @@
+from itertools import chain
+
+import pytest
+import torch
+
+from pyro_models.base.errors import UserError
+from pyro_models.data import Batches, Split, labelled
+
+KINDS = 4
+
+
+def numbered(n=200, kinds=KINDS, columns=None):
+    """Rows that hold their own number, and labels in no order."""
+    x = torch.arange(n, dtype=torch.float32)[:, None].expand(n, columns or 1)
+    return Split(x, torch.randint(0, kinds, (n,), generator=torch.Generator().manual_seed(5)))
+
+
+def identities(some):
+    return some.x[:, 0].long().tolist()
+
+
+@pytest.mark.parametrize("count", [4, 5, 6, 7, 8, 41, 100])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_stratified_labels_come_alike_often_up_to_one(count, seed):
+    counts = labelled(numbered(), count, KINDS, seed=seed).labels.bincount(minlength=KINDS)
+    assert counts.sum() == count
+    assert counts.max() - counts.min() <= (1 if count % KINDS else 0)
+
+
+def test_which_kinds_come_once_more_follows_from_the_seed():
+    more = {tuple(labelled(numbered(), 5, KINDS, seed=seed).labels.bincount().tolist()) for seed in range(40)}
+    assert len(more) == KINDS
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_the_draw_is_without_repeats_keeps_labels_with_data_and_follows_from_the_seed_alone(stratified):
+    split = numbered()
+    some = labelled(split, 40, KINDS, seed=3, stratified=stratified)
+    chosen = identities(some)
+    assert len(some) == len(set(chosen)) == 40
+    assert torch.equal(some.labels, split.labels[chosen])
+    torch.manual_seed(99)
+    assert identities(labelled(split, 40, KINDS, seed=3, stratified=stratified)) == chosen
+    assert set(identities(labelled(split, 40, KINDS, seed=4, stratified=stratified))) != set(chosen)
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_more_labels_of_one_seed_hold_the_fewer(stratified):
+    few, many = (set(identities(labelled(numbered(), n, KINDS, seed=3, stratified=stratified))) for n in (20, 60))
+    assert few < many
+
+
+def test_each_datum_is_drawn_as_often_as_any_other_of_its_kind():
+    split = Split(torch.arange(20.0)[:, None], torch.arange(20) % 2)
+    drawn = torch.tensor([identities(labelled(split, 4, 2, seed=seed)) for seed in range(3000)]).flatten().bincount()
+    torch.testing.assert_close(drawn / 3000, torch.full((20,), 0.2), rtol=0, atol=5 * (0.2 * 0.8 / 3000) ** 0.5)
+
+
+def test_unstratified_labels_come_as_often_as_in_the_data_on_average():
+    split = Split(torch.arange(100.0)[:, None], (torch.arange(100) >= 90).long())
+    rare = [labelled(split, 10, 2, seed=seed, stratified=False).labels.sum().item() for seed in range(1000)]
+    assert sum(rare) / 1000 == pytest.approx(1.0, abs=0.15)
+    assert len(set(rare)) > 3
+
+
+def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
+    split = Split(torch.arange(50.0)[:, None], (torch.arange(50) >= 2).long() + (torch.arange(50) >= 26).long())
+    assert labelled(split, 20, 3, seed=0).labels.bincount().tolist() == [2, 9, 9]
+    assert len(labelled(split, 50, 3, seed=0)) == 50
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "kinds", "message"),
+    [
+        (Split(torch.zeros(50, 1)), 10, 4, r"^--labels 10: the data have none"),
+        (numbered(), 10, 3, r"labelled 0 to 3, --kinds 3 wants 0 to 2"),
+        (Split(torch.zeros(50, 1), torch.arange(50) % 4 - 1), 10, 4, r"labelled -1 to 2, --kinds 4 wants 0 to 3"),
+        (Split(torch.zeros(50, 1), torch.arange(50) % 4 + 1), 10, 4, r"labelled 1 to 4, --kinds 4 wants 0 to 3"),
+        (numbered(), 3, 4, r"^--labels 3 is fewer than --kinds 4"),
+        (numbered(), 201, 4, r"^--labels 201 is more than the 200 training data"),
+    ],
+)
+@pytest.mark.parametrize("stratified", [True, False])
+def test_labels_that_cannot_be_drawn_get_one_line(split, count, kinds, message, stratified):
+    with pytest.raises(UserError, match=message) as error:
+        labelled(split, count, kinds, seed=0, stratified=stratified)
+    assert "\n" not in str(error.value)
+
+
+def known(batch):
+    return batch["labelled_x"][:, 0].long().tolist()
+
+
+@pytest.mark.parametrize("count", [4, 9, 10, 11, 60])
+def test_a_batch_brings_all_labelled_data_or_as_many_as_itself_with_their_labels_one_hot(count):
+    split = numbered()
+    some = labelled(split, count, KINDS, seed=0)
+    seen = set()
+    for batch in Batches(split, "grey", 10, labelled=some, kinds=KINDS).epoch(0):
+        chosen = known(batch)
+        assert len(chosen) == len(set(chosen)) == min(count, 10)
+        assert set(chosen) <= set(identities(some))
+        assert torch.equal(batch["labelled_y"], torch.eye(KINDS)[split.labels[chosen]])
+        assert batch["labelled_y"].dtype == batch["labelled_x"].dtype == torch.get_default_dtype()
+        seen |= set(chosen)
+    assert seen <= set(identities(some))
+    assert len(seen) == count if count <= 10 else len(seen) > 10
+
+
+def test_labelled_data_leave_the_order_of_the_others_as_it_is_and_are_drawn_anew():
+    split = numbered()
+    some = labelled(split, 60, KINDS, seed=0)
+    plain = list(Batches(split, "grey", 10, seed=2).epoch(1))
+    beside = list(Batches(split, "grey", 10, seed=2, labelled=some, kinds=KINDS).epoch(1))
+    assert all(torch.equal(one["x"], other["x"]) for one, other in zip(plain, beside, strict=True))
+    assert all(set(batch) == {"x"} for batch in plain)
+    assert len({tuple(sorted(known(batch))) for batch in beside}) == len(beside)
+
+
+def test_the_labelled_data_of_a_step_follow_from_seed_and_epoch_alone():
+    split = numbered()
+    some = labelled(split, 60, KINDS, seed=0)
+
+    def steps(seed, epoch):
+        torch.rand(1)
+        return [known(batch) for batch in Batches(split, "grey", 10, seed, labelled=some, kinds=KINDS).epoch(epoch)]
+
+    assert steps(2, 1) == steps(2, 1)
+    assert steps(2, 1) != steps(2, 2)
+    assert steps(2, 1) != steps(3, 1)
+
+
+def test_labelled_images_are_cut_in_the_pixel_mode():
+    images = Split(torch.full((40, 1, 4, 4), 128, dtype=torch.uint8), torch.arange(40) % KINDS)
+    few = images[:8]
+    (grey, *_), (dynamic, *_) = (
+        Batches(images, pixels, 10, labelled=few, kinds=KINDS).epoch(0) for pixels in ("grey", "dynamic")
+    )
+    torch.testing.assert_close(grey["labelled_x"], torch.full((8, 1, 4, 4), 128 / 255))
+    assert set(dynamic["labelled_x"].unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("processes", [2, 5])
+def test_processes_share_the_labelled_data_of_a_step_out_among_them(processes):
+    split = numbered()
+    some = labelled(split, 60, KINDS, seed=0)
+    whole = [known(batch) for batch in Batches(split, "grey", 10, labelled=some, kinds=KINDS).epoch(0)]
+    shares = [
+        [known(batch) for batch in Batches(split, "grey", 10, 0, rank, processes, some, KINDS).epoch(0)]
+        for rank in range(processes)
+    ]
+    assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(step) for step in whole]
+
+
+def test_few_labelled_data_are_seen_by_every_process():
+    split = numbered()
+    some = labelled(split, 5, KINDS, seed=0)
+    for rank in range(2):
+        for batch in Batches(split, "grey", 10, 0, rank, 2, some, KINDS).epoch(0):
+            assert sorted(known(batch)) == sorted(identities(some))

@@ -1,0 +1,365 @@
+import numpy as np
+import pytest
+import torch
+
+from pyro_models.base.errors import UserError
+from pyro_models.data import load
+
+ROWS = 60
+POINTS = np.random.default_rng(0).normal(size=(ROWS, 2)) * [3.0, 0.1] + [5.0, -7.0]
+BODY = "".join(f"{a},{b}\n" for a, b in POINTS.tolist())
+
+
+def parts(dataset):
+    return dataset.train, dataset.validation, dataset.test
+
+
+def whole(dataset):
+    return torch.cat([part.x for part in parts(dataset)])
+
+
+def csv(tmp_path, text, **how):
+    path = tmp_path / "own.csv"
+    path.write_text(text, **how)
+    return load(str(path))
+
+
+def npz(tmp_path, **arrays):
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays)
+    return load(str(path))
+
+
+def parquet(tmp_path, columns, **options):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as files
+
+    path = tmp_path / "own.parquet"
+    files.write_table(pa.table(columns, **options), path)
+    return load(str(path))
+
+
+def with_labels(labels):
+    """A .csv with a column `label`."""
+    return "a,label\n" + "".join(f"{a},{label}\n" for a, label in zip(POINTS[:, 0].tolist(), labels, strict=True))
+
+
+def assert_same_rows(dataset, points):
+    """The splits, put together and standardised anew, are the points in some order."""
+    found, expected = (
+        (rows - rows.mean(0)) / rows.std(0, correction=0) for rows in (whole(dataset).double(), torch.tensor(points))
+    )
+    distances = torch.cdist(found, expected)
+    nearest = distances.argmin(1)
+    assert sorted(nearest.tolist()) == list(range(len(points)))
+    assert distances.min(1).values.max() < 1e-4
+    return nearest
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns", "counts"),
+    [
+        ("blobs", 3000, 2, [1000] * 3),
+        ("moons", 3000, 2, [1500] * 2),
+        ("pinwheel", 3000, 2, [600] * 5),
+        ("wine", 178, 13, [59, 71, 48]),
+        ("iris", 150, 4, [50] * 3),
+    ],
+)
+def test_tables_come_whole_in_disjoint_splits_with_columns_of_mean_0_and_deviation_1_in_training(
+    name, rows, columns, counts
+):
+    dataset = load(name)
+    assert dataset.is_table
+    assert len(dataset.columns) == len(set(dataset.columns)) == columns
+    assert dataset.shape == (columns,)
+    held_out = round(rows / 6), round((rows - round(rows / 6)) / 12)
+    assert [len(part) for part in parts(dataset)] == [rows - sum(held_out), held_out[1], held_out[0]]
+    assert torch.cat([part.labels for part in parts(dataset)]).bincount().tolist() == counts
+    train = dataset.train.x.double()
+    torch.testing.assert_close(train.mean(0), torch.zeros(columns), rtol=0, atol=1e-6)
+    torch.testing.assert_close(train.std(0, correction=0), torch.ones(columns), rtol=0, atol=1e-6)
+    assert all(part.x.dtype == torch.float32 and part.labels.dtype == torch.int64 for part in parts(dataset))
+
+
+@pytest.mark.parametrize("name", ["blobs", "moons", "pinwheel", "wine", "iris"])
+def test_a_table_is_the_same_each_time_whatever_the_random_state(name):
+    torch.manual_seed(7)
+    np.random.seed(7)
+    first = load(name)
+    torch.manual_seed(8)
+    np.random.seed(8)
+    second = load(name)
+    for one, other in zip(parts(first), parts(second), strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("name", ["wine", "iris"])
+def test_the_small_tables_are_scikit_learns_with_the_label_of_each_row(name):
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    dataset = load(name)
+    assert dataset.columns == tuple(bunch.feature_names)
+    standard = (bunch.data - bunch.data.mean(0)) / bunch.data.std(0)
+    rows = whole(dataset).double()
+    rows = (rows - rows.mean(0)) / rows.std(0, correction=0)
+    nearest = torch.cdist(rows, torch.from_numpy(standard)).min(1)
+    assert nearest.values.max() < 1e-4
+    labels = torch.cat([part.labels for part in parts(dataset)])
+    assert (torch.from_numpy(bunch.target)[nearest.indices] == labels).all()
+
+
+def test_the_arms_of_the_pinwheel_are_one_arm_turned_by_a_fifth_each():
+    from pyro_models.data.tables import pinwheel
+
+    columns, labels = pinwheel()
+    x, y = columns["x[0]"], columns["x[1]"]
+    radius = np.hypot(x, y)
+    bend = 0.25 * np.exp(radius)  # the radius is 1 + `along`, but for the width of an arm
+    angles = np.exp(1j * (np.arctan2(y, x) - bend - 2 * np.pi * labels / 5))
+    for arm in range(5):
+        assert (labels == arm).sum() == 600
+        mean = angles[labels == arm].mean()
+        assert abs(np.angle(mean)) < 0.03
+        assert abs(mean) > 0.97
+    assert radius.mean() == pytest.approx(1.0, abs=0.03)
+    assert radius.std() == pytest.approx(0.3, abs=0.03)
+
+
+def test_blobs_lie_around_their_centres():
+    from pyro_models.data.tables import blobs
+
+    columns, labels = blobs()
+    points = np.stack(list(columns.values()), axis=1)
+    for kind, center in enumerate([(-4, -2), (0, 4), (4, -2)]):
+        assert points[labels == kind].mean(0) == pytest.approx(center, abs=0.1)
+        assert points[labels == kind].std(0) == pytest.approx([0.8, 0.8], abs=0.06)
+
+
+@pytest.mark.parametrize("head", ["", "height, width \n", "\ufeffheight,width\n"], ids=["none", "spaced", "marked"])
+def test_a_csv_file_with_or_without_names_gives_the_same_rows(tmp_path, head):
+    dataset = csv(tmp_path, head + BODY, encoding="utf-8")
+    assert dataset.columns == (("height", "width") if head else ("x[0]", "x[1]"))
+    assert dataset.train.labels is None
+    assert_same_rows(dataset, POINTS)
+
+
+def test_one_table_is_split_and_scaled_alike_in_every_kind_of_file(tmp_path):
+    np.save(tmp_path / "own.npy", POINTS)
+    expected = load(str(tmp_path / "own.npy"))
+    assert expected.columns == ("x[0]", "x[1]")
+    assert_same_rows(expected, POINTS)
+    for other in (csv(tmp_path, BODY), npz(tmp_path, table=POINTS)):
+        for one, two in zip(parts(expected), parts(other), strict=True):
+            assert torch.equal(one.x, two.x)
+
+
+def test_a_parquet_file_is_read_as_the_csv_file_of_its_columns(tmp_path):
+    labels = ["stone", "leaf", "water"] * (ROWS // 3)
+    names = {"a": POINTS[:, 0], "label": labels}
+    expected = csv(tmp_path, with_labels(labels))
+    found = parquet(tmp_path, names)
+    assert found.columns == expected.columns == ("a",)
+    for one, two in zip(parts(expected), parts(found), strict=True):
+        assert torch.equal(one.x, two.x)
+        assert torch.equal(one.labels, two.labels)
+    assert load(str(tmp_path / "own.parquet")).train.labels.unique().tolist() == [0, 1, 2]
+
+
+def test_names_of_labels_are_numbered_by_the_alphabet_and_stay_with_their_rows(tmp_path):
+    names = np.where(POINTS[:, 0] > 5, "above", np.where(POINTS[:, 0] > 3, "below", "far"))
+    dataset = csv(tmp_path, with_labels(names))
+    assert dataset.columns == ("a",)
+    nearest = assert_same_rows(dataset, POINTS[:, :1])
+    found = torch.cat([part.labels for part in parts(dataset)])
+    expected = torch.tensor([["above", "below", "far"].index(name) for name in names])
+    assert torch.equal(found, expected[nearest])
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.0", " {} "])
+def test_whole_numbers_as_labels_stay_what_they_are(tmp_path, form):
+    dataset = csv(tmp_path, with_labels(form.format(3 * (k % 4)) for k in range(ROWS)))
+    assert torch.cat([part.labels for part in parts(dataset)]).unique().tolist() == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.float32, np.float64, bool])
+def test_labels_beside_a_table_stay_with_their_rows(tmp_path, dtype):
+    labels = np.arange(ROWS).astype(dtype)
+    dataset = npz(tmp_path, table=POINTS, labels=labels)
+    nearest = assert_same_rows(dataset, POINTS)
+    assert torch.equal(torch.cat([part.labels for part in parts(dataset)]), torch.from_numpy(labels)[nearest].long())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, bool])
+def test_columns_of_any_numbers_are_rows_of_floats(tmp_path, dtype):
+    dataset = npz(tmp_path, table=np.random.default_rng(0).integers(0, 2, (ROWS, 3)).astype(dtype))
+    assert dataset.train.x.dtype == torch.float32
+    assert all(len(column.unique()) == 2 for column in dataset.train.x.T)
+
+
+def holed(hole, row=3):
+    return "a,b\n" + "".join(f"{a},{hole if k == row else b}\n" for k, (a, b) in enumerate(POINTS.tolist()))
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (holed("tall"), r"column 'b' holds text \('tall'\): leave it out"),
+        (holed(""), "column 'b' has 1 values that are missing"),
+        (holed("  "), "column 'b' has 1 values that are missing"),
+        (holed("nan"), "column 'b' has 1 values that are missing, NaN"),
+        (holed("-inf"), "column 'b' has 1 values that are missing, NaN or infinite"),
+        ("a,b\n" + "".join(f"{a},\n" for a in POINTS[:, 0].tolist()), f"column 'b' has {ROWS} values that are missing"),
+        ("a,b\n" + "".join(f"{a},3\n" for a in POINTS[:, 0].tolist()), "column 'b' is 3 in every row: leave it out"),
+        ("a,b\n" + BODY + "1\n", "row 62 has 1 columns, the first has 2"),
+        ("a\n" + BODY, "row 2 has 2 columns, the first has 1"),
+        ("a, a\n" + BODY, "two columns have one name"),
+        ("", "it is empty"),
+        ("\n\n", "it is empty"),
+        ("a,b\n", "no column of numbers"),
+        (with_labels([0] * ROWS).replace("a,label", "label,label"), "two columns have one name"),
+        ("label\n" + "".join(f"{k % 3}\n" for k in range(ROWS)), "no column of numbers"),
+        ("a,b\n" + "".join(BODY.splitlines(keepends=True)[:23]), "23 rows are too few to split; 24 are enough"),
+        (with_labels(k / 2 for k in range(ROWS)), "labels must be whole numbers or names"),
+        (with_labels(["nan", 1] * (ROWS // 2)), "labels must be whole numbers or names"),
+    ],
+)
+def test_a_csv_file_that_is_no_table_gets_one_line_that_names_file_and_column(tmp_path, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        csv(tmp_path, text)
+    assert str(tmp_path / "own.csv") in str(error.value)
+    assert one_line(error)
+
+
+def test_a_csv_file_in_another_encoding_gets_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be read as a table") as error:
+        csv(tmp_path, "höhe,b\n" + BODY, encoding="latin-1")
+    assert one_line(error)
+
+
+def test_24_rows_are_enough(tmp_path):
+    assert [len(part) for part in parts(npz(tmp_path, table=POINTS[:24]))] == [18, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"table": POINTS[:, 0]}, r"a table must be \[n, columns\], not \[60\]"),
+        ({"table": POINTS[None]}, r"a table must be \[n, columns\], not \[1, 60, 2\]"),
+        ({"table": POINTS[:, :0]}, "no column of numbers"),
+        ({"table": POINTS[:23]}, "23 rows are too few"),
+        ({"table": POINTS + 0j}, r"column 'x\[0\]' is of type complex128, not numbers"),
+        ({"table": np.full((ROWS, 2), "tall")}, r"column 'x\[0\]' holds text"),
+        ({"table": np.where(np.arange(2 * ROWS).reshape(ROWS, 2) == 5, np.nan, POINTS)}, r"column 'x\[1\]' has 1 val"),
+        ({"table": POINTS * [1, 0]}, r"column 'x\[1\]' is -?0 in every row"),
+        ({"table": POINTS, "labels": np.zeros(7, int)}, r"60 rows but labels of shape \[7\]"),
+        ({"table": POINTS, "labels": np.zeros((ROWS, 1), int)}, r"60 rows but labels of shape \[60, 1\]"),
+        ({"table": POINTS, "labels": np.array(1)}, r"60 rows but labels of shape \[\]"),
+        ({"table": POINTS, "labels": np.arange(ROWS) / 2}, "labels must be whole numbers or names"),
+        ({"table": POINTS, "labels": np.full(ROWS, np.nan)}, "labels must be whole numbers or names"),
+        ({"tables": POINTS}, "no array named 'images' or 'table'"),
+        ({"table": np.array([[{}]] * ROWS)}, "no .npy or .npz file of plain numbers"),
+    ],
+)
+def test_arrays_that_are_no_table_get_one_line_that_names_file_and_column(tmp_path, arrays, message):
+    with pytest.raises(UserError, match=message) as error:
+        npz(tmp_path, **arrays)
+    assert str(tmp_path / "own.npz") in str(error.value)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"a": POINTS[:, 0], "b": ["tall", "short"] * (ROWS // 2)}, {}, r"column 'b' holds text \('tall'\)"),
+        ({"a": POINTS[:, 0], "b": [None, *POINTS[1:, 1]]}, {}, "column 'b' has 1 values that are missing"),
+        ({"a": POINTS[:, 0], "b": [None, *range(1, ROWS)]}, {}, "column 'b' has 1 values that are missing"),
+        ({"a": POINTS[:, 0], "b": np.arange(ROWS).astype("M8[s]")}, {}, r"column 'b' is of type datetime64\[.*not num"),
+        ({"a": POINTS[:, 0], "b": [0.5] * ROWS}, {}, "column 'b' is 0.5 in every row"),
+        ({"a": POINTS[:23, 0]}, {}, "23 rows are too few"),
+        ({"a": POINTS[:, 0], "label": [None, *range(1, ROWS)]}, {}, "labels must be whole numbers or names"),
+        ([POINTS[:, 0], POINTS[:, 1]], {"names": ["a", "a"]}, "cannot be read as a table"),
+    ],
+)
+def test_a_parquet_file_that_is_no_table_gets_one_line_that_names_file_and_column(tmp_path, columns, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        parquet(tmp_path, columns, **options)
+    assert str(tmp_path / "own.parquet") in str(error.value)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and nothing more"])
+def test_a_damaged_parquet_file_gets_one_line(tmp_path, content):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "own.parquet"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as a table") as error:
+        load(str(path))
+    assert one_line(error)
+
+
+def test_without_pyarrow_a_parquet_file_gets_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    path = tmp_path / "own.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"needs pyarrow: pip install 'pyro-stories\[parquet\]'"):
+        load(str(path))
+
+
+@pytest.mark.parametrize("value", [3.0, 0.1, 1 / 3, 1e8 + 0.3])
+@pytest.mark.parametrize("copies", [1, 7])
+def test_a_column_that_varies_in_held_out_rows_alone_is_refused(tmp_path, value, copies):
+    rows = np.tile(POINTS, (copies, 1))
+    rows[:, 1] = value
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    rows[int(order[0]), 1] = value + 1
+    with pytest.raises(UserError, match=r"column 'x\[1\]' has a standard deviation of") as error:
+        npz(tmp_path, table=rows)
+    assert one_line(error)
+
+
+def test_no_rows_are_too_few(tmp_path):
+    with pytest.raises(UserError, match="0 rows are too few"):
+        npz(tmp_path, table=np.zeros((0, 2)))
+
+
+@pytest.mark.parametrize("label", [np.inf, -np.inf, 1e300])
+def test_labels_that_no_whole_number_holds_are_refused(tmp_path, label):
+    with pytest.raises(UserError, match="labels must be whole numbers or names"):
+        npz(tmp_path, table=POINTS, labels=np.where(np.arange(ROWS) == 3, label, 1.0))
+
+
+@pytest.mark.parametrize("labels", [np.arange(ROWS).astype("M8[D]"), np.arange(ROWS) + 0j], ids=["dates", "complex"])
+def test_labels_of_other_types_are_refused(tmp_path, labels):
+    with pytest.raises(UserError, match="labels must be whole numbers or names"):
+        npz(tmp_path, table=POINTS, labels=labels)
+
+
+@pytest.mark.parametrize("names", [["1", "2"], ["leaf", "stone"]])
+def test_a_missing_label_is_not_a_kind_of_its_own(tmp_path, names):
+    with pytest.raises(UserError, match=r"own.csv: .*label"):
+        csv(tmp_path, with_labels([*names, ""] * (ROWS // 3)))
+
+
+def test_a_missing_label_in_a_parquet_file_is_not_a_kind_of_its_own(tmp_path):
+    with pytest.raises(UserError, match=r"own.parquet: .*label"):
+        parquet(tmp_path, {"a": POINTS[:, 0], "label": ["leaf", "stone", None] * (ROWS // 3)})
+
+
+def test_a_hole_in_the_first_row_does_not_make_it_a_row_of_names(tmp_path):
+    with pytest.raises(UserError, match=r"column 'x\[0\]' has 1 values that are missing"):
+        csv(tmp_path, ",1.5\n" + BODY)
+
+
+def test_columns_of_very_large_numbers_are_standardised_too_or_refused(tmp_path):
+    try:
+        dataset = npz(tmp_path, table=POINTS * 1e200)
+    except UserError:
+        return
+    torch.testing.assert_close(dataset.train.x.std(0, correction=0), torch.ones(2, dtype=torch.float32))

@@ -1,0 +1,147 @@
+import pytest
+import torch
+
+from pyro_models.nn import Conditional, ConvEncoder, conv_classifier, conv_component, conv_decoder, mlp
+from pyro_models.nn.conv import Flattened
+
+KINDS, LATENT, BATCH = 4, 3, 5
+EACH = torch.eye(KINDS, dtype=torch.float64)[:, None]  # [kinds, 1, kinds], as `enum` asks
+
+
+def settled(module, *inputs):
+    """The module in evaluation mode, its batch norms having seen data."""
+    for _ in range(3):
+        module(*inputs)
+    return module.eval()
+
+
+def images(channels=1, *left):
+    return torch.rand(*left, BATCH, channels, 28, 28)
+
+
+def kinds():
+    return torch.eye(KINDS)[torch.randint(0, KINDS, (BATCH,))]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_networks_map_the_shapes_that_they_document(channels):
+    x, y, z = images(channels), kinds(), torch.randn(BATCH, LATENT)
+    assert conv_classifier(channels, KINDS)(x).shape == (BATCH, KINDS)
+    assert ConvEncoder(channels, KINDS, LATENT)(x, y).shape == (BATCH, 2 * LATENT)
+    assert conv_component(KINDS, LATENT)(y).shape == (BATCH, 2 * LATENT)
+    assert conv_decoder(channels, LATENT)(z).shape == (BATCH, channels, 28, 28)
+
+
+@pytest.fixture
+def conv_encoder():
+    return ConvEncoder(1, KINDS, LATENT)
+
+
+@pytest.fixture
+def conditional():
+    body = torch.nn.Sequential(torch.nn.Flatten(), mlp(784, 8, 6))
+    return Conditional(body, torch.nn.Linear(KINDS, 6), mlp(6, 8, 2 * LATENT))
+
+
+@pytest.mark.parametrize("name", ["conv_encoder", "conditional"])
+def test_an_encoder_given_every_kind_at_once_is_the_encoder_given_each_in_turn(name, request):
+    x, encoder = images(), request.getfixturevalue(name)
+    encoder = settled(encoder, x, kinds())
+    together = encoder(x, EACH)
+    assert together.shape == (KINDS, BATCH, 2 * LATENT)
+    for k in range(KINDS):
+        torch.testing.assert_close(together[k], encoder(x, EACH[k].expand(BATCH, KINDS)))
+    assert (together[0] - together[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["conv_encoder", "conditional"])
+def test_further_dimensions_of_kinds_stand_left_of_the_batch(name, request):
+    x, encoder = images(), request.getfixturevalue(name)
+    encoder = settled(encoder, x, kinds())
+    y = torch.randn(2, 3, BATCH, KINDS).softmax(-1)
+    whole = encoder(x, y)
+    assert whole.shape == (2, 3, BATCH, 2 * LATENT)
+    for a in range(2):
+        for b in range(3):
+            torch.testing.assert_close(whole[a, b], encoder(x, y[a, b]))
+    torch.testing.assert_close(encoder(x, y[:, :1, :1]), encoder(x, y[:, :1, :1].expand(2, 1, BATCH, KINDS)))
+
+
+@pytest.mark.parametrize("name", ["conv_encoder", "conditional"])
+def test_what_reads_the_data_runs_once_for_all_kinds(name, request):
+    encoder, seen = request.getfixturevalue(name), []
+    encoder.body.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    encoder(images(), EACH)
+    assert seen == [BATCH]
+
+
+def test_a_kind_lets_through_its_own_feature_alone():
+    x, encoder = images(), ConvEncoder(1, KINDS, LATENT)
+    encoder = settled(encoder, x, kinds())
+    before = encoder(x, EACH)
+    with torch.no_grad():
+        encoder.by_kind.weight[2] += 0.1
+    after = encoder(x, EACH)
+    for k in range(KINDS):
+        assert torch.equal(before[k], after[k]) == (k != 2)
+
+
+@pytest.mark.parametrize("left", [(), (4,), (2, 3)])
+def test_component_and_decoder_keep_dimensions_left_of_the_batch(left):
+    y, z = torch.rand(*left, BATCH, KINDS), torch.randn(*left, BATCH, LATENT)
+    for network, given, shape in (
+        (conv_component(KINDS, LATENT), y, (2 * LATENT,)),
+        (conv_decoder(1, LATENT), z, (1, 28, 28)),
+    ):
+        settled(network, given)
+        whole = network(given)
+        assert whole.shape == (*left, BATCH, *shape)
+        one_by_one = [network(part) for part in given.reshape(-1, BATCH, given.shape[-1])]
+        torch.testing.assert_close(whole.reshape(-1, BATCH, *shape), torch.stack(one_by_one))
+
+
+def test_the_component_takes_every_kind_at_once():
+    component = settled(conv_component(KINDS, LATENT), kinds())
+    together = component(EACH)
+    assert together.shape == (KINDS, 1, 2 * LATENT)
+    for k in range(KINDS):
+        torch.testing.assert_close(together[k], component(EACH[k]))
+
+
+def test_a_flattened_module_counts_all_that_stands_left_as_one_batch_while_it_trains():
+    norm = torch.nn.BatchNorm1d(3)
+    x = torch.randn(4, 5, 3)
+    expected = (x - x.mean((0, 1))) / (x.var((0, 1), correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(Flattened(norm)(x), expected)
+
+
+@pytest.mark.parametrize("left", [(), (7,), (2, 3)])
+def test_a_flattened_module_takes_inputs_of_several_dimensions(left):
+    convolution = torch.nn.Conv2d(2, 3, 3)
+    x = torch.rand(*left, BATCH, 2, 6, 5)
+    whole = Flattened(convolution, event_dim=3)(x)
+    assert whole.shape == (*left, BATCH, 3, 4, 3)
+    parts = [convolution(part) for part in x.reshape(-1, BATCH, 2, 6, 5)]
+    torch.testing.assert_close(whole.reshape(-1, BATCH, 3, 4, 3), torch.stack(parts))
+
+
+def test_data_of_one_batch_do_not_touch_each_other_in_evaluation():
+    x, classifier = images(), conv_classifier(1, KINDS)
+    settled(classifier, x)
+    torch.testing.assert_close(classifier(x)[2:3], classifier(x[2:3]))
+
+
+def test_the_classifier_drops_features_only_while_it_trains():
+    x, classifier = images(), conv_classifier(1, KINDS)
+    assert (classifier(x) != classifier(x)).any()
+    settled(classifier, x)
+    assert torch.equal(classifier(x), classifier(x))
+
+
+def test_every_parameter_of_the_networks_is_used():
+    x, y = images(), torch.rand(KINDS, BATCH, KINDS)
+    encoder, decoder, component = ConvEncoder(1, KINDS, LATENT), conv_decoder(1, LATENT), conv_component(KINDS, LATENT)
+    z = (encoder(x, y) + component(y))[..., :LATENT]
+    (decoder(z).square().mean() + encoder(x, y).square().mean() + component(y).square().mean()).backward()
+    for network in (encoder, decoder, component):
+        assert all(parameter.grad is not None for parameter in network.parameters())

@@ -1,0 +1,283 @@
+"""Terms of q(y | x) beside the bound, against closed forms and against the bound itself."""
+
+import math
+from functools import partial
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from pyro_models.objectives import (
+    consistency,
+    entropy,
+    enum,
+    graph,
+    jitter,
+    marginal_kl,
+    mean_field,
+    regularised,
+    relaxed,
+    trace,
+    with_labels,
+)
+from tests.linear_mixture import COLUMNS, KINDS, evidence, joint_of_kinds, linear_mixture
+
+
+@pytest.fixture
+def pair():
+    return linear_mixture()
+
+
+@pytest.fixture
+def x(pair):
+    return pair[0](batch=6).detach()
+
+
+@pytest.fixture
+def log_q():
+    """log q(y | x) of nine data and five kinds."""
+    return (3 * torch.randn(9, 5)).log_softmax(-1)
+
+
+UNREAD = torch.empty(0)
+
+
+def gradient(loss, *modules):
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat(
+        [torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, found, strict=True)]
+    )
+
+
+def test_marginal_kl_and_entropy_are_torchs_closed_forms(log_q):
+    q = Categorical(logits=log_q)
+    marginal = Categorical(probs=q.probs.mean(0))
+    uniform = Categorical(logits=torch.zeros(5))
+    torch.testing.assert_close(marginal_kl(log_q, UNREAD), kl_divergence(marginal, uniform))
+    torch.testing.assert_close(entropy(log_q, UNREAD), q.entropy().mean())
+
+
+def test_entropy_and_marginal_kl_are_log_k_less_the_mutual_information(log_q):
+    q = log_q.exp()
+    information = (q * (log_q - q.mean(0).log())).sum(-1).mean()
+    torch.testing.assert_close(entropy(log_q, UNREAD) + marginal_kl(log_q, UNREAD), math.log(5) - information)
+
+
+def test_the_extremes_of_both():
+    sure = torch.eye(4).repeat(3, 1).clamp(min=1e-300).log()
+    unsure = torch.full((12, 4), 0.25).log()
+    zero, most = torch.tensor(0.0), torch.tensor(math.log(4))
+    for value, expected in (
+        (marginal_kl(sure, UNREAD), zero),
+        (entropy(sure, UNREAD), zero),
+        (marginal_kl(unsure, UNREAD), zero),
+        (entropy(unsure, UNREAD), most),
+        (marginal_kl(sure[:1].expand(12, 4), UNREAD), most),
+        (entropy(sure[:1].expand(12, 4), UNREAD), zero),
+    ):
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("term", [marginal_kl, entropy])
+def test_a_kind_whose_probability_underflows_leaves_value_and_gradient_finite(term):
+    """All data are so sure that, in float32, the last kind's probability is an exact zero: KL = log(3 / 2)."""
+    logits = torch.tensor([[0.0, 0.0, -200.0]] * 8, dtype=torch.float32, requires_grad=True)
+    value = term(logits.log_softmax(-1), UNREAD)
+    expected = {marginal_kl: math.log(3 / 2), entropy: math.log(2)}[term]
+    torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float32))
+    assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
+def classifier(columns=COLUMNS):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(columns, KINDS))
+    return network, lambda x: dist.OneHotCategorical(logits=network(x))
+
+
+def test_consistency_is_the_mean_divergence_from_the_moved_data():
+    _, classify = classifier()
+    x = torch.randn(7, COLUMNS)
+    value = consistency(classify, lambda x: 2 * x + 1)(classify(x).logits, x)
+    q, moved = (Categorical(logits=classify(data).logits) for data in (x, 2 * x + 1))
+    torch.testing.assert_close(value, kl_divergence(q, moved).mean())
+
+
+@pytest.mark.parametrize("shape", [(7, 36), (7, 1, 6, 6)], ids=["rows", "images"])
+def test_consistency_is_0_for_data_that_do_not_move_and_for_a_guess_that_is_constant(shape):
+    network, classify = classifier(36)
+    x = torch.rand(shape)
+    still, moving = (consistency(classify, partial(jitter, amount=amount)) for amount in (0.0, 0.3))
+    assert moving(classify(x).logits, x) > 1e-4
+    torch.testing.assert_close(still(classify(x).logits, x), torch.tensor(0.0), rtol=0, atol=1e-12)
+    torch.nn.init.zeros_(network[1].weight)
+    torch.testing.assert_close(moving(classify(x).logits, x), torch.tensor(0.0), rtol=0, atol=1e-12)
+
+
+def test_no_gradient_flows_into_the_guess_that_consistency_keeps():
+    network, classify = classifier()
+    x = torch.randn(9, COLUMNS)
+    first = torch.randn(9, KINDS).log_softmax(-1).requires_grad_()
+    value = consistency(classify, lambda x: x + 1)(first, x)
+    into_first, into_second = torch.autograd.grad(value, [first, network[1].weight], allow_unused=True)
+    assert into_first is None
+    assert into_second.abs().max() > 0
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 1, 8, 8), (5, 3, 28, 28), (5, 1, 7, 4)])
+def test_jitter_of_amount_0_is_the_identity(shape):
+    x = torch.rand(shape)
+    torch.testing.assert_close(jitter(x, 0.0), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_jitter_keeps_shape_and_type_and_moves_each_datum_on_its_own(dtype):
+    for x in (torch.rand(1, 4), torch.rand(1, 2, 8, 6)):
+        same = x.to(dtype).expand(5, *x.shape[1:])
+        moved = jitter(same, 0.2)
+        assert moved.shape == same.shape
+        assert moved.dtype == dtype
+        assert all((moved[a] != moved[b]).any() for a in range(5) for b in range(a))
+
+
+def test_rows_are_moved_by_noise_of_the_given_deviation():
+    noise = jitter(torch.full((20_000, 3), 7.0), 0.3) - 7
+    torch.testing.assert_close(noise.mean(0), torch.zeros(3), rtol=0, atol=0.012)
+    torch.testing.assert_close(noise.std(0), torch.full((3,), 0.3), rtol=0, atol=0.008)
+
+
+def test_images_are_moved_by_maps_of_the_given_deviation():
+    """The image is its own coordinate, x beside y in half widths, so that the centre shows the map."""
+    line = (torch.arange(9.0) - 4) / 4.5
+    image = torch.stack([line.expand(9, 9), line[:, None].expand(9, 9)])
+    moved = jitter(image.expand(20_000, 2, 9, 9), 0.06)
+    shift = moved[:, :, 4, 4]
+    across, down = ((moved[:, :, a, b] - shift) / line[5] for a, b in ((4, 5), (5, 4)))
+    torch.testing.assert_close(shift.std(0), torch.full((2,), 0.02), rtol=0.05, atol=0)
+    torch.testing.assert_close(shift.mean(0), torch.zeros(2), rtol=0, atol=0.001)
+    for slope, mean in ((across, [1.0, 0.0]), (down, [0.0, 1.0])):
+        torch.testing.assert_close(slope.mean(0), torch.tensor(mean), rtol=0, atol=0.003)
+        torch.testing.assert_close(slope.std(0), torch.full((2,), 0.06), rtol=0.05, atol=0)
+
+
+def all_terms(guide, amount=0.2):
+    return {
+        "consistency": (3.0, consistency(guide.classify, partial(jitter, amount=amount))),
+        "marginal_kl": (5.0, marginal_kl),
+        "entropy": (0.5, entropy),
+    }
+
+
+def test_without_weights_the_objective_is_the_very_one(pair):
+    assert regularised(enum, {name: (0.0, term) for name, (_, term) in all_terms(pair[1]).items()}) is enum
+    assert regularised(enum, {}) is enum
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        enum,
+        partial(enum, particles=3),
+        graph,
+        partial(graph, particles=3),
+        relaxed(trace, 0.5),
+        relaxed(partial(trace, particles=3), 0.5),
+        relaxed(mean_field, 0.5),
+    ],
+    ids=["enum", "enum 3", "graph", "graph 3", "relaxed", "relaxed 3", "relaxed mean-field"],
+)
+def test_the_loss_is_the_bounds_and_each_weighted_term_and_the_elbo_stays(pair, x, bound):
+    model, guide = pair
+    terms = all_terms(guide)
+    torch.manual_seed(4)
+    plain = bound(model, guide, x=x)
+    log_q = guide.classify(x).logits
+    values = {name: term(log_q, x) for name, (_, term) in terms.items()}
+    loss = plain["loss"] + sum(terms[name][0] * value for name, value in values.items())
+    torch.manual_seed(4)
+    whole = regularised(bound, terms)(model, guide, x=x)
+    torch.testing.assert_close(whole["loss"], loss)
+    torch.testing.assert_close(gradient(whole["loss"], *pair), gradient(loss, *pair))
+    torch.testing.assert_close({name: whole[name] for name in plain if name != "loss"}, without_loss(plain))
+    torch.testing.assert_close({name: whole[name] for name in values}, {n: v.detach() for n, v in values.items()})
+    assert set(whole) == {*plain, *terms}
+    assert [name for name, term in whole.items() if term.requires_grad] == ["loss"]
+
+
+def without_loss(terms):
+    return {name: term for name, term in terms.items() if name != "loss"}
+
+
+def test_a_term_of_weight_0_is_left_out_and_not_computed(pair, x):
+    def never(log_q, x):
+        raise AssertionError
+
+    whole = regularised(enum, {"never": (0.0, never), "entropy": (1.0, entropy)})(*pair, x=x)
+    assert "never" not in whole
+    assert "entropy" in whole
+
+
+def test_the_guess_is_computed_once(pair, x):
+    model, guide = pair
+    calls = []
+    guide.classifier.register_forward_hook(lambda *_: calls.append(1))
+    regularised(enum, {"marginal_kl": (1.0, marginal_kl), "entropy": (1.0, entropy)})(model, guide, x=x)
+    assert len(calls) == 1
+
+
+@pytest.fixture
+def known(pair):
+    """Four labelled data, other than the unlabelled ones, and their kinds."""
+    return {"labelled_x": pair[0](batch=4).detach(), "labelled_y": torch.eye(KINDS)[torch.tensor([0, 2, 1, 2])]}
+
+
+@pytest.mark.parametrize("bound", [enum, relaxed(trace, 0.5), relaxed(mean_field, 0.5), graph])
+@pytest.mark.parametrize("terms", [False, True], ids=["plain", "with terms"])
+def test_the_loss_with_labels_is_the_weighted_sum_of_its_parts(pair, x, known, bound, terms):
+    model, guide = pair
+    objective = regularised(bound, all_terms(guide)) if terms else bound
+    torch.manual_seed(4)
+    unlabelled = objective(model, guide, x=x)
+    seen = bound(model, guide, x=known["labelled_x"], y=known["labelled_y"])
+    guess = guide.classifier(known["labelled_x"]).log_softmax(-1)
+    cross_entropy = -guess[range(4), [0, 2, 1, 2]].mean()
+    expected = unlabelled["loss"] + 0.3 * seen["loss"] + 20 * cross_entropy
+    torch.manual_seed(4)
+    both = with_labels(objective, bound, guide.classify, weight=20.0, share=0.3)
+    found = both(model, guide, x=x, **known)
+    torch.testing.assert_close(found["loss"], expected)
+    torch.testing.assert_close(gradient(found["loss"], *pair), gradient(expected, *pair))
+    assert without_loss(unlabelled).items() <= without_loss(found).items()
+    torch.testing.assert_close(found["labelled_elbo"], seen["elbo"])
+    torch.testing.assert_close(found["cross_entropy"], cross_entropy.detach())
+    assert [name for name, term in found.items() if term.requires_grad] == ["loss"]
+    assert set(known) == {"labelled_x", "labelled_y"}
+
+
+def test_with_the_share_of_labelled_for_each_unlabelled_one_every_datum_counts_alike(pair, x, known):
+    """Bounds that are tight: the sum over all data of log p(x), and of log p(x, y) where y is known."""
+    model, guide = pair
+
+    def tight(model, guide, x, y=None):
+        exact = evidence(model, x) if y is None else (y * joint_of_kinds(model, x)).sum(-1)
+        return {"loss": -exact.mean(), "elbo": exact.mean().detach()}
+
+    both = with_labels(tight, tight, guide.classify, weight=0.0, share=4 / 6)
+    joint = joint_of_kinds(model, known["labelled_x"])[range(4), [0, 2, 1, 2]]
+    whole = evidence(model, x).sum() + joint.sum()
+    torch.testing.assert_close(6 * both(model, guide, x=x, **known)["loss"], -whole)
+
+
+def test_terms_read_the_unlabelled_data_alone(pair, x, known):
+    model, guide = pair
+    seen = []
+
+    def spy(log_q, x):
+        seen.append((log_q, x))
+        return log_q.sum() * 0
+
+    both = with_labels(regularised(enum, {"spy": (1.0, spy)}), enum, guide.classify, weight=1.0, share=1.0)
+    both(model, guide, x=x, **known)
+    ((log_q, data),) = seen
+    assert data is x
+    torch.testing.assert_close(log_q, guide.classify(x).logits)
