@@ -52,7 +52,9 @@ def compare(
     tallies = {name: [Tally(groups) for _ in batches] for name in estimators}
     times: dict[str, list[float]] = {name: [] for name in estimators}
     parameters = [parameter for group in groups.values() for parameter in group]
-    modes = [half.training for half in (model.eval(), guide.eval())]
+    modes = [half.training for half in (model, guide)]
+    model.eval()
+    guide.eval()
     with torch.random.fork_rng(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
         torch.manual_seed(derived_seed(seed, "compare"))
         for draw in range(-1, draws):  # the first, which warms up, does not count

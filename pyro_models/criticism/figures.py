@@ -1,6 +1,7 @@
 """Pictures: functions that take tensors and return a figure."""
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,14 +39,18 @@ def learning_curves(
         terms: which terms, one panel each, and the unit of each, the pixel mode included.
         splits: which splits, together in each panel.
     """
-    figure = _figure(4.2 * len(terms), 3.2)
+    columns = min(3, len(terms))
+    rows = math.ceil(len(terms) / columns)
+    figure = _figure(4.2 * columns, 3.2 * rows)
     epochs = [row["epoch"] for row in metrics]
-    panels = np.atleast_1d(figure.subplots(1, len(terms)))
-    for panel, (term, unit) in zip(panels, terms.items(), strict=True):
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel in panels[len(terms) :]:
+        panel.remove()
+    for panel, (term, unit) in zip(panels, terms.items(), strict=False):
         for split in splits:
             values = [row[f"{split}_{term}"] for row in metrics]
             panel.plot(epochs, values, label=split, marker="." if len(epochs) < 10 else None)
-        panel.set(title=term, xlabel="epoch", ylabel=unit)
+        panel.set(title=term, xlabel="epoch", ylabel=textwrap.fill(unit, 34))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend(frameon=False)
     return figure

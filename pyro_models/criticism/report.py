@@ -33,8 +33,13 @@ def units(run: "Run", name: str) -> str:
     """Return the unit of a figure by its name."""
     if name == "mse":
         return "squared standard deviation per column" if run.dataset.is_table else "squared intensity per pixel"
-    unit = run.recipe.unit(run.dataset)
-    return SCORES.get(name) or (unit.split(", y relaxed")[0] + ", sum over y" if name == "elbo_exact" else unit)
+    if name in ("consistency", "entropy", "marginal_kl", "cross_entropy"):
+        return "nats"
+    if name == "accuracy" and run.recipe.labels:
+        return "share of data whose kind is their label"
+    exact, *_ = (unit := run.recipe.unit(run.dataset)).split(", y relaxed")
+    named = {"elbo_exact": f"{exact}, sum over y", "labelled_elbo": f"{exact}, y observed"}
+    return SCORES.get(name) or named.get(name, unit)
 
 
 def learning_curves(run: "Run") -> dict[str, Any]:
