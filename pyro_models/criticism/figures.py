@@ -12,7 +12,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 COLOURS = "tab10"
@@ -207,6 +207,9 @@ def comparison(
     for group in next(iter(ratios.values())):
         panels[1].plot([each[group] for each in ratios.values()], rows, "o", label=group, alpha=0.8)
     panels[1].set(title="signal / noise of the gradient", xscale="log")
+    panels[1].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    panels[1].xaxis.set_major_formatter("{x:g}")
+    panels[1].xaxis.set_minor_formatter(NullFormatter())
     panels[1].legend(frameon=False, fontsize=8)
     panels[2].barh(rows, list(times.values()), color="grey")
     panels[2].set(title="one step", xlabel="ms")

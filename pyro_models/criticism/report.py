@@ -21,25 +21,13 @@ from pyro_models.criticism.compare import compare, table
 from pyro_models.criticism.kinds import SCORES, infer_kinds, matching
 from pyro_models.criticism.kinds import confusion as count
 from pyro_models.criticism.metrics import codes, decode, draw, evaluation
+from pyro_models.criticism.units import units
 from pyro_models.data import Batches, cut
 
 if TYPE_CHECKING:
     from pyro_models.training.run import Run
 
 MOST_POINTS = 2000  # in a t-SNE, whose time grows faster than its points
-
-
-def units(run: "Run", name: str) -> str:
-    """Return the unit of a figure by its name."""
-    if name == "mse":
-        return "squared standard deviation per column" if run.dataset.is_table else "squared intensity per pixel"
-    if name in ("consistency", "entropy", "marginal_kl", "cross_entropy"):
-        return "nats"
-    if name == "accuracy" and run.recipe.labels:
-        return "share of data whose kind is their label"
-    exact, *_ = (unit := run.recipe.unit(run.dataset)).split(", y relaxed")
-    named = {"elbo_exact": f"{exact}, sum over y", "labelled_elbo": f"{exact}, y observed"}
-    return SCORES.get(name) or named.get(name, unit)
 
 
 def learning_curves(run: "Run") -> dict[str, Any]:
@@ -265,15 +253,13 @@ def write_comparison(run: "Run", names: list[str], particles: int, draws: int, b
     Raises:
         UserError: the run's recipe does not take one of the estimators.
     """
-    recipe, estimators, unit = run.recipe, {}, run.recipe.unit(run.dataset).split(", y relaxed")[0]
-    of = {}
+    recipe, unit = run.recipe, run.recipe.unit(run.dataset)
+    estimators, of = {}, {}
     for name in names:
         changed: dict[str, Any] = {"elbo": name, "beta": 1.0, "particles": particles if name in WEIGHTED else 1}
         one: Any = dataclasses.replace(recipe, **changed)
         estimators[name] = one.bound()
-        of[name] = "the relaxed story" if "relaxed" in one.unit(run.dataset) else "the story"
-        if name == "mean-field" and "relaxed" in of[name]:
-            of[name] = "neither: relaxed, discrete kl"
+        of[name] = one.bound_of
     cutting = islice(Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed).epoch(0), batches)
     found = compare(run.model, run.guide, estimators, list(cutting), draws=draws)
     written = {name: dataclasses.asdict(one) | {"bound_of": of[name]} for name, one in found.items()}

@@ -94,15 +94,29 @@ class Recipe:
         """Return the unit of this recipe's likelihoods, with all that decides what they compare with."""
         return "nats per row of standardised columns" if dataset.is_table else f"nats per image, {self.pixels} pixels"
 
+    @property
+    def bound_of(self) -> str:
+        """What the estimator's bound is a bound of."""
+        return "the story"
+
     def command(self, processes: int = 1) -> str:
         """Return the command that trains this recipe: the options that are not the defaults."""
         words = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
-        words += ["train.py", self.name]
+        given = [self._words({}), *(["--preset", name, *self._words(p)] for name, p in self.presets.items())]
+        return shlex.join([*words, "train.py", self.name, *min(given, key=len)])
+
+    def _words(self, preset: dict[str, Any]) -> list[str]:
+        """The options in which this recipe differs from a preset."""
+        words: list[str] = []
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                words += [flag(field.name)] if value is True else [flag(field.name), str(value)]
-        return shlex.join(words)
+            value, name = getattr(self, field.name), flag(field.name)
+            if value == preset.get(field.name, field.default):
+                continue
+            if isinstance(value, bool):
+                words.append(name if value else name.replace("--", "--no-", 1))
+            else:
+                words += [name, str(value)]
+        return words
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe's name and fields, from which `recipes.from_json` makes it again."""

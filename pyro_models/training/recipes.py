@@ -197,10 +197,14 @@ class GMVAERecipe(VariationalRecipe):
         """Whether the estimator relaxes y."""
         return self.elbo not in ("graph", "enum", "rws")
 
-    def unit(self, dataset: "Dataset") -> str:
-        """Return the unit of likelihoods, which are those of another story where y is relaxed."""
+    @property
+    def bound_of(self) -> str:
+        """What the estimator's bound is a bound of, at the last temperature."""
+        if not self.relaxed:
+            return "the story"
         temperature = self.temperature if self.final_temperature is None else self.final_temperature
-        return super().unit(dataset) + (f", y relaxed at temperature {temperature:g}" if self.relaxed else "")
+        relaxed = f"y relaxed at temperature {temperature:g}"
+        return f"neither story: {relaxed}, discrete kl" if self.elbo == "mean-field" else f"the story with {relaxed}"
 
     def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the GMVAE and its guide."""

@@ -32,6 +32,7 @@ from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism.kinds import gaussian_mixture, infer_kinds, score, used
 from pyro_models.criticism.metrics import evaluate, evaluation, reconstruct
+from pyro_models.criticism.units import units
 from pyro_models.data import Batches, Dataset, Split, cut, load
 from pyro_models.objectives import ESTIMATORS
 from pyro_models.training import checkpoint
@@ -340,7 +341,7 @@ def _keep_frame(run: Run, epoch: int) -> None:
 
 def _progress(epochs: Iterator[Epoch], run: Run) -> Iterator[Epoch]:
     """Show a bar on a terminal, and a line now and then in a log."""
-    recipe, unit, done = run.recipe, run.recipe.unit(run.dataset), len(run.metrics)
+    recipe, unit, done = run.recipe, units(run, "elbo"), len(run.metrics)
     terminal, every = sys.stderr.isatty(), max(1, recipe.epochs // 20)
     with tqdm(total=recipe.epochs, initial=done, unit="epoch", desc=recipe.name, disable=not terminal) as bar:
         for epoch in epochs:
@@ -356,7 +357,7 @@ def _write_metrics(run: Run) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row | {"unit": run.recipe.unit(run.dataset)} for row in run.metrics)
+    writer.writerows(row | {"unit": units(run, "elbo")} for row in run.metrics)
     write(run.folder / "metrics.csv", text.getvalue())
 
 
@@ -376,7 +377,7 @@ def _save(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 def _finish(run: Run) -> None:
     """Write the weights, the final figures, the pictures and the page."""
-    from pyro_models.criticism.report import units, write_pictures, write_report
+    from pyro_models.criticism.report import write_pictures, write_report
 
     def write_weights(path: Path) -> None:
         try:

@@ -40,8 +40,9 @@ def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys):
     assert main(["gmvae", "--preset", "table", "--data", "blobs", *QUICK, "--out", str(folder)]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert results["gaussian_mixture"]["accuracy"] == 1.0
-    assert results["units"]["elbo"].startswith("nats per row of standardised columns, normal likelihood, y relaxed")
-    assert results["units"]["elbo_exact"] == "nats per row of standardised columns, normal likelihood, sum over y"
+    unit = "nats per row of standardised columns, normal likelihood"
+    assert results["units"]["elbo"] == f"{unit}, bound of neither story: y relaxed at temperature 0.5, discrete kl"
+    assert results["units"]["elbo_exact"] == f"{unit}, sum over y"
     assert {"accuracy", "purity", "nmi", "ari", "kinds_used", "elbo", "elbo_exact"} <= set(results["test"])
     assert (folder / "figures" / "01-points.png").is_file()
     assert main(["gmvae", "--out", str(folder), "--resume", "--epochs", "1"]) == 0
@@ -111,7 +112,8 @@ def test_estimators_are_compared_on_a_run(tmp_path, capsys):
     printed = capsys.readouterr().out
     for name in every.split(","):
         assert f"| {name} | " in printed
-    assert "| mean-field | neither: relaxed, discrete kl |" in printed
+    assert "| mean-field | neither story: y relaxed at temperature 0.5, discrete kl |" in printed
+    assert "| enum | the story |" in printed
     assert (folder / "figures" / "compare.png").is_file()
     assert set(json.loads((folder / "compare.json").read_text())["estimators"]) == set(every.split(","))
     assert verbs(["compare", str(folder), "--elbo", "enumm"]) == 1

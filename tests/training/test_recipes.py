@@ -13,6 +13,7 @@ from pyro_models.criticism.kinds import infer_kinds, score
 from pyro_models.criticism.metrics import draw
 from pyro_models.data import Batches, Split, load
 from pyro_models.objectives import ESTIMATORS, Annealed, Relax, recorded
+from pyro_models.training.cli import parse
 from pyro_models.training.fit import fit, parameters
 from pyro_models.training.recipe import Recipe
 from pyro_models.training.recipes import RECIPES, AutoencoderRecipe, GMVAERecipe, VAERecipe, from_json, table
@@ -213,7 +214,7 @@ def test_options_of_the_mixture_that_make_no_sense_are_refused(options, message)
         GMVAERecipe(**options)
 
 
-def test_the_temperature_falls_geometrically_and_is_named_in_the_unit():
+def test_the_temperature_falls_geometrically_and_is_named():
     recipe, data = GMVAERecipe(temperature=1.0, final_temperature=0.25), load("blobs")
     objective = recipe.objective(recipe.pair((1, 6, 6))[1], data.train)
     seen = []
@@ -224,8 +225,27 @@ def test_the_temperature_falls_geometrically_and_is_named_in_the_unit():
             )
             objective.at(progress)
     assert seen == pytest.approx([1.0, 0.5, 0.25])
-    assert recipe.unit(data).endswith("y relaxed at temperature 0.25")
-    assert "relaxed" not in GMVAERecipe(elbo="enum").unit(data)
+    assert recipe.bound_of == "neither story: y relaxed at temperature 0.25, discrete kl"
+    assert GMVAERecipe(elbo="trace").bound_of == "the story with y relaxed at temperature 0.5"
+    assert GMVAERecipe(elbo="enum").bound_of == VAERecipe().bound_of == "the story"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        (VAERecipe(), ""),
+        (
+            VAERecipe(network="article", encoder_dropout=0.0, schedule="constant", epochs=3),
+            " --preset article --epochs 3",
+        ),
+        (GMVAERecipe(labels=100, stratified=False), " --labels 100 --no-stratified"),
+        (AutoencoderRecipe(network="simple", tied=True), " --network simple --tied"),
+    ],
+)
+def test_the_command_is_the_shortest_that_gives_the_recipe(recipe, options):
+    command = recipe.command()
+    assert command == f"python train.py {recipe.name}{options}"
+    assert parse(command.split()[2:])[0] == recipe
 
 
 def test_convolutions_of_other_images_are_refused():

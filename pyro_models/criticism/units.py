@@ -1,0 +1,21 @@
+"""The units of figures, with all that decides what they compare with."""
+
+from typing import TYPE_CHECKING
+
+from pyro_models.criticism.kinds import SCORES
+
+if TYPE_CHECKING:
+    from pyro_models.training.run import Run
+
+
+def units(run: "Run", name: str) -> str:
+    """Return the unit of a figure by its name."""
+    if name == "mse":
+        return "squared standard deviation per column" if run.dataset.is_table else "squared intensity per pixel"
+    if name in ("consistency", "entropy", "marginal_kl", "cross_entropy"):
+        return "nats"
+    if name == "accuracy" and run.recipe.labels:
+        return "share of data whose kind is their label"
+    unit, of = run.recipe.unit(run.dataset), run.recipe.bound_of
+    named = {"elbo_exact": f"{unit}, sum over y", "labelled_elbo": f"{unit}, y observed"}
+    return SCORES.get(name) or named.get(name, unit if of == "the story" else f"{unit}, bound of {of}")
