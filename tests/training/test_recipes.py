@@ -96,12 +96,12 @@ def test_every_parameter_of_both_halves_gets_a_gradient(recipe, split):
 
 
 @every_variant
-def test_learning_one_batch_raises_the_bound(recipe, split):
+def test_learning_one_batch_lowers_the_loss(recipe, split):
     pair = recipe.pair(tuple(split.x.shape[1:]))
     optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3)
     objective = recipe.objective(pair[1], split)
-    bounds = [e.terms["elbo"] for e in fit(*pair, objective, optimizer, batches_of(recipe, split), epochs=EPOCHS)]
-    assert sum(bounds[-5:]) > sum(bounds[:5])
+    losses = [e.terms["loss"] for e in fit(*pair, objective, optimizer, batches_of(recipe, split), epochs=EPOCHS)]
+    assert sum(losses[-5:]) < sum(losses[:5])
 
 
 @every_variant
