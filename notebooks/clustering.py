@@ -444,7 +444,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
 for name, kinds, epochs in (("blobs", 3, 15), ("pinwheel", 5, 30)):
     points = load(name)
     plane = GMVAERecipe(**GMVAERecipe.presets["table"] | {"data": name, "kinds": kinds})
-    plane = replace(plane, epochs=epochs, learning_rate=3e-3) if SHORT else plane
+    plane = replace(plane, epochs=epochs) if SHORT else plane
     plane_model, plane_guide, _ = train(plane, points)
     show_points(plane_model, plane_guide, plane, points)
     mixture = gaussian_mixture(points, kinds, plane.seed)

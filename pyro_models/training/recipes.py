@@ -165,6 +165,7 @@ class GMVAERecipe(VariationalRecipe):
             "jitter": 0.1,
             "batch_size": 64,
             "epochs": 100,
+            "learning_rate": 3e-3,
         },
     }
     figures: ClassVar[tuple[str, ...]] = (
