@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pyro_models.base.errors import UserError
-from pyro_models.base.names import WEIGHTED, PixelMode, check_name
+from pyro_models.base.names import DATASETS, WEIGHTED, PixelMode, check_name
 from pyro_models.training.options import check, flag, option
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Recipe:
     kinds: ClassVar[int] = 0  # a field of the recipes that have kinds, like `labels`
     labels: ClassVar[int] = 0
 
-    data: str = option("digits", "a data set by name, or a file of your own")
+    data: str = option("digits", f"{', '.join(DATASETS)}, or a file of your own")
     pixels: PixelMode = option("grey", "what a pixel is, and so which likelihood is meant")
     latent_dim: int = option(2, "size of the code z", 1, 4096)
     elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(
