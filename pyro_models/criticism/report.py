@@ -159,16 +159,16 @@ def confusion(run: "Run") -> dict[str, Any]:
 
 def points(run: "Run") -> dict[str, Any]:
     """Draw a table by kind, draws from the story, and its density; more than two columns by their principal axes."""
-    if not run.dataset.is_table:
-        return {}
     x, columns = run.dataset.train.x.cpu(), len(run.dataset.columns)
+    if columns < 2:
+        return {}
     inferred = infer_kinds(run.guide, run.dataset.train, run.recipe.pixels).cpu()
     told = draw(run.model, ["y", "z", "x"], 4000)
     drawn, kinds_drawn = _replicates(run, told["z"]).cpu(), told["y"].argmax(-1).cpu()
     names, density, axes = run.dataset.columns, None, torch.eye(columns)
     if columns == 2:
         density = _density(run, told["z"])
-    elif columns > 2:
+    else:
         axes, names = torch.linalg.svd(x, full_matrices=False).Vh[:2].T, ("first principal axis", "second")
     shown = slice(0, len(x))
     return {"points": figures.points(x @ axes, inferred, (drawn @ axes)[shown], kinds_drawn[shown], names, density)}
