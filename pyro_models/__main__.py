@@ -34,7 +34,7 @@ def report(words: Sequence[str]) -> int:
 
 
 def likelihood(words: Sequence[str]) -> int:
-    """Estimate log p(x) of the test images by importance sampling."""
+    """Estimate log p(x) of the test data by importance sampling."""
     parser = _on_a_run("likelihood", likelihood.__doc__)
     parser.add_argument("--samples", type=int, default=500, metavar="K", help="codes drawn for each image")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise")
@@ -60,7 +60,7 @@ def likelihood(words: Sequence[str]) -> int:
     write(given.run / "results.json", json.dumps(written, indent=2) + "\n")
     print(
         f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} (standard error) {estimate['unit']}, "
-        f"{len(values)} test images, {given.samples} samples"
+        f"{len(values)} test data, {given.samples} samples"
     )
     return 0
 
@@ -68,9 +68,7 @@ def likelihood(words: Sequence[str]) -> int:
 def compare(words: Sequence[str]) -> int:
     """Compare estimators on the weights of a finished run: bound, gradient noise, time."""
     parser = _on_a_run("compare", compare.__doc__)
-    parser.add_argument(
-        "--elbo", default="trace,mean-field,graph,enum", metavar="A,B,...", help="which (default: %(default)s)"
-    )
+    parser.add_argument("--elbo", metavar="A,B,...", help="which (default: a few that the recipe takes)")
     parser.add_argument("--particles", type=int, default=5, metavar="N", help="of iwae, renyi, rws and dreg")
     parser.add_argument("--draws", type=int, default=30, metavar="N", help="of each gradient")
     parser.add_argument("--batches", type=int, default=3, metavar="N", help="of training data, the first of an epoch")
@@ -82,7 +80,8 @@ def compare(words: Sequence[str]) -> int:
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
-    names = list(dict.fromkeys(given.elbo.split(",")))
+    some = "trace,mean-field,graph,enum" if run.recipe.kinds else "trace,mean-field"
+    names = list(dict.fromkeys((given.elbo or some).split(",")))
     print(write_comparison(run, names, given.particles, given.draws, given.batches))
     return 0
 
@@ -93,7 +92,7 @@ def results(words: Sequence[str]) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
     _table_of_bounds([run for run in runs if "kinds_used" not in run["test"]])
-    _table_of_kinds([run for run in runs if "accuracy" in run["test"]])
+    _table_of_kinds([run for run in runs if "kinds_used" in run["test"]])
     return 0
 
 
@@ -101,18 +100,21 @@ def _table_of_kinds(runs: list[dict[str, Any]]) -> None:
     """Print means over the seeds, every accuracy, and that of scikit-learn's Gaussian mixture where it was fitted."""
     if not runs:
         return
-    print("| command | accuracy | of each seed | GaussianMixture | purity | nmi | ari | exact elbo | minutes a run |")
+    print("\n| command | accuracy | of each seed | GaussianMixture | purity | nmi | ari | exact elbo | minutes a run |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for run in runs:
         seeds, test = run.get("seeds", [run]), run["test"]
-        minutes = run["seconds"] / 60 / len(seeds)
-        each = ", ".join(f"{100 * seed['test']['accuracy']:.1f}" for seed in seeds)
-        others = [100 * seed["gaussian_mixture"]["accuracy"] for seed in seeds if "gaussian_mixture" in seed]
-        other = f"{sum(others) / len(others):.1f}" if others else ""
-        print(
-            f"| `{run['command']}` | {100 * test['accuracy']:.1f} | {each} | {other} | {100 * test['purity']:.1f} "
-            f"| {test['nmi']:.3f} | {test['ari']:.3f} | {test['elbo_exact']:.2f} | {minutes:.1f} |"
-        )
+        each = [f"{100 * seed['test']['accuracy']:.1f}" for seed in seeds if "accuracy" in test]
+        mixtures = [seed["gaussian_mixture"] for seed in seeds if "gaussian_mixture" in seed]
+        others = [100 * mixture["accuracy"] for mixture in mixtures if "accuracy" in mixture]
+        cells = [f"`{run['command']}`", _cell(test, "accuracy", 100, 1), ", ".join(each)]
+        cells += [f"{sum(others) / len(others):.1f}" if others else "", _cell(test, "purity", 100, 1)]
+        cells += [_cell(test, "nmi", 1, 3), _cell(test, "ari", 1, 3), f"{test['elbo_exact']:.2f}"]
+        print("| " + " | ".join([*cells, f"{run['seconds'] / 60 / len(seeds):.1f}"]) + " |")
+
+
+def _cell(figures: dict[str, float], name: str, factor: float, digits: int) -> str:
+    return f"{factor * figures[name]:.{digits}f}" if name in figures else ""
 
 
 def _table_of_bounds(runs: list[dict[str, Any]]) -> None:
@@ -126,7 +128,7 @@ def _table_of_bounds(runs: list[dict[str, Any]]) -> None:
         test, likelihood = run["test"], run["units"]["elbo"].removeprefix("nats per image, ")
         print(
             f"| `{run['command']}` | {likelihood} | {test['elbo']:.2f} | {test['mse']:.5f} | {shown} "
-            f"| {run['seconds'] / 60:.0f} |"
+            f"| {run['seconds'] / 60 / len(run.get('seeds', [run])):.0f} |"
         )
 
 

@@ -3,14 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, median
+from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_models.base.seeds import derived_seed
+from pyro_models.criticism.metrics import evaluation
 from pyro_models.objectives import Objective
 
 
@@ -33,6 +33,11 @@ class Comparison:
     signal_to_noise: dict[str, float]
     milliseconds: float
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the attributes; an infinite ratio becomes None, for which JSON has a word."""
+        ratios = {name: ratio if math.isfinite(ratio) else None for name, ratio in self.signal_to_noise.items()}
+        return asdict(self) | {"signal_to_noise": ratios}
+
 
 def compare(
     model: nn.Module,
@@ -52,24 +57,25 @@ def compare(
     tallies = {name: [Tally(groups) for _ in batches] for name in estimators}
     times: dict[str, list[float]] = {name: [] for name in estimators}
     parameters = [parameter for group in groups.values() for parameter in group]
-    modes = [half.training for half in (model, guide)]
-    model.eval()
-    guide.eval()
-    with torch.random.fork_rng(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
-        torch.manual_seed(derived_seed(seed, "compare"))
+    device = parameters[0].device
+    with evaluation(model, guide, seed=seed), torch.enable_grad():
         for draw in range(-1, draws):  # the first, which warms up, does not count
             for k, batch in enumerate(batches):
                 for name, estimator in estimators.items():
-                    start = time.perf_counter()
+                    start = _clock(device)
                     terms = estimator(model, guide, **batch)
                     gradients = torch.autograd.grad(terms["loss"], parameters, materialize_grads=True)
-                    seconds = time.perf_counter() - start
+                    seconds = _clock(device) - start
                     if draw >= 0:
                         tallies[name][k].add(float(next(terms[b] for b in BOUNDS if b in terms)), gradients)
                         times[name].append(1000 * seconds)
-    for half, mode in zip((model, guide), modes, strict=True):
-        half.train(mode)
     return {name: _summary(tallies[name], times[name]) for name in estimators}
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 BOUNDS = ("iwae", "renyi", "elbo")  # the term that an estimator bounds with, the tightest first
@@ -106,6 +112,8 @@ class Tally:
         """Return the squared length of the mean gradient, without bias, and the variance, of a group."""
         n, square = len(self.bounds), float(self.sums[name].square().sum())
         variance = max(0.0, (self.squares[name] - square / n) / (n - 1))
+        if variance < 1e-12 * self.squares[name] / n:
+            variance = 0.0  # nothing but rounding
         return max(0.0, square / n**2 - variance / n), variance
 
 

@@ -97,7 +97,9 @@ def plane(
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         x, y = points.cpu().numpy().T
         size = 4 if len(points) > 4000 else 12
-        colours = {} if labels is None else {"c": labels.cpu(), "cmap": COLOURS}
+        colours: dict[str, Any] = {} if labels is None else {"c": labels.cpu(), "cmap": COLOURS}
+        if labels is not None and labels.min() >= 0 and labels.max() < 10:
+            colours |= {"vmin": 0, "vmax": 9}  # a label has one colour in every picture
         dots = panel.scatter(x, y, s=size, linewidths=0, alpha=0.7, **colours)
         panel.set_title(title)
         panel.set_aspect("equal" if limit else "auto")
@@ -137,8 +139,8 @@ def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axe
     return figure
 
 
-def confusion(counts: Tensor, kinds: Sequence[int]) -> Figure:
-    """How many data are of a kind and of a label: counts [kinds, labels], and the number of the kind of each row."""
+def confusion(counts: Tensor, kinds: Sequence[int], labels: Sequence[int] | None = None) -> Figure:
+    """How many data are of a kind and of a label: counts [kinds, labels], and what the rows and columns are."""
     figure = _figure(1.6 + 0.45 * counts.shape[1], 1.4 + 0.38 * counts.shape[0])
     panel = figure.subplots()
     shares = counts / counts.sum(0, keepdim=True).clamp(min=1)
@@ -149,6 +151,8 @@ def confusion(counts: Tensor, kinds: Sequence[int]) -> Figure:
             panel.text(label, kind, str(int(counts[kind, label])), ha="center", va="center", fontsize=7, color=colour)
     panel.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel="label", ylabel="kind")
     panel.set_yticklabels([str(kind) for kind in kinds])
+    if labels is not None:
+        panel.set_xticklabels([str(label) for label in labels])
     panel.set_title("test data of each kind and label")
     return figure
 

@@ -1,4 +1,4 @@
-"""Kinds that a guide infers, scored against labels that it was never shown."""
+"""Kinds that a guide infers, scored against labels."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def confusion(inferred: Tensor, labels: Tensor, kinds: int) -> Tensor:
 
 
 def matching(counts: Tensor) -> list[tuple[int, int]]:
-    """Match kinds to labels one to one so that most data agree (the Hungarian method): (kind, label) by label."""
+    """Match kinds to labels one to one so that most of the data counted agree (the Hungarian method), by label."""
     from scipy.optimize import linear_sum_assignment
 
     pairs = zip(*linear_sum_assignment(counts.numpy(), maximize=True), strict=True)
@@ -61,6 +61,8 @@ def score(inferred: Tensor, labels: Tensor | None, kinds: int, *, named: bool = 
         return figures
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+    if not named:
+        labels = labels.unique(return_inverse=True)[1]  # whatever whole numbers they are
     counts = confusion(inferred, labels, kinds)
     agreeing = int(counts.diagonal().sum()) if named else sum(int(counts[pair]) for pair in matching(counts))
     both = (labels.cpu().numpy(), inferred.cpu().numpy())

@@ -36,7 +36,7 @@ def evaluation(*modules: nn.Module, seed: int = 0) -> Iterator[None]:
 
 
 def reconstruct(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
-    """Return E[p(x | z)] at the mean of q(z | x): [batch, *image]."""
+    """Return E[p(x | z)] at the mean of q(z | x), or of q(z | x, y) at the likeliest y: [batch, *shape]."""
     with evaluation(model, guide):
         with AtMean(), Record() as q:
             guide(x=x)

@@ -151,10 +151,11 @@ def confusion(run: "Run") -> dict[str, Any]:
     split, kinds = run.dataset.test, run.recipe.kinds
     if split.labels is None:
         return {}
-    counts = count(infer_kinds(run.guide, split, run.recipe.pixels), split.labels, kinds)
+    labels, ranks = split.labels.unique(return_inverse=True)
+    counts = count(infer_kinds(run.guide, split, run.recipe.pixels), ranks, kinds)
     first = [kind for kind, _ in matching(counts)]
     order = first + [kind for kind in range(kinds) if kind not in first]
-    return {"confusion": figures.confusion(counts[order], order)}
+    return {"confusion": figures.confusion(counts[order], order, labels.tolist())}
 
 
 def points(run: "Run") -> dict[str, Any]:
@@ -170,8 +171,8 @@ def points(run: "Run") -> dict[str, Any]:
         density = _density(run, told["z"])
     else:
         axes, names = torch.linalg.svd(x, full_matrices=False).Vh[:2].T, ("first principal axis", "second")
-    shown = slice(0, len(x))
-    return {"points": figures.points(x @ axes, inferred, (drawn @ axes)[shown], kinds_drawn[shown], names, density)}
+    n = len(x)
+    return {"points": figures.points(x @ axes, inferred, (drawn @ axes)[:n], kinds_drawn[:n], names, density)}
 
 
 def _one_hot(run: "Run", each: int) -> torch.Tensor:
@@ -245,7 +246,7 @@ def write_pictures(run: "Run") -> None:
 
 
 def write_comparison(run: "Run", names: list[str], particles: int, draws: int, batches: int) -> str:
-    """Compare estimators at a run's weights and write compare.json and figures/compare.png.
+    """Compare estimators, all at beta 1, at a run's weights, and write compare.json and figures/compare.png.
 
     Returns:
         the table, in Markdown.
@@ -256,14 +257,22 @@ def write_comparison(run: "Run", names: list[str], particles: int, draws: int, b
     recipe, unit = run.recipe, run.recipe.unit(run.dataset)
     estimators, of = {}, {}
     for name in names:
-        changed: dict[str, Any] = {"elbo": name, "beta": 1.0, "particles": particles if name in WEIGHTED else 1}
-        one: Any = dataclasses.replace(recipe, **changed)
+        one: Any = dataclasses.replace(
+            recipe,
+            elbo=name,  # type: ignore[arg-type]
+            beta=1.0,
+            particles=particles if name in WEIGHTED else 1,
+            alpha=recipe.alpha if name == "renyi" else type(recipe).alpha,
+        )
         estimators[name] = one.bound()
         of[name] = one.bound_of
-    cutting = islice(Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed).epoch(0), batches)
-    found = compare(run.model, run.guide, estimators, list(cutting), draws=draws)
-    written = {name: dataclasses.asdict(one) | {"bound_of": of[name]} for name, one in found.items()}
-    write(run.folder / "compare.json", json.dumps({"unit": unit, "estimators": written}, indent=2) + "\n")
+    cutter = Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
+    with evaluation(run.model, run.guide):  # the same noise in dynamic pixels each time
+        cutting = list(islice(cutter.epoch(0), batches))
+    found = compare(run.model, run.guide, estimators, cutting, draws=draws)
+    written = {name: one.as_json() | {"bound_of": of[name]} for name, one in found.items()}
+    content = json.dumps({"unit": unit, "estimators": written}, indent=2, allow_nan=False)
+    write(run.folder / "compare.json", content + "\n")
     picture = figures.comparison(
         {name: (one.bound, one.error) for name, one in found.items()},
         {name: one.signal_to_noise for name, one in found.items()},
@@ -329,7 +338,7 @@ figcaption {{ color: #666; }}
 <pre>{guide}</pre>
 <h2>Figures after {epochs} epochs</h2>
 <table>
-<tr><th>name</th><th>test ({images} images)</th><th>validation</th><th>unit</th></tr>
+<tr><th>name</th><th>test ({images})</th><th>validation</th><th>unit</th></tr>
 {rows}
 </table>
 <p>Trained in {seconds} seconds with</p>

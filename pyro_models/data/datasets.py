@@ -140,7 +140,7 @@ def _columns(arrays: dict[str, np.ndarray], source: str) -> tables.Table:
     if "labels" in arrays:
         if arrays["labels"].shape != rows.shape[:1]:
             raise UserError(f"{source}: {len(rows)} rows but labels of shape {list(arrays['labels'].shape)}")
-        columns["label"] = arrays["labels"]
+        columns[tables.LABEL] = arrays["labels"]
     return tables.of_columns(columns, source)
 
 

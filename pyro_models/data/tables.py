@@ -100,8 +100,13 @@ def _csv(path: Path) -> dict[str, Sequence[str]]:
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise ValueError(f"row {number} has {len(row)} columns, the first has {len(rows[0])}")
-    headed = any(cell.strip() and not _is_number(cell) for cell in rows[0])
+    numbered = [str(k) for k in range(len(rows[0]))]  # how pandas writes columns that have no names
+    headed = any(cell.strip() and not _is_number(cell) for cell in rows[0]) or (
+        len(rows[0]) > 1 and rows[0] == numbered
+    )
     names = [name.strip() for name in rows[0]] if headed else [f"x[{k}]" for k in range(len(rows[0]))]
+    if "" in names:
+        raise ValueError(f"column {names.index('') + 1} has no name: leave it out if it only counts the rows")
     if len(set(names)) < len(names):
         raise ValueError("two columns have one name")
     return dict(zip(names, zip(*rows[headed:], strict=True), strict=True)) if rows[headed:] else {}

@@ -10,7 +10,7 @@ one to differentiate. The others say what it is made of, each with its own sign,
 
 Each estimator here needs every site inside one plate whose length is the batch. There it equals Pyro's own of the same
 kind, where Pyro has it, value and gradient. It is written anew because it keeps the importance weights of each datum,
-names the terms in the same pass, and never waits for the device.
+and names the terms in the same pass.
 
 Discrete sites: `enum` sums over them, `graph` and `rws` draw them, and the others take them under `relaxed` alone,
 where every term is one of the relaxed story and no bound of the discrete one.
@@ -121,6 +121,7 @@ def graph(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) ->
 
     The baseline of a draw is the mean cost of the other particles of its datum (Kool, van Hoof and Welling, 2019), and
     with one particle that of the other data in the batch. Closed-form divergences; akin to Pyro's `TraceGraph_ELBO`.
+    Where data see each other (batch norm in training) baseline and score are not independent: the gradient is biased.
     """
     p, q = _draw(model, guide, batch, particles, discrete=True)
     parts = _parts(p, q, analytic_kl)
@@ -157,7 +158,7 @@ def rws(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> T
     """
     with Detach():
         p, q = _draw(model, guide, batch, particles, discrete=True)
-    log_p, log_q = _joint(p, particles), _joint(q, particles)
+    log_p, log_q = (_joint(sites).reshape(particles, -1) for sites in (p, q))
     weights = (log_p - log_q).detach().softmax(0)
     gradient = -(weights * (log_p + log_q)).sum(0).mean()
     return _steered(gradient, _weighted_bound("iwae", p, q, particles, alpha=0.0))
@@ -182,7 +183,7 @@ def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
         moving.append(original)
         still[name] = replace(site, value=value)
     p, q = _draw(model, guide, batch, particles, latents=still)
-    log_p, log_weights = _joint(p, particles), _log_weights(p, q, particles)
+    log_p, log_weights = _joint(p).reshape(particles, -1), _log_weights(p, q, particles)
     weights = log_weights.detach().softmax(0)
     slopes = torch.autograd.grad((weights.square() * log_weights).sum(0).mean(), leaves, retain_graph=True)
     gradient = -(weights * log_p).sum(0).mean()
@@ -206,10 +207,15 @@ ESTIMATORS: dict[str, Callable[..., Terms]] = {
 def log_weights(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Tensor:
     """Return log p(x, z) - log q(z | x) at draws from the guide: [particles, batch], nats.
 
+    Over discrete sites it sums p(x, y, z_y) / q(z_y | x, y), which needs no draw that a sure q(y | x) never makes.
+
     Raises:
         ValueError: a site is scaled (beta, a subsampled plate): inside a logsumexp that bounds nothing.
     """
-    return _log_weights(*_draw(model, guide, batch, particles), particles)
+    with Enumerate():
+        p, q = _draw(model, guide, batch, particles)
+    drawn = {name: site for name, site in q.items() if not site.is_enumerated}
+    return _log_weights(p, drawn, particles, enumerated=len(q) - len(drawn))
 
 
 def tempered(objective: Objective, scales: Mapping[str, float]) -> Objective:
@@ -307,18 +313,21 @@ def _means(parts: Terms) -> Terms:
     return {name: part.mean() if name == "loss" else part.detach().mean() for name, part in parts.items()}
 
 
-def _joint(sites: Sites, particles: int) -> Tensor:
-    """Return the log-density of all sites together, [particles, batch], unless one is scaled."""
+def _joint(sites: Sites) -> Tensor:
+    """Return the log-density of all sites together, unless one is scaled."""
     total = torch.zeros(())
     for name, site in sites.items():
         if not isinstance(site.scale, float) or site.scale != 1.0:
             raise ValueError(f"site {name!r} is scaled by {site.scale}: its importance weights bound nothing")
         total = total + site.log_prob()
-    return total.reshape(particles, -1)
+    return total
 
 
-def _log_weights(p: Sites, q: Sites, particles: int) -> Tensor:
-    return _joint(p, particles) - _joint(q, particles)
+def _log_weights(p: Sites, q: Sites, particles: int, enumerated: int = 0) -> Tensor:
+    log_weights = _joint(p) - _joint(q)
+    if enumerated:
+        log_weights = log_weights.logsumexp(tuple(range(enumerated)))
+    return log_weights.reshape(particles, -1)
 
 
 def _weighted_bound(name: str, p: Sites, q: Sites, particles: int, alpha: float) -> Terms:

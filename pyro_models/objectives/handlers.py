@@ -116,7 +116,7 @@ class Relax(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], OneHotCategorical) and not msg["is_observed"]:
-            temperature = msg["fn"].logits.new_tensor(self.temperature)
+            temperature = msg["fn"].logits.new_full((), self.temperature)
             msg["fn"] = RelaxedOneHotCategorical(temperature, logits=msg["fn"].logits)
 
 
@@ -140,7 +140,10 @@ class Detach(Messenger):
     """Let no gradient flow through what is drawn."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        msg["value"] = msg["value"].detach()
+        value = msg["value"]
+        msg["value"] = value.detach()
+        if hasattr(value, "log_value"):
+            msg["value"].log_value = value.log_value.detach()
 
 
 def _is_open(msg: Any) -> bool:

@@ -35,7 +35,7 @@ class Watch(Messenger):
         self.fn: Any = None
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] == self.site and self.fn is None:
+        if msg["name"] == self.site and self.fn is None and not msg["is_observed"]:
             self.fn = msg["fn"]
 
 
@@ -51,6 +51,8 @@ def regularised(objective: Objective, terms: Mapping[str, tuple[float, Term]], s
     def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
         with Watch(site) as watch:
             result = objective(model, guide, **batch)
+        if watch.fn is None:
+            raise ValueError(f"the guide draws no site {site!r}, whose distribution the terms are of")
         x = batch["x"]
         log_q = watch.fn.logits.reshape(-1, len(x), watch.fn.event_shape[-1])[0]  # the same for every particle
         for name, (weight, term) in wanted.items():
@@ -101,7 +103,8 @@ def jitter(x: Tensor, amount: float) -> Tensor:
     """
     if x.ndim == 2:
         return x + amount * torch.randn_like(x)
-    coefficients = torch.randn(len(x), 2, 3, device=x.device, dtype=x.dtype) * x.new_tensor([1.0, 1.0, 1 / 3]) * amount
+    coefficients = amount * torch.randn(len(x), 2, 3, device=x.device, dtype=x.dtype)
+    coefficients[..., 2] /= 3
     maps = torch.eye(2, 3, device=x.device, dtype=x.dtype) + coefficients
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
@@ -110,13 +113,13 @@ def jitter(x: Tensor, amount: float) -> Tensor:
 def with_labels(
     objective: Objective, bound: Objective, classify: Classify, *, weight: float, share: float
 ) -> Objective:
-    """`objective` of unlabelled data, `share` * -elbo(x, y) of labelled ones and `weight` * their cross-entropy.
+    """`objective` of the data, `share` * -elbo(x, y) of labelled ones and `weight` * their cross-entropy.
 
     Kingma et al., Semi-supervised learning with deep generative models, 2014, equation 9. A batch brings `labelled_x`
     and `labelled_y` (one-hot) beside `x`. Each part is a mean over its own data.
 
     Args:
-        objective: of the unlabelled data.
+        objective: of the data whose labels are not looked at, be they known or not.
         bound: an estimator, for the labelled; y is observed there.
         classify: q(y | x).
         weight: of the cross-entropy, -log q(y | x).

@@ -90,10 +90,8 @@ def _saved(name: str, given: argparse.Namespace) -> Recipe:
         raise UserError("--resume continues a run with the options that it has: leave --preset out")
     if given.out is None:
         raise UserError("--resume needs --out, the folder of the run to continue")
-    if list(given.out.glob("seed-*")):
-        if given.seeds is None:
-            raise UserError(f"{given.out} holds runs of several seeds: say --seeds N")
-        return from_json(read_json(min(given.out.glob("seed-*")) / "recipe.json"))
+    if list(given.out.glob("seed-*")) and given.seeds in (None, "1"):
+        raise UserError(f"{given.out} holds runs of several seeds: say --seeds N")
     if not (given.out / "recipe.json").is_file():
         raise UserError(f"nothing to resume in {given.out}: it holds no recipe.json")
     recipe = from_json(read_json(given.out / "recipe.json"))
@@ -105,8 +103,10 @@ def _saved(name: str, given: argparse.Namespace) -> Recipe:
 def _check_same(saved: Recipe, recipe: Recipe, place: Place) -> None:
     """Refuse to resume with another recipe; only the number of epochs may change, and only under a constant rate."""
     was, now = saved.as_json(), recipe.as_json()
-    if saved.epochs != recipe.epochs and saved.schedule == "cosine":
-        raise UserError("--epochs cannot change under --schedule cosine, whose steps it has set from the first")
+    if saved.epochs != recipe.epochs and saved.paced:
+        raise UserError(
+            "--epochs cannot change under --schedule cosine or --final-temperature, which it has paced so far"
+        )
     for key in was:
         if key != "epochs" and was[key] != now[key]:
             raise UserError(f"{flag(key)} is {was[key]} for the run in {place.out}, not {now[key]}: it cannot change")

@@ -33,7 +33,6 @@ class Recipe:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     figures: ClassVar[tuple[str, ...]]
     generative: ClassVar[bool] = True
-    takes_tables: ClassVar[bool] = False
     kinds: ClassVar[int] = 0  # a field of the recipes that have kinds, like `labels`
     labels: ClassVar[int] = 0
 
@@ -75,6 +74,20 @@ class Recipe:
         """Build what is minimised: the bound, and what a recipe adds to it."""
         return self.bound()
 
+    @property
+    def paced(self) -> bool:
+        """Whether what a step does depends on how many epochs there are."""
+        return self.schedule == "cosine"
+
+    def check_data(self, dataset: "Dataset") -> None:
+        """Refuse data that the recipe cannot learn from.
+
+        Raises:
+            UserError: they are a table, or too few, or of the wrong shape.
+        """
+        if dataset.is_table:
+            raise UserError(f"--data {self.data} is a table, and {self.name} learns images: use gmvae --preset table")
+
     def labelled(self, train: "Split") -> "Split | None":
         """Draw the training data whose labels are seen, if any."""
         return None
@@ -102,7 +115,8 @@ class Recipe:
     def command(self, processes: int = 1) -> str:
         """Return the command that trains this recipe: the options that are not the defaults."""
         words = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
-        given = [self._words({}), *(["--preset", name, *self._words(p)] for name, p in self.presets.items())]
+        by_preset = (["--preset", name, *self._words(preset)] for name, preset in self.presets.items())
+        given = [self._words({}), *(each for each in by_preset if "None" not in each)]  # no word takes an option back
         return shlex.join([*words, "train.py", self.name, *min(given, key=len)])
 
     def _words(self, preset: dict[str, Any]) -> list[str]:

@@ -142,7 +142,6 @@ class GMVAERecipe(VariationalRecipe):
     """Gaussian-mixture VAE: y ~ Uniform, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
 
     name: ClassVar[str] = "gmvae"
-    takes_tables: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "article": {
             "network": "conv",
@@ -190,8 +189,22 @@ class GMVAERecipe(VariationalRecipe):
     labels: int = option(0, "how many training labels are seen, drawn by the seed", 0)  # type: ignore[misc]
     stratified: bool = option(True, "draw as many labels of each kind")
     label_weight: float = option(1000.0, "weight of the cross-entropy of the labels", 0.0, 1e6)
-    batch_size: int = option(256, "data in a step, over all processes", 1)
+    batch_size: int = option(256, "data in a step, over all processes", 2)
     epochs: int = option(20, "passes over the training data", 1, 100_000)
+
+    @property
+    def paced(self) -> bool:
+        """Whether what a step does depends on how many epochs there are."""
+        return super().paced or self.final_temperature is not None
+
+    def check_data(self, dataset: "Dataset") -> None:
+        """Refuse data that the recipe cannot learn from."""
+        if dataset.is_table and self.likelihood != "normal":
+            raise UserError(f"--data {self.data} is a table: use --preset table, or --likelihood normal")
+        if self.network == "conv" and dataset.shape[1:] != (28, 28):
+            raise UserError(f"--network conv wants images of 28 x 28, not {list(dataset.shape)}")
+        if self.kinds > len(dataset.train):
+            raise UserError(f"--kinds {self.kinds} is more than the {len(dataset.train)} training data")
 
     @property
     def relaxed(self) -> bool:
@@ -205,6 +218,8 @@ class GMVAERecipe(VariationalRecipe):
             return "the story"
         temperature = self.temperature if self.final_temperature is None else self.final_temperature
         relaxed = f"y relaxed at temperature {temperature:g}"
+        if temperature != self.temperature:
+            relaxed += f" (in training from {self.temperature:g} on)"
         return f"neither story: {relaxed}, discrete kl" if self.elbo == "mean-field" else f"the story with {relaxed}"
 
     def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
@@ -217,8 +232,6 @@ class GMVAERecipe(VariationalRecipe):
 
         kinds, codes, likelihood = self.kinds, self.latent_dim, self._likelihood(shape)
         if self.network == "conv":
-            if shape[1:] != (28, 28):
-                raise UserError(f"--network conv wants images of 28 x 28, not {list(shape)}")
             story = GMVAE(nn.conv_component(kinds, codes), nn.conv_decoder(shape[0], codes), likelihood, kinds)
             return story, GMVAEGuide(nn.conv_classifier(shape[0], kinds), nn.ConvEncoder(shape[0], kinds, codes))
         size, width = nn.size(shape), 512 if len(shape) == 3 else 64

@@ -141,6 +141,8 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
     recipe = from_json(read_json(folder / "recipe.json"))
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"the run in {folder} is not finished: continue it with --out {folder} --resume")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
     dataset = load(recipe.data, data_dir=data_dir, pixels=recipe.pixels)
     with torch.random.fork_rng():
         run = _build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
@@ -158,17 +160,14 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
 
 
 def _check_data(recipe: Recipe, dataset: Dataset, processes: Processes) -> None:
-    """Refuse data that the recipe cannot learn from."""
-    if dataset.is_table and not recipe.takes_tables:
-        raise UserError(f"--data {recipe.data} is a table, and {recipe.name} learns images: use gmvae --preset table")
-    if dataset.is_table and recipe.as_json()["likelihood"] != "normal":
-        raise UserError(f"--data {recipe.data} is a table: use --preset table, or --likelihood normal")
-    if recipe.kinds > len(dataset.train):
-        raise UserError(f"--kinds {recipe.kinds} is more than the {len(dataset.train)} training data")
+    """Refuse data that the recipe cannot learn from, or not in these batches."""
+    recipe.check_data(dataset)
     if recipe.batch_size > len(dataset.train):
         raise UserError(f"--batch-size {recipe.batch_size} is more than the {len(dataset.train)} training data")
     if recipe.batch_size % processes.count:
         raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes.count} processes")
+    if recipe.kinds and recipe.batch_size < 2 * processes.count:
+        raise UserError("--batch-size must leave 2 data for each process: batch norm takes their mean")
 
 
 def _prepare(recipe: Recipe, place: Place, processes: Processes) -> tuple[Path, dict[str, Any] | None]:
@@ -199,6 +198,8 @@ def _resumed_or_new(recipe: Recipe, place: Place) -> Path:
             raise UserError(f"{folder} is not empty: give another --out, or --overwrite, or --resume")
         if not (folder / "recipe.json").is_file():
             raise UserError(f"{folder} holds something that is not a run: it is not overwritten")
+        if list(folder.glob("seed-*")):
+            raise UserError(f"{folder} holds runs of several seeds: it is not overwritten by one")
         for name in ("recipe.json", "metrics.csv", "results.json", "model.safetensors", "checkpoint.pt", "report.html"):
             (folder / name).unlink(missing_ok=True)
     return folder

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -25,13 +26,24 @@ def train_seeds(recipe: Recipe, place: Place) -> Path:
     if "RANK" in os.environ:
         raise UserError("--seeds trains one run after the other: leave torchrun out, or give one --seed at a time")
     folder = place.out or next_folder(recipe)
+    if (folder / "checkpoint.pt").exists() or (folder / "model.safetensors").exists():
+        raise UserError(f"{folder} holds a single run: give another --out, or leave --seeds out")
+    if place.overwrite:
+        for old in folder.glob("seed-*/recipe.json"):
+            shutil.rmtree(old.parent)
     written = []
     for seed in range(recipe.seed, recipe.seed + place.seeds):
         out = folder / f"seed-{seed}"
-        if not (place.resume and (out / "results.json").is_file()):
-            train(replace(recipe, seed=seed), replace(place, out=out))
+        if not (place.resume and _finished(out, recipe.epochs)):
+            try:
+                train(replace(recipe, seed=seed), replace(place, out=out))
+            except UserError as error:
+                if error.exit_code != 130:
+                    raise
+                words = f"python train.py {recipe.name} --out {folder} --resume --seeds {place.seeds}"
+                raise UserError(f"stopped; go on with: {words}", exit_code=130) from None
+        write(folder / "recipe.json", json.dumps(recipe.as_json(), indent=2) + "\n")
         written.append(read_json(out / "results.json"))
-    write(folder / "recipe.json", json.dumps(recipe.as_json(), indent=2) + "\n")
     results = summary(written) | {"command": f"{recipe.command()} --seeds {place.seeds}"}
     write(folder / "results.json", json.dumps(results, indent=2) + "\n")
     for name, spread in results["spread"].items():
@@ -39,6 +51,10 @@ def train_seeds(recipe: Recipe, place: Place) -> Path:
         print(f"{name}: {results['test'][name]:.4g} +- {spread:.2g} over {len(written)} seeds ({values})")
     print(f"run folder: {folder}")
     return folder
+
+
+def _finished(folder: Path, epochs: int) -> bool:
+    return (folder / "results.json").is_file() and read_json(folder / "results.json")["epochs"] == epochs
 
 
 def summary(written: list[dict[str, Any]]) -> dict[str, Any]:
@@ -53,7 +69,8 @@ def summary(written: list[dict[str, Any]]) -> dict[str, Any]:
     spread = {name: stdev(run["test"][name] for run in written) if several else 0.0 for name in first["test"]}
     seeds = [{key: run[key] for key in ("seed", *PARTS, "seconds", *EXTRAS) if key in run} for run in written]
     seconds = round(sum(run["seconds"] for run in written), 2)
-    return {**first, **splits, "spread": spread, "seconds": seconds, "seeds": seeds}
+    common = {name: value for name, value in first.items() if name not in ("seed", *EXTRAS)}
+    return {**common, **splits, "spread": spread, "seconds": seconds, "seeds": seeds}
 
 
 PARTS = ("test", "validation")

@@ -363,3 +363,15 @@ def test_columns_of_very_large_numbers_are_standardised_too_or_refused(tmp_path)
     except UserError:
         return
     torch.testing.assert_close(dataset.train.x.std(0, correction=0), torch.ones(2, dtype=torch.float32))
+
+
+def test_a_csv_as_pandas_writes_it_is_understood_or_refused(tmp_path):
+    rows = [f"{k / 7},{k * k}" for k in range(40)]
+    path = tmp_path / "own.csv"
+    path.write_text("0,1\n" + "\n".join(rows))  # to_csv(index=False) of columns without names
+    dataset = load(str(path))
+    assert dataset.columns == ("0", "1")
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 40
+    path.write_text(",a,b\n" + "\n".join(f"{k},{row}" for k, row in enumerate(rows)))  # to_csv()
+    with pytest.raises(UserError, match="column 1 has no name"):
+        load(str(path))

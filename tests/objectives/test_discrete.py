@@ -14,6 +14,7 @@ from pyro_models.objectives import (
     enum,
     graph,
     iwae,
+    log_weights,
     mean_field,
     relaxed,
     renyi,
@@ -144,6 +145,10 @@ def test_with_the_exact_posterior_the_enumerated_bound_is_the_evidence(pair, x):
     for estimator in (partial(enum, divergence=sampled_kl), partial(enum, divergence=sampled_kl, particles=3)):
         torch.testing.assert_close(estimator(model, guide, x=x)["elbo"], evidence(model, x).mean())
     torch.testing.assert_close(rws(model, guide, particles=4, x=x)["iwae"], evidence(model, x).mean())
+    guide.classify = lambda x: dist.OneHotCategorical(logits=torch.tensor([40.0, 0.0, 0.0]).expand(len(x), KINDS))
+    for particles in (1, 4):  # however sure the guide is of a kind, the weights sum over all
+        weights = log_weights(model, guide, particles=particles, x=x)
+        torch.testing.assert_close(weights, evidence(model, x).expand(particles, -1))
 
 
 def test_the_relaxed_bound_tends_to_the_exact_one_as_the_temperature_falls(pair, x):

@@ -209,7 +209,7 @@ def test_the_likelihood_of_a_run_names_its_pixels_and_lies_above_the_elbo(tmp_pa
     capsys.readouterr()
     assert verbs(["likelihood", str(tmp_path / "run"), "--samples", "30"]) == 0
     printed = capsys.readouterr().out
-    assert "dynamic pixels, 300 test images, 30 samples" in printed
+    assert "dynamic pixels, 300 test data, 30 samples" in printed
     evidence = printed.split("= ")[1].split(" ")[0]
     assert float(evidence) > elbo
     assert verbs(["results", str(tmp_path / "run")]) == 0

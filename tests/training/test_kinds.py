@@ -79,14 +79,32 @@ def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run_module, "fit", lambda *a, **k: iter(()))  # what is finished is not trained again
     assert main(["gmvae", "--out", str(folder), "--resume", "--seeds", "3"]) == 0
     assert json.loads((folder / "results.json").read_text())["test"] == results["test"]
+    monkeypatch.undo()
     capsys.readouterr()
     assert verbs(["results", str(folder)]) == 0
     assert "--seeds 3" in capsys.readouterr().out
     assert verbs(["report", str(folder)]) == 1
     assert "give one of them" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["gmvae", "--out", str(folder), "--resume"])
-    assert "say --seeds N" in capsys.readouterr().err
+    for more in ([], ["--seeds", "1"]):
+        with pytest.raises(SystemExit):
+            main(["gmvae", "--out", str(folder), "--resume", *more])
+        assert "say --seeds N" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 1
+    assert "holds runs of several seeds" in capsys.readouterr().err
+    before = (single / "results.json").read_bytes()
+    assert main([*words[:-1], str(single), "--seeds", "2"]) == 1
+    assert "holds a single run" in capsys.readouterr().err
+    assert (single / "results.json").read_bytes() == before
+    assert main([*words, "--seeds", "2", "--overwrite"]) == 0
+    assert sorted(path.name for path in folder.glob("seed-*")) == ["seed-1", "seed-2"]
+
+
+def test_labels_may_be_any_whole_numbers_where_they_only_score(tmp_path):
+    rows = np.concatenate([np.random.default_rng(0).normal(size=(100, 2)) + 3 * k for k in (0, 1)])
+    np.savez(tmp_path / "own.npz", table=rows, labels=np.repeat([-1, 10**9], 100))
+    words = f"gmvae --preset table --kinds 2 --data {tmp_path / 'own.npz'} --out {tmp_path / 'run'}".split()
+    assert main([*words, "--epochs", "1"]) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["accuracy"] >= 0.5
 
 
 def test_the_summary_of_one_run_has_no_spread():
@@ -145,6 +163,8 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     data = ["--data", str(tmp_path / "own.npy"), "--batch-size", "20"]
     assert "--kinds 50 is more than the 46 training data" in line("--preset", "table", *data, "--kinds", "50")
     assert "is a table: use --preset table, or --likelihood normal" in line(*data)
+    assert "--batch-size must be at least 2" in line("--preset", "table", *data[:2], "--batch-size", "1")
+    assert "--network conv wants images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")
     assert "--temperature must be between" in line("--temperature", "0")
 
 

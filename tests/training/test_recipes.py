@@ -8,10 +8,11 @@ import pytest
 import torch
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
+from pyro_models.base import names
 from pyro_models.base.errors import UserError
 from pyro_models.criticism.kinds import infer_kinds, score
 from pyro_models.criticism.metrics import draw
-from pyro_models.data import Batches, Split, load
+from pyro_models.data import Batches, Dataset, Split, load, tables
 from pyro_models.objectives import ESTIMATORS, Annealed, Relax, recorded
 from pyro_models.training.cli import parse
 from pyro_models.training.fit import fit, parameters
@@ -227,7 +228,7 @@ def test_the_temperature_falls_geometrically_and_is_named():
             )
             objective.at(progress)
     assert seen == pytest.approx([1.0, 0.5, 0.25])
-    assert recipe.bound_of == "neither story: y relaxed at temperature 0.25, discrete kl"
+    assert recipe.bound_of == "neither story: y relaxed at temperature 0.25 (in training from 1 on), discrete kl"
     assert GMVAERecipe(elbo="trace").bound_of == "the story with y relaxed at temperature 0.5"
     assert GMVAERecipe(elbo="enum").bound_of == VAERecipe().bound_of == "the story"
 
@@ -251,8 +252,13 @@ def test_the_command_is_the_shortest_that_gives_the_recipe(recipe, options):
 
 
 def test_convolutions_of_other_images_are_refused():
+    small = Split(torch.zeros(40, 1, 6, 6, dtype=torch.uint8))
     with pytest.raises(UserError, match=r"--network conv wants images of 28 x 28, not \[1, 6, 6\]"):
-        GMVAERecipe(network="conv").pair(SHAPE)
+        GMVAERecipe(network="conv").check_data(Dataset("small", "grey", small, small, small))
+
+
+def test_data_sets_have_the_names_that_the_command_line_knows():
+    assert tuple(tables.TABLES) == names.TABLES
 
 
 def test_the_step_of_labelled_and_unlabelled_data_weighs_as_stated(split):
