@@ -34,3 +34,10 @@ def joint_of_kinds(model, x):
 def evidence(model, x):
     """log p(x) for each datum, [batch]."""
     return joint_of_kinds(model, x).logsumexp(-1)
+
+
+def gradient(loss, *modules):
+    """The gradient by all parameters of the modules, in one vector; 0 where the loss does not reach."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return torch.cat([each.flatten() for each in found])

@@ -164,7 +164,7 @@ def points(run: "Run") -> dict[str, Any]:
     if columns < 2:
         return {}
     inferred = infer_kinds(run.guide, run.dataset.train, run.recipe.pixels).cpu()
-    told = draw(run.model, ["y", "z", "x"], 4000)
+    told = draw(run.model, ["y", "z"], 4000)
     drawn, kinds_drawn = _replicates(run, told["z"]).cpu(), told["y"].argmax(-1).cpu()
     names, density, axes = run.dataset.columns, None, torch.eye(columns)
     if columns == 2:

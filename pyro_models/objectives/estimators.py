@@ -99,7 +99,8 @@ def iwae(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     Raises:
         ValueError: a site is scaled, and the result would bound nothing.
     """
-    return _weighted_bound("iwae", *_draw(model, guide, batch, particles), particles, alpha=0.0)
+    p, q = _draw(model, guide, batch, particles)
+    return _weighted_bound("iwae", p, q, _log_weights(p, q, particles), alpha=0.0)
 
 
 def renyi(model: Model, guide: Model, *, particles: int = 5, alpha: float = 0.5, **batch: Tensor) -> Terms:
@@ -113,7 +114,8 @@ def renyi(model: Model, guide: Model, *, particles: int = 5, alpha: float = 0.5,
     """
     if alpha == 1.0:
         raise ValueError("renyi: alpha = 1 is the ELBO itself; use trace")
-    return _weighted_bound("renyi", *_draw(model, guide, batch, particles), particles, alpha)
+    p, q = _draw(model, guide, batch, particles)
+    return _weighted_bound("renyi", p, q, _log_weights(p, q, particles), alpha)
 
 
 def graph(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
@@ -159,9 +161,9 @@ def rws(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> T
     with Detach():
         p, q = _draw(model, guide, batch, particles, discrete=True)
     log_p, log_q = (_joint(sites).reshape(particles, -1) for sites in (p, q))
-    weights = (log_p - log_q).detach().softmax(0)
-    gradient = -(weights * (log_p + log_q)).sum(0).mean()
-    return _steered(gradient, _weighted_bound("iwae", p, q, particles, alpha=0.0))
+    log_weights = (log_p - log_q).detach()
+    gradient = -(log_weights.softmax(0) * (log_p + log_q)).sum(0).mean()
+    return _steered(gradient, _weighted_bound("iwae", p, q, log_weights, alpha=0.0))
 
 
 def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
@@ -189,7 +191,7 @@ def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     gradient = -(weights * log_p).sum(0).mean()
     for slope, original in zip(slopes, moving, strict=True):
         gradient = gradient - (slope * original).sum()
-    return _steered(gradient, _weighted_bound("iwae", p, q, particles, alpha=0.0))
+    return _steered(gradient, _weighted_bound("iwae", p, q, log_weights.detach(), alpha=0.0))
 
 
 ESTIMATORS: dict[str, Callable[..., Terms]] = {
@@ -330,9 +332,9 @@ def _log_weights(p: Sites, q: Sites, particles: int, enumerated: int = 0) -> Ten
     return log_weights.reshape(particles, -1)
 
 
-def _weighted_bound(name: str, p: Sites, q: Sites, particles: int, alpha: float) -> Terms:
-    power = (1.0 - alpha) * _log_weights(p, q, particles)
-    bound = ((power.logsumexp(0) - math.log(particles)) / (1.0 - alpha)).mean()
+def _weighted_bound(name: str, p: Sites, q: Sites, log_weights: Tensor, alpha: float) -> Terms:
+    power = (1.0 - alpha) * log_weights
+    bound = ((power.logsumexp(0) - math.log(len(power))) / (1.0 - alpha)).mean()
     return _means(_parts(p, q, sampled_kl)) | {"loss": -bound, name: bound.detach()}
 
 

@@ -211,12 +211,17 @@ class GMVAERecipe(VariationalRecipe):
         """Whether the estimator relaxes y."""
         return self.elbo not in ("graph", "enum", "rws")
 
+    def temperature_at(self, progress: float) -> float:
+        """Return the temperature when a fraction of the run is over: it falls geometrically, if it falls."""
+        end = self.temperature if self.final_temperature is None else self.final_temperature
+        return self.temperature ** (1 - progress) * end**progress
+
     @property
     def bound_of(self) -> str:
         """What the estimator's bound is a bound of, at the last temperature."""
         if not self.relaxed:
             return "the story"
-        temperature = self.temperature if self.final_temperature is None else self.final_temperature
+        temperature = self.temperature_at(1.0)
         relaxed = f"y relaxed at temperature {temperature:g}"
         if temperature != self.temperature:
             relaxed += f" (in training from {self.temperature:g} on)"
@@ -249,8 +254,7 @@ class GMVAERecipe(VariationalRecipe):
 
         if not self.relaxed:
             return super().bound()
-        end = self.temperature if self.final_temperature is None else self.final_temperature
-        return relaxed(super().bound(), self.temperature ** (1 - progress) * end**progress)
+        return relaxed(super().bound(), self.temperature_at(progress))
 
     def objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""

@@ -307,17 +307,22 @@ def _row(run: Run, epoch: Epoch) -> dict[str, float]:
     row |= {f"train_{name}": value for name, value in epoch.terms.items()}
     start = time.perf_counter()
     some = run.dataset.train[: len(run.dataset.validation)]
-    row["train_mse"] = _figures_of(run, some)["mse"]
+    row["train_mse"] = _evaluated(run, some)["mse"]
     for name in ("validation", "test"):
         row |= {f"{name}_{term}": value for term, value in _figures_of(run, getattr(run.dataset, name)).items()}
     row["evaluation_seconds"] = time.perf_counter() - start
     return row
 
 
-def _figures_of(run: Run, split: Split) -> dict[str, float]:
-    """Evaluate the pair on a split, with as many data at a time as the particles allow."""
+def _evaluated(run: Run, split: Split) -> dict[str, float]:
+    """Evaluate the bound on a split, with as many data at a time as the particles allow."""
     recipe, batch_size = run.recipe, max(1, 1000 // run.recipe.particles)
-    figures = evaluate(run.model, run.guide, recipe.bound(), split, recipe.pixels, batch_size=batch_size)
+    return evaluate(run.model, run.guide, recipe.bound(), split, recipe.pixels, batch_size=batch_size)
+
+
+def _figures_of(run: Run, split: Split) -> dict[str, float]:
+    """Evaluate the bound on a split, and score its kinds where there are some."""
+    recipe, figures = run.recipe, _evaluated(run, split)
     if recipe.kinds:
         inferred = infer_kinds(run.guide, split, recipe.pixels)
         figures |= score(inferred, split.labels, recipe.kinds, named=recipe.labels > 0)

@@ -23,7 +23,7 @@ from pyro_models.objectives import (
     trace,
 )
 from pyro_models.objectives.estimators import sampled_kl
-from tests.linear_mixture import KINDS, evidence, joint_of_kinds, linear_mixture
+from tests.linear_mixture import KINDS, evidence, gradient, joint_of_kinds, linear_mixture
 
 
 @pytest.fixture
@@ -34,14 +34,6 @@ def pair():
 @pytest.fixture
 def x(pair):
     return pair[0](batch=6).detach()
-
-
-def gradient(loss, *modules):
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat(
-        [torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, found, strict=True)]
-    )
 
 
 def brute_force_loss(model, guide, x, seed):

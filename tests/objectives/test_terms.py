@@ -21,7 +21,7 @@ from pyro_models.objectives import (
     trace,
     with_labels,
 )
-from tests.linear_mixture import COLUMNS, KINDS, evidence, joint_of_kinds, linear_mixture
+from tests.linear_mixture import COLUMNS, KINDS, evidence, gradient, joint_of_kinds, linear_mixture
 
 
 @pytest.fixture
@@ -41,14 +41,6 @@ def log_q():
 
 
 UNREAD = torch.empty(0)
-
-
-def gradient(loss, *modules):
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat(
-        [torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, found, strict=True)]
-    )
 
 
 def test_marginal_kl_and_entropy_are_torchs_closed_forms(log_q):
