@@ -62,6 +62,10 @@ def joined(choice: str) -> Iterator[Processes]:
     if "RANK" not in os.environ:
         yield Processes(0, 1, device)
         return
+    # Optimisers load this module on their first use. Loaded while there is a group, it holds that group (as a default
+    # argument) and so its threads for good, which then abort the interpreter's exit now and then.
+    import torch.distributed.nn as _  # noqa: F401
+
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
