@@ -46,7 +46,7 @@ def likelihood(words: Sequence[str]) -> int:
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     if not run.recipe.generative:
-        raise UserError(f"the {run.recipe.name} of {given.run} has no proper prior, and so no likelihood")
+        raise UserError(f"the {run.recipe.name} of {given.run} is no density of x: it has no log p(x) to estimate")
     split, pixels = run.dataset.test, run.recipe.pixels
     values = log_likelihood(run.model, run.guide, split, pixels, samples=given.samples, seed=given.seed).double()
     estimate = {

@@ -157,6 +157,40 @@ def confusion(counts: Tensor, kinds: Sequence[int], labels: Sequence[int] | None
     return figure
 
 
+def scores(of: Mapping[str, Sequence[float]]) -> Figure:
+    """Scores between 0 and 1 of each class, a row a score: from its name to a value a class."""
+    table = np.array(list(of.values()))
+    figure = _figure(1.6 + 0.55 * table.shape[1], 0.9 + 0.45 * len(of))
+    panel = figure.subplots()
+    panel.imshow(table, cmap="Blues", vmin=min(0.9, table.min()), vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(table):
+        dark = value > (1 + min(0.9, table.min())) / 2
+        panel.text(
+            column, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color="white" if dark else "black"
+        )
+    panel.set(xticks=range(table.shape[1]), yticks=range(len(of)), yticklabels=list(of), xlabel="class")
+    panel.set_title("test data, each class")
+    return figure
+
+
+def steps(images: Tensor, step: Tensor, before: Sequence[str], after: Sequence[str], title: str) -> Figure:
+    """Images, steps away from them, and where these lead, [n, channel, height, width], with what is said of each."""
+    figure = _figure(1.1 * len(images) + 0.8, 4.2)
+    rows = figure.subplots(3, len(images), squeeze=False)
+    largest = float(step.abs().max())
+    for column, (image, change) in enumerate(zip(images, step, strict=True)):
+        _show(rows[0][column], image)
+        rows[1][column].imshow(change.mean(0).cpu(), cmap="RdBu", vmin=-largest, vmax=largest)
+        rows[1][column].set(xticks=[], yticks=[])
+        _show(rows[2][column], (image + change).clamp(0, 1))
+        rows[0][column].set_title(before[column], fontsize=9)
+        rows[2][column].set_title(after[column], fontsize=9)
+    for row, name in zip(rows, ("x", "r (blue: more ink)", "x + r"), strict=True):
+        row[0].set_ylabel(name)
+    figure.suptitle(title)
+    return figure
+
+
 def points(
     data: Tensor, kinds: Tensor, drawn: Tensor, kinds_drawn: Tensor, names: Sequence[str], density: Density | None
 ) -> Figure:

@@ -11,6 +11,7 @@ from pyro_models.data import Dataset, Split, cut
 
 SCORES = {
     "accuracy": "share of data, kinds matched to labels one to one",
+    "f1": "mean over labels of the harmonic mean of precision and recall",
     "purity": "share of data, each kind given its commonest label",
     "nmi": "normalised mutual information of kinds and labels, 0 to 1",
     "ari": "adjusted Rand index of kinds and labels, at most 1",
@@ -54,7 +55,7 @@ def score(inferred: Tensor, labels: Tensor | None, kinds: int, *, named: bool = 
         named: whether kind k was taught to be label k; `accuracy` then is the share of data where they agree.
 
     Returns:
-        `accuracy`, `purity`, `nmi`, `ari`, `kinds_used`: see `SCORES`.
+        `accuracy`, `f1`, `purity`, `nmi`, `ari`, `kinds_used`: see `SCORES`.
     """
     figures = {"kinds_used": float(used(inferred, kinds).sum())}
     if labels is None:
@@ -64,14 +65,46 @@ def score(inferred: Tensor, labels: Tensor | None, kinds: int, *, named: bool = 
     if not named:
         labels = labels.unique(return_inverse=True)[1]  # whatever whole numbers they are
     counts = confusion(inferred, labels, kinds)
-    agreeing = int(counts.diagonal().sum()) if named else sum(int(counts[pair]) for pair in matching(counts))
     both = (labels.cpu().numpy(), inferred.cpu().numpy())
     return {
-        "accuracy": agreeing / len(labels),
+        **agreement(inferred if named else named_after(inferred, counts), labels),
         "purity": int(counts.max(1).values.sum()) / len(labels),
         "nmi": float(normalized_mutual_info_score(*both)),
         "ari": float(adjusted_rand_score(*both)),
     } | figures
+
+
+def named_after(inferred: Tensor, counts: Tensor) -> Tensor:
+    """Rename kinds [n] to the labels that they match; a kind without one gets -1. Counts are [kinds, labels]."""
+    names = torch.full(counts.shape[:1], -1)
+    for kind, label in matching(counts):
+        names[kind] = label
+    return names[inferred.cpu()]
+
+
+def agreement(inferred: Tensor, labels: Tensor) -> dict[str, float]:
+    """Compare labels that were inferred, [n], with the true ones: `accuracy` and `f1` (macro)."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    both = (labels.cpu().numpy(), inferred.cpu().numpy())
+    f1 = f1_score(*both, average="macro", labels=labels.unique().cpu().numpy(), zero_division=0.0)
+    return {"accuracy": float(accuracy_score(*both)), "f1": float(f1)}
+
+
+def per_class(inferred: Tensor, labels: Tensor, kinds: int) -> dict[str, list[Any]]:
+    """Tell how each class came out, labels inferred [n] against the true ones [n].
+
+    Returns:
+        `precision`, `recall`, `f1` and `support` (how many data), a value a class; `confusion`, counts by true label
+        and inferred one.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    both = (labels.cpu().numpy(), inferred.cpu().numpy())
+    values = precision_recall_fscore_support(*both, labels=range(kinds), zero_division=0.0)
+    named = zip(("precision", "recall", "f1", "support"), values, strict=True)
+    counts = torch.bincount(labels.cpu() * kinds + inferred.cpu(), minlength=kinds**2).reshape(kinds, kinds)
+    return {name: each.tolist() for name, each in named} | {"confusion": counts.tolist()}
 
 
 def gaussian_mixture(dataset: Dataset, kinds: int, seed: int) -> dict[str, Any]:

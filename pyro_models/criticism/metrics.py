@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pyro
 import torch
+import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -77,21 +78,29 @@ def evaluate(
     split: Split,
     pixels: PixelMode,
     *,
+    kinds: int | None = None,
     seed: int = 0,
     batch_size: int = 1000,
 ) -> dict[str, float]:
     """Average over a split: the terms of the objective but its loss, and the error of the reconstruction.
 
+    Args:
+        kinds: of a story of y given x, how many there are: the labels are observed. None for a story of x.
+
     Returns:
-        `elbo`, `reconstruction`, `kl` and what else the objective names, in nats per image; `mse`, the squared
-        difference between an image and its reconstruction, averaged over pixels and images.
+        `elbo`, `reconstruction`, `kl` and what else the objective names, in nats per image; for a story of x also
+        `mse`, the squared difference between an image and its reconstruction, averaged over pixels and images.
     """
     totals: dict[str, float] = {}
     with evaluation(model, guide, seed=seed):
-        for part in split.x.split(batch_size):
-            x = cut(part, pixels)
-            terms = objective(model, guide, x=x)
-            terms["mse"] = (reconstruct(model, guide, x) - x).square().mean()
+        for first in range(0, len(split), batch_size):
+            part = split[first : first + batch_size]
+            x = cut(part.x, pixels)
+            if kinds is None:
+                terms = objective(model, guide, x=x)
+                terms["mse"] = (reconstruct(model, guide, x) - x).square().mean()
+            else:
+                terms = objective(model, guide, x=x, y=F.one_hot(part.labels, kinds).to(x))  # type: ignore[arg-type]
             del terms["loss"]
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(term) * len(x)

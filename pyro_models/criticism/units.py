@@ -12,7 +12,7 @@ def units(run: "Run", name: str) -> str:
     """Return the unit of a figure by its name."""
     if name == "mse":
         return "squared standard deviation per column" if run.dataset.is_table else "squared intensity per pixel"
-    if name in ("consistency", "entropy", "marginal_kl", "cross_entropy"):
+    if name in ("vat", "consistency", "entropy", "marginal_kl", "cross_entropy"):
         return "nats"
     if name == "accuracy" and run.recipe.labels:
         return "share of data whose kind is their label"

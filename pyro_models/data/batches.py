@@ -30,7 +30,8 @@ class Batches:
     """Shuffled batches of one split, all of one size.
 
     The order depends on the seed and the epoch alone. What is left over when the split is cut into whole
-    batches waits for another epoch's order. Of several processes, each takes its share of every batch.
+    batches waits for another epoch's order. Of several processes, each takes its share of every batch. An epoch of
+    more steps than that goes round the split again, in another order each time.
 
     Attributes:
         split: where to cut from.
@@ -41,6 +42,7 @@ class Batches:
         labelled: data whose labels each step sees, in every process all of them; where they are more than a batch, a
             batch of them, shared out.
         kinds: how many labels there are.
+        steps: in an epoch; None makes as many as the split has whole batches.
     """
 
     split: Split
@@ -51,14 +53,17 @@ class Batches:
     processes: int = 1
     labelled: Split | None = None
     kinds: int = 0
+    steps: int | None = None
 
     def __len__(self) -> int:
-        return len(self.split) // self.size
+        return len(self.split) // self.size if self.steps is None else self.steps
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of an epoch: `x`, [size / processes, *shape]; `labelled_x` and one-hot `labelled_y`."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
-        order = torch.randperm(len(self.split), generator=generator).to(self.split.x.device)
+        rounds = -(-len(self) * self.size // len(self.split))
+        orders = [torch.randperm(len(self.split), generator=generator) for _ in range(rounds)]
+        order = torch.cat(orders).to(self.split.x.device)
         share = self.size // self.processes
         for start in range(self.rank * share, len(self) * self.size, self.size):
             batch = {"x": cut(self.split.x[order[start : start + share]], self.pixels)}

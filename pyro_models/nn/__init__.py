@@ -1,12 +1,23 @@
 """Networks: maps between tensors, with no likelihood in them."""
 
 from pyro_models.nn.conditional import Conditional
-from pyro_models.nn.conv import ConvEncoder, conv_classifier, conv_component, conv_decoder
-from pyro_models.nn.mlp import TransposedLinear, decoder, encoder, mlp, residual_mlp, shrunk, size
+from pyro_models.nn.conv import ConvEncoder, conv_classifier, conv_component, conv_decoder, strided_classifier
+from pyro_models.nn.mlp import (
+    GaussianNoise,
+    TransposedLinear,
+    decoder,
+    encoder,
+    mlp,
+    redrawn,
+    residual_mlp,
+    shrunk,
+    size,
+)
 
 __all__ = [
     "Conditional",
     "ConvEncoder",
+    "GaussianNoise",
     "TransposedLinear",
     "conv_classifier",
     "conv_component",
@@ -14,7 +25,9 @@ __all__ = [
     "decoder",
     "encoder",
     "mlp",
+    "redrawn",
     "residual_mlp",
     "shrunk",
     "size",
+    "strided_classifier",
 ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,6 +27,28 @@ def shrunk(module: nn.Module, factor: float) -> nn.Module:
         if isinstance(part, nn.Linear):
             part.weight.data.mul_(factor)
     return module
+
+
+def redrawn(module: nn.Module, scale: float) -> nn.Module:
+    """`module` with the weights of its linear and convolutional layers drawn from Normal(0, scale), the biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.normal_(part.weight, 0.0, scale)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return module
+
+
+class GaussianNoise(nn.Module):
+    """x + scale * noise while training, x otherwise."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [...] to [...]."""
+        return x + self.scale * torch.randn_like(x) if self.training else x
 
 
 class Residual(nn.Module):

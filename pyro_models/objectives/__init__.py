@@ -18,7 +18,16 @@ from pyro_models.objectives.estimators import (
     trace,
 )
 from pyro_models.objectives.handlers import AtMean, Detach, Enumerate, Record, Relax, ScaleSites, Site, recorded
-from pyro_models.objectives.terms import consistency, entropy, jitter, marginal_kl, regularised, with_labels
+from pyro_models.objectives.terms import (
+    consistency,
+    entropy,
+    jitter,
+    marginal_kl,
+    regularised,
+    unexplained,
+    with_labels,
+)
+from pyro_models.objectives.vat import Paired, adversary, divergence, frozen_statistics, vat
 
 __all__ = [
     "ESTIMATORS",
@@ -27,15 +36,19 @@ __all__ = [
     "Detach",
     "Enumerate",
     "Objective",
+    "Paired",
     "Record",
     "Relax",
     "ScaleSites",
     "Site",
     "Terms",
+    "adversary",
     "consistency",
+    "divergence",
     "dreg",
     "entropy",
     "enum",
+    "frozen_statistics",
     "graph",
     "iwae",
     "jitter",
@@ -49,5 +62,7 @@ __all__ = [
     "rws",
     "tempered",
     "trace",
+    "unexplained",
+    "vat",
     "with_labels",
 ]

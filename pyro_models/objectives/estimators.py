@@ -6,7 +6,7 @@ one to differentiate. The others say what it is made of, each with its own sign,
 
     reconstruction = E_q[log p(x | z)]          higher is better
     kl             = E_q[log q(z | x) - log p(z)], and with several latent sites also kl_SITE for each
-    elbo           = reconstruction - kl        a lower bound of log p(x)
+    elbo           = reconstruction - kl        a lower bound of log p(x), and itself where nothing is latent
 
 Each estimator here needs every site inside one plate whose length is the batch. There it equals Pyro's own of the same
 kind, where Pyro has it, value and gradient. It is written anew because it keeps the importance weights of each datum,
@@ -298,7 +298,9 @@ def _parts(p: Sites, q: Sites, divergence: Divergence) -> Terms:
             cost = each[f"kl_{name}"] = _expected(divergence(q[name], site), q)
             kl = kl + cost
         loss = loss + site.scale * cost
-    terms = {"loss": loss, "elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+    terms = {"loss": loss, "elbo": reconstruction - kl}
+    if each:
+        terms |= {"reconstruction": reconstruction, "kl": kl}
     return terms | (each if len(each) > 1 else {})
 
 

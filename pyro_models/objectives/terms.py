@@ -2,24 +2,26 @@
 
 They read q(y | x), a guide's distribution over kinds. With them the loss is -elbo + the sum of weight * term, which
 bounds nothing; `elbo` among the terms stays what it is.
+
+Each takes (classify, x, log_q): what gives q(y | x) of other data in the same pass (see `Paired`), the data
+[batch, *shape], and log q(y | x) of them, [batch, kinds]. It returns a scalar in nats.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
+import pyro
 import torch
 import torch.nn.functional as F
-from pyro.distributions import OneHotCategorical
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_models.objectives.estimators import Model, Objective, Terms
+from pyro_models.objectives.vat import Classify, Paired, divergence, frozen_statistics, module_of
 
-Classify = Callable[[Tensor], OneHotCategorical]
-"""From data [batch, *shape] to q(y | x), batch shape [batch] and event shape [kinds]."""
-Term = Callable[[Tensor, Tensor], Tensor]
-"""From log q(y | x), [batch, kinds], and x, [batch, *shape], to a scalar in nats."""
+Term = Callable[[Classify, Tensor, Tensor], Tensor]
 
 
 class Watch(Messenger):
@@ -39,24 +41,33 @@ class Watch(Messenger):
             self.fn = msg["fn"]
 
 
-def regularised(objective: Objective, terms: Mapping[str, tuple[float, Term]], site: str = "y") -> Objective:
+def regularised(
+    objective: Objective, terms: Mapping[str, tuple[float, Term]], classify: Classify, site: str = "y"
+) -> Objective:
     """`objective` plus weight * term for each named term of q(y | x); itself where every weight is 0.
 
-    The terms read the very q(y | x) that the guide computed for the bound: it costs no second pass.
+    The terms read the very q(y | x) that the guide computed for the bound: it costs no second pass. A guide that
+    classifies before it draws anything shares its dropout masks with the terms' own passes.
+
+    Args:
+        objective: a bound, or `unexplained`, whose guide draws y.
+        terms: from names to weights and terms.
+        classify: an `nn.Module` or a method of one, which gives q(y | x).
+        site: what the guide calls y.
     """
     wanted = {name: (weight, term) for name, (weight, term) in terms.items() if weight}
     if not wanted:
         return objective
 
     def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
+        again, x = Paired(classify), batch["x"]
         with Watch(site) as watch:
             result = objective(model, guide, **batch)
         if watch.fn is None:
             raise ValueError(f"the guide draws no site {site!r}, whose distribution the terms are of")
-        x = batch["x"]
         log_q = watch.fn.logits.reshape(-1, len(x), watch.fn.event_shape[-1])[0]  # the same for every particle
         for name, (weight, term) in wanted.items():
-            value = term(log_q, x)
+            value = term(again, x, log_q)
             result["loss"] = result["loss"] + weight * value
             result[name] = value.detach()
         return result
@@ -64,13 +75,24 @@ def regularised(objective: Objective, terms: Mapping[str, tuple[float, Term]], s
     return whole
 
 
-def marginal_kl(log_q: Tensor, x: Tensor) -> Tensor:
+def unexplained(classify: Classify) -> Objective:
+    """The objective of data of which a story says nothing: its loss is 0, and terms read the q(y | x) that it draws."""
+
+    def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
+        with pyro.plate("data", len(batch["x"])):
+            pyro.sample("y", classify(batch["x"]))
+        return {"loss": batch["x"].new_zeros(())}
+
+    return objective
+
+
+def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
     """KL(q(y) || uniform) for q(y), the mean of q(y | x) over the batch: 0 where all kinds are used alike."""
     log_marginal = log_q.logsumexp(0) - math.log(len(log_q))
     return (log_marginal.exp() * (log_marginal + math.log(log_q.shape[-1]))).sum()
 
 
-def entropy(log_q: Tensor, x: Tensor) -> Tensor:
+def entropy(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
     """Mean entropy of q(y | x): 0 where every guess is sure.
 
     `entropy` + `marginal_kl` is log K less the mutual information of x and y under the guide (Krause, Perona and Gomes,
@@ -79,18 +101,13 @@ def entropy(log_q: Tensor, x: Tensor) -> Tensor:
     return -(log_q.exp() * log_q).sum(-1).mean()
 
 
-def consistency(classify: Classify, jitter: Callable[[Tensor], Tensor]) -> Term:
+def consistency(classify: Classify, x: Tensor, log_q: Tensor, *, jitter: Callable[[Tensor], Tensor]) -> Tensor:
     """Mean KL(q(y | x) || q(y | jitter(x))), with no gradient into the first: a kind survives what leaves it the same.
 
     Sajjadi, Javanmardi and Tasdizen, Regularization with stochastic transformations, 2016; for clustering, Hu et al.,
     IMSAT, 2017.
     """
-
-    def term(log_q: Tensor, x: Tensor) -> Tensor:
-        moved = classify(jitter(x)).logits
-        return F.kl_div(moved, log_q.detach(), log_target=True, reduction="batchmean")
-
-    return term
+    return divergence(log_q.detach(), classify(jitter(x)).logits)
 
 
 def jitter(x: Tensor, amount: float) -> Tensor:
@@ -111,28 +128,30 @@ def jitter(x: Tensor, amount: float) -> Tensor:
 
 
 def with_labels(
-    objective: Objective, bound: Objective, classify: Classify, *, weight: float, share: float
+    objective: Objective | None, bound: Objective, classify: Classify, *, weight: float = 0.0, share: float = 1.0
 ) -> Objective:
     """`objective` of the data, `share` * -elbo(x, y) of labelled ones and `weight` * their cross-entropy.
 
     Kingma et al., Semi-supervised learning with deep generative models, 2014, equation 9. A batch brings `labelled_x`
-    and `labelled_y` (one-hot) beside `x`. Each part is a mean over its own data.
+    and `labelled_y` (one-hot) beside `x`. Each part is a mean over its own data. The running statistics of batch norm
+    in the classifier are those of all the data, not of the labelled, which come again in each step.
 
     Args:
-        objective: of the data whose labels are not looked at, be they known or not.
+        objective: of the data whose labels are not looked at, be they known or not; None leaves them out.
         bound: an estimator, for the labelled; y is observed there.
-        classify: q(y | x).
+        classify: q(y | x), an `nn.Module` or a method of one.
         weight: of the cross-entropy, -log q(y | x).
         share: of the labelled bound; where every datum is to count alike, the labelled for each unlabelled one.
     """
 
     def both(model: Model, guide: Model, **batch: Tensor) -> Terms:
         x, y = batch.pop("labelled_x"), batch.pop("labelled_y")
-        terms = objective(model, guide, **batch)
-        known = bound(model, guide, x=x, y=y)
-        cross_entropy = -classify(x).log_prob(y).mean()
+        terms = objective(model, guide, **batch) if objective else {"loss": x.new_zeros(())}
+        with frozen_statistics(module_of(classify)) if objective else nullcontext():
+            known = bound(model, guide, x=x, y=y)
+            cross_entropy = -classify(x).log_prob(y).mean() if weight else x.new_zeros(())
         loss = terms["loss"] + share * known["loss"] + weight * cross_entropy
-        named = {"labelled_elbo": known["elbo"], "cross_entropy": cross_entropy.detach()}
-        return terms | {"loss": loss} | named
+        named = {"labelled_elbo" if "elbo" in terms else "elbo": known["elbo"]}
+        return terms | named | ({"cross_entropy": cross_entropy.detach()} if weight else {}) | {"loss": loss}
 
     return both

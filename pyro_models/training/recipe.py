@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pyro_models.base.errors import UserError
-from pyro_models.base.names import DATASETS, WEIGHTED, PixelMode, check_name
+from pyro_models.base.names import DATASETS, PixelMode, check_name
 from pyro_models.training.options import check, flag, option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from pyro_models.data import Dataset, Split
@@ -32,20 +34,18 @@ class Recipe:
     name: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     figures: ClassVar[tuple[str, ...]]
+    explains: ClassVar[Literal["x", "y"]] = "x"  # the site whose log-density the bound is of
     generative: ClassVar[bool] = True
     kinds: ClassVar[int] = 0  # a field of the recipes that have kinds, like `labels`
     labels: ClassVar[int] = 0
+    latent_dim: ClassVar[int] = 0  # fields of the recipes with a code, and so an estimator to choose
+    elbo: ClassVar[str] = ""
+    particles: ClassVar[int] = 1
 
     data: str = option("digits", f"{', '.join(DATASETS)}, or a file of your own")
     pixels: PixelMode = option("grey", "what a pixel is, and so which likelihood is meant")
-    latent_dim: int = option(2, "size of the code z", 1, 4096)
-    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(
-        "mean-field", "estimator of the bound"
-    )
-    particles: int = option(1, "draws for each datum; iwae, renyi, rws and dreg want more than 1", 1, 100_000)
-    alpha: float = option(0.5, "order of the renyi bound; 0 is iwae", 0.0, 100.0)
-    beta: float = option(1.0, "weight of the kl of z in the loss", 0.0, 1e6)
-    epochs: int = option(100, "passes over the training images", 1, 100_000)
+    epochs: int = option(100, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
+    steps: int | None = option(None, "steps in an epoch, going round the training data; none makes one pass", 1, 10**6)
     batch_size: int = option(128, "images in a step, over all processes", 1)
     learning_rate: float = option(1e-3, "step size of Adam, at its peak", 0.0, 10.0)
     schedule: Literal["cosine", "constant"] = option("cosine", "how the step size goes over the run")
@@ -54,17 +54,6 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         check_name(self.data)
-        if self.elbo in ("graph", "enum") and not self.kinds:
-            raise UserError(f"--elbo {self.elbo} is for discrete sites, of which {self.name} has none: use mean-field")
-        if self.elbo in WEIGHTED:
-            if self.beta != 1.0:
-                raise UserError(f"--beta {self.beta:g} with --elbo {self.elbo} bounds nothing: use trace or mean-field")
-            if self.particles == 1:
-                raise UserError(f"--elbo {self.elbo} with --particles 1 is the plain ELBO: ask for 2 or more")
-        if self.elbo == "renyi" and self.alpha == 1.0:
-            raise UserError("--alpha 1 is the plain ELBO: use --elbo trace")
-        if self.elbo != "renyi" and self.alpha != Recipe.alpha:
-            raise UserError(f"--alpha goes with --elbo renyi, not with {self.elbo}")
 
     def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
         """Build the story and its guide for images [channel, height, width] or rows [columns]."""
@@ -88,20 +77,25 @@ class Recipe:
         if dataset.is_table:
             raise UserError(f"--data {self.data} is a table, and {self.name} learns images: use gmvae --preset table")
 
-    def labelled(self, train: "Split") -> "Split | None":
-        """Draw the training data whose labels are seen, if any."""
-        return None
+    def load(self, data_dir: "Path | None") -> "Dataset":
+        """Load the data.
+
+        Raises:
+            UserError: as `pyro_models.data.load`.
+        """
+        from pyro_models.data import load
+
+        return load(self.data, data_dir=data_dir, pixels=self.pixels)
+
+    def pools(self, train: "Split") -> "tuple[Split, Split | None]":
+        """Return the data that batches are cut from, and those whose labels are seen, if any."""
+        return train, None
 
     def bound(self) -> "Objective":
         """Build the estimator of the bound, which is also what test data are evaluated with."""
-        from functools import partial
+        from pyro_models.objectives import ESTIMATORS
 
-        from pyro_models.objectives import ESTIMATORS, tempered
-
-        options: dict[str, Any] = {"particles": self.particles}
-        if self.elbo == "renyi":
-            options["alpha"] = self.alpha
-        return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
+        return ESTIMATORS["trace"]
 
     def unit(self, dataset: "Dataset") -> str:
         """Return the unit of this recipe's likelihoods, with all that decides what they compare with."""

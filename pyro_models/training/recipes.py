@@ -9,6 +9,8 @@ from pyro_models.training.options import option
 from pyro_models.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from pyro_models.data import Dataset, Split
@@ -17,7 +19,110 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class VariationalRecipe(Recipe):
+class LatentRecipe(Recipe):
+    """The options of the recipes with a latent code, and so a bound to estimate."""
+
+    latent_dim: int = option(2, "size of the code z", 1, 4096)  # type: ignore[misc]
+    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[misc]
+        "mean-field", "estimator of the bound"
+    )
+    particles: int = option(1, "draws for each datum; iwae, renyi, rws and dreg want more than 1", 1, 10**5)  # type: ignore[misc]
+    alpha: float = option(0.5, "order of the renyi bound; 0 is iwae", 0.0, 100.0)
+    beta: float = option(1.0, "weight of the kl of z in the loss", 0.0, 1e6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.elbo in ("graph", "enum") and not self.kinds:
+            raise UserError(f"--elbo {self.elbo} is for discrete sites, of which {self.name} has none: use mean-field")
+        if self.elbo in WEIGHTED:
+            if self.beta != 1.0:
+                raise UserError(f"--beta {self.beta:g} with --elbo {self.elbo} bounds nothing: use trace or mean-field")
+            if self.particles == 1:
+                raise UserError(f"--elbo {self.elbo} with --particles 1 is the plain ELBO: ask for 2 or more")
+        if self.elbo == "renyi" and self.alpha == 1.0:
+            raise UserError("--alpha 1 is the plain ELBO: use --elbo trace")
+        if self.elbo != "renyi" and self.alpha != LatentRecipe.alpha:
+            raise UserError(f"--alpha goes with --elbo renyi, not with {self.elbo}")
+
+    def bound(self) -> "Objective":
+        """Build the estimator of the bound, which is also what test data are evaluated with."""
+        from functools import partial
+
+        from pyro_models.objectives import ESTIMATORS, tempered
+
+        options: dict[str, Any] = {"particles": self.particles}
+        if self.elbo == "renyi":
+            options["alpha"] = self.alpha
+        return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
+
+
+@dataclass(frozen=True)
+class KindsRecipe(Recipe):
+    """The options of the recipes that guess a kind, q(y | x): labels, and terms that need none."""
+
+    kinds: int = option(10, "how many there are", 2, 1000)  # type: ignore[misc]
+    labels: int = option(0, "how many training labels are seen", 0)  # type: ignore[misc]
+    label_seed: int | None = option(None, "of their draw; none draws by --seed", 0)
+    stratified: bool = option(True, "draw as many labels of each kind")
+    split: Literal["official", "article"] = option(
+        "official", "article: 10,000 training images for validation, labels drawn as there, by scikit-learn"
+    )
+    vat: float = option(0.0, "weight of KL(q(y | x) || q(y | x + r)), r the worst step", 0.0, 1e6)
+    radius: float = option(2.5, "length of r, in the units of the data", 0.0, 1e6)
+    finite_difference: float = option(0.1, "length of the steps that find r", 1e-12, 1e6)
+    iterations: int = option(1, "of the power method that finds r", 1, 100)
+    consistency: float = option(0.0, "weight of KL(q(y | x) || q(y | x moved a little))", 0.0, 1e6)
+    jitter: float = option(0.2, "how little: sd of the affine map, or of a row's noise", 0.0, 10.0)
+    balance: float = option(0.0, "weight of KL(mean q(y | x) || uniform)", 0.0, 1e6)
+    decision: float = option(0.0, "weight of the entropy of q(y | x)", 0.0, 1e6)
+
+    def load(self, data_dir: "Path | None") -> "Dataset":
+        """Load the data, split as asked for."""
+        from pyro_models.data import load
+
+        return load(self.data, data_dir=data_dir, pixels=self.pixels, split=self.split)
+
+    def check_data(self, dataset: "Dataset") -> None:
+        """Refuse data that the recipe cannot learn from."""
+        if self.kinds > len(dataset.train):
+            raise UserError(f"--kinds {self.kinds} is more than the {len(dataset.train)} training data")
+        if self.labels:
+            from pyro_models.data import check_labels
+
+            for split in (dataset.train, dataset.validation, dataset.test):
+                check_labels(split, self.kinds)
+
+    def terms(self) -> dict[str, Any]:
+        """Return the weight and the function of each term of q(y | x)."""
+        from functools import partial
+
+        from pyro_models import objectives
+
+        worst = partial(
+            objectives.vat,
+            radius=self.radius,
+            finite_difference=self.finite_difference,
+            iterations=self.iterations,
+        )
+        moved = partial(objectives.consistency, jitter=partial(objectives.jitter, amount=self.jitter))
+        return {
+            "vat": (self.vat, worst),
+            "consistency": (self.consistency, moved),
+            "marginal_kl": (self.balance, objectives.marginal_kl),
+            "entropy": (self.decision, objectives.entropy),
+        }
+
+    def draw_labels(self, train: "Split") -> "tuple[Split, Split]":
+        """Draw the training data whose labels are seen: those, and the others."""
+        from pyro_models.data import draw_labels
+
+        seed = self.seed if self.label_seed is None else self.label_seed
+        how: Any = "article" if self.split == "article" else ("stratified" if self.stratified else "random")
+        return draw_labels(train, self.labels, self.kinds, seed=seed, how=how)
+
+
+@dataclass(frozen=True)
+class VariationalRecipe(LatentRecipe):
     """The options of the recipes that have a likelihood to choose."""
 
     likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option("bernoulli", "of x given z")
@@ -80,7 +185,7 @@ class VAERecipe(VariationalRecipe):
 
 
 @dataclass(frozen=True)
-class AutoencoderRecipe(Recipe):
+class AutoencoderRecipe(LatentRecipe):
     """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"
@@ -138,7 +243,7 @@ class AutoencoderRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class GMVAERecipe(VariationalRecipe):
+class GMVAERecipe(KindsRecipe, VariationalRecipe):
     """Gaussian-mixture VAE: y ~ Uniform, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
 
     name: ClassVar[str] = "gmvae"
@@ -174,20 +279,21 @@ class GMVAERecipe(VariationalRecipe):
         "latent_map",
         "prior_of_kinds",
         "confusion",
+        "scores_of_classes",
+        "adversaries",
+        "labelled",
         "learning_curves",
     )
 
-    kinds: int = option(10, "how many there are", 2, 1000)  # type: ignore[misc]
-    latent_dim: int = option(10, "size of the code z", 1, 4096)
-    network: Literal["mlp", "conv"] = option("mlp", "MLPs, or the article's convolutions (28 x 28 pixels)")
+    latent_dim: int = option(10, "size of the code z", 1, 4096)  # type: ignore[misc]
+    network: Literal["mlp", "strided", "conv"] = option(
+        "mlp", "MLPs; strided convolutions in q(y | x) and MLPs elsewhere; the article's convolutions (28 x 28 pixels)"
+    )
     temperature: float = option(0.5, "of the relaxed y, which all but graph, enum and rws draw", 1e-3, 100.0)
     final_temperature: float | None = option(None, "where the temperature falls to over the run", 1e-3, 100.0)
     consistency: float = option(200.0, "weight of KL(q(y | x) || q(y | x moved a little))", 0.0, 1e6)
-    jitter: float = option(0.2, "how little: sd of the affine map, or of a row's noise", 0.0, 10.0)
     balance: float = option(200.0, "weight of KL(mean q(y | x) || uniform)", 0.0, 1e6)
     decision: float = option(20.0, "weight of the entropy of q(y | x)", 0.0, 1e6)
-    labels: int = option(0, "how many training labels are seen, drawn by the seed", 0)  # type: ignore[misc]
-    stratified: bool = option(True, "draw as many labels of each kind")
     label_weight: float = option(1000.0, "weight of the cross-entropy of the labels", 0.0, 1e6)
     batch_size: int = option(256, "data in a step, over all processes", 2)
     epochs: int = option(20, "passes over the training data", 1, 100_000)
@@ -203,8 +309,9 @@ class GMVAERecipe(VariationalRecipe):
             raise UserError(f"--data {self.data} is a table: use --preset table, or --likelihood normal")
         if self.network == "conv" and dataset.shape[1:] != (28, 28):
             raise UserError(f"--network conv wants images of 28 x 28, not {list(dataset.shape)}")
-        if self.kinds > len(dataset.train):
-            raise UserError(f"--kinds {self.kinds} is more than the {len(dataset.train)} training data")
+        if self.network == "strided" and dataset.is_table:
+            raise UserError(f"--network strided wants images, and {self.data} is a table")
+        super().check_data(dataset)
 
     @property
     def relaxed(self) -> bool:
@@ -242,8 +349,10 @@ class GMVAERecipe(VariationalRecipe):
         size, width = nn.size(shape), 512 if len(shape) == 3 else 64
         component = nn.mlp(kinds, width, 2 * codes)  # p(z | y) moves faster than a table of numbers would
         decoder = nn.decoder(nn.residual_mlp(codes, size, width=width, depth=1), shape)
-        unsure = nn.shrunk(nn.mlp(size, width, width, kinds, norm=BatchNorm1d), 0.3)
-        classifier = nn.encoder(unsure, shape)
+        if self.network == "strided":
+            classifier = nn.shrunk(nn.strided_classifier(shape, kinds), 0.3)
+        else:
+            classifier = nn.encoder(nn.shrunk(nn.mlp(size, width, width, kinds, norm=BatchNorm1d), 0.3), shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=GELU), shape, self.encoder_dropout)
         encoder = nn.Conditional(body, Linear(kinds, width), Sequential(GELU(), Linear(width, 2 * codes)))
         return GMVAE(component, decoder, likelihood, kinds), GMVAEGuide(classifier, encoder)
@@ -265,35 +374,124 @@ class GMVAERecipe(VariationalRecipe):
         return Annealed(lambda progress: self._objective(guide, train, progress))
 
     def _objective(self, guide: "nn.Module", train: "Split", progress: float) -> "Objective":
-        from functools import partial
-
         from pyro_models import objectives
 
         classify: Any = guide.classify
         bound = self.bound(progress)
-        terms = {
-            "consistency": (
-                self.consistency,
-                objectives.consistency(classify, partial(objectives.jitter, amount=self.jitter)),
-            ),
-            "marginal_kl": (self.balance, objectives.marginal_kl),
-            "entropy": (self.decision, objectives.entropy),
-        }
-        whole = objectives.regularised(bound, terms)
+        whole = objectives.regularised(bound, self.terms(), classify)
         if not self.labels:
             return whole
         return objectives.with_labels(whole, bound, classify, weight=self.label_weight, share=self.labels / len(train))
 
-    def labelled(self, train: "Split") -> "Split | None":
-        """Draw the training data whose labels are seen, by the seed."""
-        if not self.labels:
-            return None
-        from pyro_models.data import labelled
-
-        return labelled(train, self.labels, self.kinds, seed=self.seed, stratified=self.stratified)
+    def pools(self, train: "Split") -> "tuple[Split, Split | None]":
+        """Return all training data, and those whose labels are seen, if any."""
+        return train, self.draw_labels(train)[0] if self.labels else None
 
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe)}
+@dataclass(frozen=True)
+class ClassifierRecipe(KindsRecipe):
+    """Classifier: y ~ Categorical(network(x)), a few labels seen; virtual adversarial training on the other data."""
+
+    name: ClassVar[str] = "classifier"
+    explains: ClassVar[Literal["x", "y"]] = "y"
+    generative: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "article": {
+            "network": "article",
+            "split": "article",
+            "finite_difference": 1e-6,
+            "consistency": 0.0,
+            "batch_size": 512,
+            "steps": 100,
+            "epochs": 30,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+        },
+        "paper": {
+            "network": "paper",
+            "radius": 5.0,
+            "finite_difference": 1e-6,
+            "consistency": 0.0,
+            "batch_size": 256,
+            "steps": 500,
+            "epochs": 100,
+        },
+        "table": {"network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
+    }
+    figures: ClassVar[tuple[str, ...]] = (
+        "confusion",
+        "scores_of_classes",
+        "adversaries",
+        "labelled",
+        "learning_curves",
+    )
+
+    labels: int = option(100, "how many training labels are seen", 1)  # type: ignore[misc]
+    unlabelled: int | None = option(None, "how many of the other training data are seen; none: all", 0)
+    network: Literal["conv", "article", "paper", "mlp"] = option(
+        "conv", "strided convolutions; the article's pooled ones (28 x 28 pixels); the paper's MLP; a small MLP"
+    )
+    vat: float = option(1.0, "weight of KL(q(y | x) || q(y | x + r)), r the worst step", 0.0, 1e6)
+    consistency: float = option(1.0, "weight of KL(q(y | x) || q(y | x moved a little))", 0.0, 1e6)
+    batch_size: int = option(256, "data in a step beside the labelled, over all processes", 2)
+    epochs: int = option(20, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
+    learning_rate: float = option(2e-3, "step size of Adam, at its peak", 0.0, 10.0)
+
+    def check_data(self, dataset: "Dataset") -> None:
+        """Refuse data that the recipe cannot learn from."""
+        if self.network == "article" and dataset.shape[1:] != (28, 28):
+            raise UserError(f"--network article wants images of 28 x 28, not {list(dataset.shape)}")
+        if self.network == "conv" and dataset.is_table:
+            raise UserError(f"--data {self.data} is a table: use --preset table, or --network mlp")
+        super().check_data(dataset)
+
+    def unit(self, dataset: "Dataset") -> str:
+        """Return the unit of log p(y | x)."""
+        return "nats per label"
+
+    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+        """Build the classifier and its empty guide, which share the network."""
+        from torch.nn import BatchNorm1d, ReLU, Sequential
+
+        from guides.classifier import ClassifierGuide
+        from pyro_models import nn
+        from pyro_models.classifier import Classifier
+
+        network: Any
+        if self.network == "conv":
+            network = nn.strided_classifier(shape, self.kinds)
+        elif self.network == "article":
+            network = nn.redrawn(nn.conv_classifier(shape[0], self.kinds, (32, 64), 100, 0.5), 0.02)
+        elif self.network == "paper":
+            sizes = (nn.size(shape), 1200, 600, 300, 150, self.kinds)
+            noisy = nn.mlp(*sizes, norm=BatchNorm1d, activation=lambda: Sequential(ReLU(), nn.GaussianNoise(0.5)))
+            network = nn.encoder(noisy, shape)
+        else:
+            network = nn.encoder(nn.mlp(nn.size(shape), 64, 64, self.kinds, norm=BatchNorm1d), shape)
+        return Classifier(network), ClassifierGuide(network)
+
+    def objective(self, guide: "nn.Module", train: "Split") -> "Objective":
+        """Build the log-likelihood of the labels, and the terms of the other data."""
+        from pyro_models import objectives
+
+        classify: Any = guide.classify
+        terms = self.terms()
+        others = objectives.regularised(objectives.unexplained(classify), terms, classify)
+        useful = any(weight for weight, _ in terms.values())
+        return objectives.with_labels(others if useful else None, self.bound(), classify)
+
+    def pools(self, train: "Split") -> "tuple[Split, Split | None]":
+        """Return the data without labels, or the labelled ones where there are no others, and the labelled."""
+        labelled, others = self.draw_labels(train)
+        if self.unlabelled is not None and self.unlabelled > len(others):
+            raise UserError(f"--unlabelled {self.unlabelled} is more than the {len(others)} training data left")
+        others = others[: self.unlabelled] if self.unlabelled is not None else others
+        return others if len(others) else labelled, labelled
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe, ClassifierRecipe)
+}
 
 
 def from_json(content: dict[str, Any]) -> Recipe:

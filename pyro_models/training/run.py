@@ -30,10 +30,10 @@ from pyro_models import __version__
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
-from pyro_models.criticism.kinds import gaussian_mixture, infer_kinds, score, used
+from pyro_models.criticism.kinds import agreement, gaussian_mixture, infer_kinds, per_class, score, used
 from pyro_models.criticism.metrics import evaluate, evaluation, reconstruct
 from pyro_models.criticism.units import units
-from pyro_models.data import Batches, Dataset, Split, cut, load
+from pyro_models.data import Batches, Dataset, Split, cut
 from pyro_models.objectives import ESTIMATORS
 from pyro_models.training import checkpoint
 from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters
@@ -79,16 +79,17 @@ def train(recipe: Recipe, place: Place) -> Path:
             user interrupted it. Whatever a checkpoint holds is kept.
     """
     with joined(place.device) as processes:
-        dataset = processes.first_alone(partial(load, recipe.data, data_dir=place.data_dir, pixels=recipe.pixels))
-        _check_data(recipe, dataset, processes)
-        labelled = recipe.labelled(dataset.train)
+        dataset = processes.first_alone(partial(recipe.load, place.data_dir))
+        recipe.check_data(dataset)
+        pool, labelled = recipe.pools(dataset.train)
+        _check_batches(recipe, pool, processes)
         folder, state = processes.from_first(partial(_prepare, recipe, place, processes))
         run = _build(recipe, dataset, folder, processes)
         optimizer = torch.optim.Adam(parameters(run.model, run.guide), lr=recipe.learning_rate, fused=True)
         if state is not None:
             _restore(run, optimizer, state)
         batches = Batches(
-            run.dataset.train,
+            pool.to(processes.device),
             recipe.pixels,
             recipe.batch_size,
             recipe.seed,
@@ -96,6 +97,7 @@ def train(recipe: Recipe, place: Place) -> Path:
             processes.count,
             labelled.to(processes.device) if labelled else None,
             recipe.kinds if labelled else 0,
+            recipe.steps,
         )
         epochs = fit(
             run.model,
@@ -143,7 +145,7 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
         raise UserError(f"the run in {folder} is not finished: continue it with --out {folder} --resume")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
-    dataset = load(recipe.data, data_dir=data_dir, pixels=recipe.pixels)
+    dataset = recipe.load(data_dir)
     with torch.random.fork_rng():
         run = _build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
     try:
@@ -159,11 +161,12 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
     return run
 
 
-def _check_data(recipe: Recipe, dataset: Dataset, processes: Processes) -> None:
-    """Refuse data that the recipe cannot learn from, or not in these batches."""
-    recipe.check_data(dataset)
-    if recipe.batch_size > len(dataset.train):
-        raise UserError(f"--batch-size {recipe.batch_size} is more than the {len(dataset.train)} training data")
+def _check_batches(recipe: Recipe, pool: Split, processes: Processes) -> None:
+    """Refuse batches that cannot be cut from the data, or not for so many processes."""
+    if recipe.batch_size > len(pool) and recipe.steps is None:
+        raise UserError(
+            f"--batch-size {recipe.batch_size} is more than the {len(pool)} training data; --steps goes round them"
+        )
     if recipe.batch_size % processes.count:
         raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes.count} processes")
     if recipe.kinds and recipe.batch_size < 2 * processes.count:
@@ -241,7 +244,7 @@ def _build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes)
     """Build the pair with its first weights, which follow from the seed alone."""
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model, guide = (half.to(processes.device) for half in recipe.pair(dataset.shape))
-    examples = [] if dataset.is_table else _examples(dataset.test)
+    examples = [] if dataset.is_table or recipe.explains == "y" else _examples(dataset.test)
     frames: dict[str, Any] = {"examples": examples, "epochs": [], "images": []}
     return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)
 
@@ -306,8 +309,8 @@ def _row(run: Run, epoch: Epoch) -> dict[str, float]:
     row = {"epoch": epoch.number, "seconds": epoch.seconds}
     row |= {f"train_{name}": value for name, value in epoch.terms.items()}
     start = time.perf_counter()
-    some = run.dataset.train[: len(run.dataset.validation)]
-    row["train_mse"] = _evaluated(run, some)["mse"]
+    if run.recipe.explains == "x":
+        row["train_mse"] = _evaluated(run, run.dataset.train[: len(run.dataset.validation)])["mse"]
     for name in ("validation", "test"):
         row |= {f"{name}_{term}": value for term, value in _figures_of(run, getattr(run.dataset, name)).items()}
     row["evaluation_seconds"] = time.perf_counter() - start
@@ -317,7 +320,8 @@ def _row(run: Run, epoch: Epoch) -> dict[str, float]:
 def _evaluated(run: Run, split: Split) -> dict[str, float]:
     """Evaluate the bound on a split, with as many data at a time as the particles allow."""
     recipe, batch_size = run.recipe, max(1, 1000 // run.recipe.particles)
-    return evaluate(run.model, run.guide, recipe.bound(), split, recipe.pixels, batch_size=batch_size)
+    kinds = recipe.kinds if recipe.explains == "y" else None
+    return evaluate(run.model, run.guide, recipe.bound(), split, recipe.pixels, kinds=kinds, batch_size=batch_size)
 
 
 def _figures_of(run: Run, split: Split) -> dict[str, float]:
@@ -325,7 +329,10 @@ def _figures_of(run: Run, split: Split) -> dict[str, float]:
     recipe, figures = run.recipe, _evaluated(run, split)
     if recipe.kinds:
         inferred = infer_kinds(run.guide, split, recipe.pixels)
-        figures |= score(inferred, split.labels, recipe.kinds, named=recipe.labels > 0)
+        if recipe.explains == "x":
+            figures |= score(inferred, split.labels, recipe.kinds, named=recipe.labels > 0)
+        elif split.labels is not None:
+            figures |= agreement(inferred, split.labels)
     return figures
 
 
@@ -393,7 +400,7 @@ def _finish(run: Run) -> None:
 
     replace(run.folder / "model.safetensors", write_weights)
     test, validation = (_last_figures(run, split) for split in ("test", "validation"))
-    if run.recipe.kinds:
+    if run.recipe.kinds and run.recipe.explains == "x":
         for figures, split in ((test, run.dataset.test), (validation, run.dataset.validation)):
             exact = evaluate(run.model, run.guide, ESTIMATORS["enum"], split, run.recipe.pixels, batch_size=200)
             figures["elbo_exact"] = exact["elbo"]
@@ -414,7 +421,11 @@ def _finish(run: Run) -> None:
     }
     if run.recipe.kinds:
         _report_kinds(run)
-        if run.dataset.is_table:
+        test_labels = run.dataset.test.labels
+        if run.recipe.labels and test_labels is not None:
+            inferred = infer_kinds(run.guide, run.dataset.test, run.recipe.pixels)
+            results["classes"] = per_class(inferred, test_labels, run.recipe.kinds)
+        if run.dataset.is_table and run.recipe.explains == "x":
             results["gaussian_mixture"] = gaussian_mixture(run.dataset, run.recipe.kinds, run.recipe.seed)
     write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     write_pictures(run)

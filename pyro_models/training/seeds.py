@@ -74,4 +74,4 @@ def summary(written: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 PARTS = ("test", "validation")
-EXTRAS = ("gaussian_mixture", "log_likelihood")
+EXTRAS = ("gaussian_mixture", "log_likelihood", "classes")
