@@ -191,7 +191,7 @@ def labelled(run: "Run") -> dict[str, Any]:
     some = seen[:200]
     images = cut(some[some.labels.argsort()].x, run.recipe.pixels)  # type: ignore[union-attr]
     blank = images.new_zeros(-len(images) % 20, *images.shape[1:])
-    title = f"{len(images)} of the {len(seen)} images whose labels were seen"
+    title = f"{'' if len(images) == len(seen) else f'{len(images)} of '}the {len(seen)} images whose labels were seen"
     return {"labelled": figures.image_grid(torch.cat([images, blank]), 20, title)}
 
 

@@ -1,5 +1,6 @@
 """What is optimised: ELBO estimators as values in one table, and the handlers that reweigh their parts."""
 
+from pyro_models.objectives.adversarial import Paired, adversary, divergence, frozen_statistics, vat
 from pyro_models.objectives.estimators import (
     ESTIMATORS,
     Annealed,
@@ -27,7 +28,6 @@ from pyro_models.objectives.terms import (
     unexplained,
     with_labels,
 )
-from pyro_models.objectives.vat import Paired, adversary, divergence, frozen_statistics, vat
 
 __all__ = [
     "ESTIMATORS",

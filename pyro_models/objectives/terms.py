@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_models.objectives.adversarial import Classify, Paired, divergence, frozen_statistics, module_of
 from pyro_models.objectives.estimators import Model, Objective, Terms
-from pyro_models.objectives.vat import Classify, Paired, divergence, frozen_statistics, module_of
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
 
