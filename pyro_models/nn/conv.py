@@ -50,18 +50,15 @@ def conv_classifier(
 
 
 def strided_classifier(shape: Sequence[int], kinds: int) -> nn.Sequential:
-    """From images [batch, *shape] to logits: two convolutions of stride 2 and 128 hidden units, batch norm throughout.
-
-    A third of the arithmetic of pooled convolutions of these widths.
-    """
+    """From images [batch, *shape] to logits: two convolutions of stride 2 and 128 hidden units, batch norm throughout."""
     channels, height, width = shape
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 5, 2, 2), nn.BatchNorm2d(outputs), nn.ReLU()]
 
-    features = 64 * -(-height // 4) * -(-width // 4)
+    features = 32 * -(-height // 4) * -(-width // 4)
     head = [nn.Flatten(), nn.Linear(features, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, kinds)]
-    return nn.Sequential(*block(channels, 32), *block(32, 64), *head)
+    return nn.Sequential(*block(channels, 16), *block(16, 32), *head)
 
 
 class ConvEncoder(nn.Module):
