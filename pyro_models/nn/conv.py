@@ -50,7 +50,7 @@ def conv_classifier(
 
 
 def strided_classifier(shape: Sequence[int], kinds: int) -> nn.Sequential:
-    """From images [batch, *shape] to logits: two convolutions of stride 2 and 128 hidden units, batch norm throughout."""
+    """From images [batch, *shape] to logits: two convolutions of stride 2, 128 hidden units, batch norm throughout."""
     channels, height, width = shape
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:

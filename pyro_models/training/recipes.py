@@ -260,6 +260,7 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
             "batch_size": 128,
             "schedule": "constant",
         },
+        "vat": {"network": "strided", "vat": 100.0, "epochs": 7},
         "table": {
             "kinds": 3,
             "latent_dim": 2,
