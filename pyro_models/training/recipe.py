@@ -36,11 +36,8 @@ class Recipe:
     figures: ClassVar[tuple[str, ...]]
     explains: ClassVar[Literal["x", "y"]] = "x"  # the site whose log-density the bound is of
     generative: ClassVar[bool] = True
-    kinds: ClassVar[int] = 0  # a field of the recipes that have kinds, like `labels`
-    labels: ClassVar[int] = 0
-    latent_dim: ClassVar[int] = 0  # fields of the recipes with a code, and so an estimator to choose
-    elbo: ClassVar[str] = ""
-    particles: ClassVar[int] = 1
+    kinds = labels = 0  # fields of the recipes that have kinds; no annotation, or it would hide those from `dataclass`
+    latent_dim, elbo, particles = 0, "", 1  # fields of the recipes with a code, and so an estimator to choose
 
     data: str = option("digits", f"{', '.join(DATASETS)}, or a file of your own")
     pixels: PixelMode = option("grey", "what a pixel is, and so which likelihood is meant")

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class LatentRecipe(Recipe):
     """The options of the recipes with a latent code, and so a bound to estimate."""
 
-    latent_dim: int = option(2, "size of the code z", 1, 4096)  # type: ignore[misc]
-    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[misc]
+    latent_dim: int = option(2, "size of the code z", 1, 4096)
+    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(
         "mean-field", "estimator of the bound"
     )
-    particles: int = option(1, "draws for each datum; iwae, renyi, rws and dreg want more than 1", 1, 10**5)  # type: ignore[misc]
+    particles: int = option(1, "draws for each datum; iwae, renyi, rws and dreg want more than 1", 1, 10**5)
     alpha: float = option(0.5, "order of the renyi bound; 0 is iwae", 0.0, 100.0)
     beta: float = option(1.0, "weight of the kl of z in the loss", 0.0, 1e6)
 
@@ -60,8 +60,8 @@ class LatentRecipe(Recipe):
 class KindsRecipe(Recipe):
     """The options of the recipes that guess a kind, q(y | x): labels, and terms that need none."""
 
-    kinds: int = option(10, "how many there are", 2, 1000)  # type: ignore[misc]
-    labels: int = option(0, "how many training labels are seen", 0)  # type: ignore[misc]
+    kinds: int = option(10, "how many there are", 2, 1000)
+    labels: int = option(0, "how many training labels are seen", 0)
     label_seed: int | None = option(None, "of their draw; none draws by --seed", 0)
     stratified: bool = option(True, "draw as many labels of each kind")
     split: Literal["official", "article"] = option(
@@ -286,7 +286,7 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
         "learning_curves",
     )
 
-    latent_dim: int = option(10, "size of the code z", 1, 4096)  # type: ignore[misc]
+    latent_dim: int = option(10, "size of the code z", 1, 4096)
     network: Literal["mlp", "strided", "conv"] = option(
         "mlp", "MLPs; strided convolutions in q(y | x) and MLPs elsewhere; the article's convolutions (28 x 28 pixels)"
     )
@@ -427,7 +427,7 @@ class ClassifierRecipe(KindsRecipe):
         "learning_curves",
     )
 
-    labels: int = option(100, "how many training labels are seen", 1)  # type: ignore[misc]
+    labels: int = option(100, "how many training labels are seen", 1)
     unlabelled: int | None = option(None, "how many of the other training data are seen; none: all", 0)
     network: Literal["conv", "article", "paper", "mlp"] = option(
         "conv", "strided convolutions; the article's pooled ones (28 x 28 pixels); the paper's MLP; a small MLP"

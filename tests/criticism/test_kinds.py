@@ -4,7 +4,17 @@ from itertools import permutations
 import pytest
 import torch
 
-from pyro_models.criticism.kinds import SCORES, confusion, gaussian_mixture, infer_kinds, matching, score, used
+from pyro_models.criticism.kinds import (
+    SCORES,
+    agreement,
+    confusion,
+    gaussian_mixture,
+    infer_kinds,
+    matching,
+    per_class,
+    score,
+    used,
+)
 from pyro_models.data import Split, cut, load
 
 N = 1000
@@ -83,6 +93,7 @@ def test_perfect_kinds_get_1_throughout():
     labels = torch.randint(0, 4, (N,))
     assert score(torch.tensor([2, 3, 1, 0])[labels], labels, 4) == {
         "accuracy": 1.0,
+        "f1": 1.0,
         "purity": 1.0,
         "nmi": pytest.approx(1.0),
         "ari": pytest.approx(1.0),
@@ -103,6 +114,7 @@ def test_one_kind_for_all_gets_the_commonest_label():
     labels = torch.tensor([0] * 500 + [1] * 300 + [2] * 200)
     assert score(torch.full((N,), 2), labels, 3) == {
         "accuracy": 0.5,
+        "f1": pytest.approx(2 / 3 / 3),
         "purity": 0.5,
         "nmi": pytest.approx(0.0, abs=1e-12),
         "ari": pytest.approx(0.0, abs=1e-12),
@@ -169,7 +181,7 @@ def test_the_inferred_kind_is_the_likeliest_whatever_the_batches(batch_size):
 def test_a_mixture_of_gaussians_finds_the_blobs(seed):
     figures = gaussian_mixture(load("blobs"), 3, seed)
     assert set(figures) == {*SCORES, "log_likelihood"}
-    assert [figures[name] for name in SCORES] == [1.0, 1.0, pytest.approx(1.0), pytest.approx(1.0), 3.0]
+    assert [figures[name] for name in SCORES] == [1.0, 1.0, 1.0, pytest.approx(1.0), pytest.approx(1.0), 3.0]
 
 
 def test_the_log_likelihood_of_the_mixture_is_near_that_of_the_story_of_the_blobs():
@@ -180,3 +192,23 @@ def test_the_log_likelihood_of_the_mixture_is_near_that_of_the_story_of_the_blob
     )
     expected = -math.log(3) - math.log(2 * math.pi) - 1 - spread.sum().item()
     assert gaussian_mixture(dataset, 3, 0)["log_likelihood"] == pytest.approx(expected, abs=0.15)
+
+
+def test_precision_recall_and_f1_are_counted_by_hand():
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    inferred = torch.tensor([0, 0, 1, 1, 1, 1, 0])
+    found = per_class(inferred, labels, 4)
+    assert found["confusion"] == [[2, 2, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert found["precision"] == pytest.approx([2 / 3, 1 / 2, 0, 0])
+    assert found["recall"] == pytest.approx([1 / 2, 1, 0, 0])
+    assert found["f1"] == pytest.approx([4 / 7, 2 / 3, 0, 0])
+    assert found["support"] == [4, 2, 1, 0]
+    assert agreement(inferred, labels) == pytest.approx({"accuracy": 4 / 7, "f1": (4 / 7 + 2 / 3) / 3})
+
+
+def test_f1_of_matched_kinds_is_that_of_the_labels_they_match():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    kinds = torch.tensor([3, 3, 0, 1, 1, 1])  # kind 0 matches no label
+    found = score(kinds, labels, 4)
+    assert found["accuracy"] == pytest.approx(5 / 6)
+    assert found["f1"] == pytest.approx((4 / 5 + 1) / 2)

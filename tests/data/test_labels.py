@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import Batches, Split, labelled
+from pyro_models.data import Batches, Split, draw_labels
 
 KINDS = 4
 
@@ -13,6 +13,10 @@ def numbered(n=200, kinds=KINDS, columns=None):
     """Rows that hold their own number, and labels in no order."""
     x = torch.arange(n, dtype=torch.float32)[:, None].expand(n, columns or 1)
     return Split(x, torch.randint(0, kinds, (n,), generator=torch.Generator().manual_seed(5)))
+
+
+def labelled(split, count, kinds, *, seed, how="stratified"):
+    return draw_labels(split, count, kinds, seed=seed, how=how)[0]
 
 
 def identities(some):
@@ -32,21 +36,21 @@ def test_which_kinds_come_once_more_follows_from_the_seed():
     assert len(more) == KINDS
 
 
-@pytest.mark.parametrize("stratified", [True, False])
-def test_the_draw_is_without_repeats_keeps_labels_with_data_and_follows_from_the_seed_alone(stratified):
+@pytest.mark.parametrize("how", ["stratified", "random", "article"])
+def test_the_draw_is_without_repeats_keeps_labels_with_data_and_follows_from_the_seed_alone(how):
     split = numbered()
-    some = labelled(split, 40, KINDS, seed=3, stratified=stratified)
+    some = labelled(split, 40, KINDS, seed=3, how=how)
     chosen = identities(some)
     assert len(some) == len(set(chosen)) == 40
     assert torch.equal(some.labels, split.labels[chosen])
     torch.manual_seed(99)
-    assert identities(labelled(split, 40, KINDS, seed=3, stratified=stratified)) == chosen
-    assert set(identities(labelled(split, 40, KINDS, seed=4, stratified=stratified))) != set(chosen)
+    assert identities(labelled(split, 40, KINDS, seed=3, how=how)) == chosen
+    assert set(identities(labelled(split, 40, KINDS, seed=4, how=how))) != set(chosen)
 
 
-@pytest.mark.parametrize("stratified", [True, False])
-def test_more_labels_of_one_seed_hold_the_fewer(stratified):
-    few, many = (set(identities(labelled(numbered(), n, KINDS, seed=3, stratified=stratified))) for n in (20, 60))
+@pytest.mark.parametrize("how", ["stratified", "random"])
+def test_more_labels_of_one_seed_hold_the_fewer(how):
+    few, many = (set(identities(labelled(numbered(), n, KINDS, seed=3, how=how))) for n in (20, 60))
     assert few < many
 
 
@@ -58,7 +62,7 @@ def test_each_datum_is_drawn_as_often_as_any_other_of_its_kind():
 
 def test_unstratified_labels_come_as_often_as_in_the_data_on_average():
     split = Split(torch.arange(100.0)[:, None], (torch.arange(100) >= 90).long())
-    rare = [labelled(split, 10, 2, seed=seed, stratified=False).labels.sum().item() for seed in range(1000)]
+    rare = [labelled(split, 10, 2, seed=seed, how="random").labels.sum().item() for seed in range(1000)]
     assert sum(rare) / 1000 == pytest.approx(1.0, abs=0.15)
     assert len(set(rare)) > 3
 
@@ -72,7 +76,7 @@ def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
 @pytest.mark.parametrize(
     ("split", "count", "kinds", "message"),
     [
-        (Split(torch.zeros(50, 1)), 10, 4, r"^--labels 10: the data have none"),
+        (Split(torch.zeros(50, 1)), 10, 4, r"^--labels: the data have none"),
         (numbered(), 10, 3, r"labelled 0 to 3, --kinds 3 wants 0 to 2"),
         (Split(torch.zeros(50, 1), torch.arange(50) % 4 - 1), 10, 4, r"labelled -1 to 2, --kinds 4 wants 0 to 3"),
         (Split(torch.zeros(50, 1), torch.arange(50) % 4 + 1), 10, 4, r"labelled 1 to 4, --kinds 4 wants 0 to 3"),
@@ -80,11 +84,27 @@ def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
         (numbered(), 201, 4, r"^--labels 201 is more than the 200 training data"),
     ],
 )
-@pytest.mark.parametrize("stratified", [True, False])
-def test_labels_that_cannot_be_drawn_get_one_line(split, count, kinds, message, stratified):
+@pytest.mark.parametrize("how", ["stratified", "random", "article"])
+def test_labels_that_cannot_be_drawn_get_one_line(split, count, kinds, message, how):
     with pytest.raises(UserError, match=message) as error:
-        labelled(split, count, kinds, seed=0, stratified=stratified)
+        labelled(split, count, kinds, seed=0, how=how)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["stratified", "random", "article"])
+@pytest.mark.parametrize("count", [40, 200])
+def test_the_others_are_all_that_were_not_drawn(how, count):
+    seen, others = draw_labels(numbered(), count, KINDS, seed=3, how=how)
+    assert sorted(identities(seen) + identities(others)) == list(range(200))
+    assert torch.equal(others.labels, numbered().labels[identities(others)])
+
+
+def test_the_articles_draw_is_scikit_learns():
+    from sklearn.model_selection import train_test_split
+
+    seen, others = draw_labels(numbered(), 30, KINDS, seed=1, how="article")
+    expected = train_test_split(list(range(200)), random_state=1, test_size=170)
+    assert [identities(seen), identities(others)] == expected
 
 
 def known(batch):

@@ -47,14 +47,16 @@ def test_marginal_kl_and_entropy_are_torchs_closed_forms(log_q):
     q = Categorical(logits=log_q)
     marginal = Categorical(probs=q.probs.mean(0))
     uniform = Categorical(logits=torch.zeros(5))
-    torch.testing.assert_close(marginal_kl(log_q, UNREAD), kl_divergence(marginal, uniform))
-    torch.testing.assert_close(entropy(log_q, UNREAD), q.entropy().mean())
+    torch.testing.assert_close(marginal_kl(UNREAD, UNREAD, log_q), kl_divergence(marginal, uniform))
+    torch.testing.assert_close(entropy(UNREAD, UNREAD, log_q), q.entropy().mean())
 
 
 def test_entropy_and_marginal_kl_are_log_k_less_the_mutual_information(log_q):
     q = log_q.exp()
     information = (q * (log_q - q.mean(0).log())).sum(-1).mean()
-    torch.testing.assert_close(entropy(log_q, UNREAD) + marginal_kl(log_q, UNREAD), math.log(5) - information)
+    torch.testing.assert_close(
+        entropy(UNREAD, UNREAD, log_q) + marginal_kl(UNREAD, UNREAD, log_q), math.log(5) - information
+    )
 
 
 def test_the_extremes_of_both():
@@ -62,12 +64,12 @@ def test_the_extremes_of_both():
     unsure = torch.full((12, 4), 0.25).log()
     zero, most = torch.tensor(0.0), torch.tensor(math.log(4))
     for value, expected in (
-        (marginal_kl(sure, UNREAD), zero),
-        (entropy(sure, UNREAD), zero),
-        (marginal_kl(unsure, UNREAD), zero),
-        (entropy(unsure, UNREAD), most),
-        (marginal_kl(sure[:1].expand(12, 4), UNREAD), most),
-        (entropy(sure[:1].expand(12, 4), UNREAD), zero),
+        (marginal_kl(UNREAD, UNREAD, sure), zero),
+        (entropy(UNREAD, UNREAD, sure), zero),
+        (marginal_kl(UNREAD, UNREAD, unsure), zero),
+        (entropy(UNREAD, UNREAD, unsure), most),
+        (marginal_kl(UNREAD, UNREAD, sure[:1].expand(12, 4)), most),
+        (entropy(UNREAD, UNREAD, sure[:1].expand(12, 4)), zero),
     ):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
 
@@ -76,21 +78,30 @@ def test_the_extremes_of_both():
 def test_a_kind_whose_probability_underflows_leaves_value_and_gradient_finite(term):
     """All data are so sure that, in float32, the last kind's probability is an exact zero: KL = log(3 / 2)."""
     logits = torch.tensor([[0.0, 0.0, -200.0]] * 8, dtype=torch.float32, requires_grad=True)
-    value = term(logits.log_softmax(-1), UNREAD)
+    value = term(UNREAD, UNREAD, logits.log_softmax(-1))
     expected = {marginal_kl: math.log(3 / 2), entropy: math.log(2)}[term]
     torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float32))
     assert torch.autograd.grad(value, logits)[0].isfinite().all()
 
 
+class OneHot(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return dist.OneHotCategorical(logits=self.network(x))
+
+
 def classifier(columns=COLUMNS):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(columns, KINDS))
-    return network, lambda x: dist.OneHotCategorical(logits=network(x))
+    return network, OneHot(network)
 
 
 def test_consistency_is_the_mean_divergence_from_the_moved_data():
     _, classify = classifier()
     x = torch.randn(7, COLUMNS)
-    value = consistency(classify, lambda x: 2 * x + 1)(classify(x).logits, x)
+    value = consistency(classify, x, classify(x).logits, jitter=lambda x: 2 * x + 1)
     q, moved = (Categorical(logits=classify(data).logits) for data in (x, 2 * x + 1))
     torch.testing.assert_close(value, kl_divergence(q, moved).mean())
 
@@ -99,18 +110,18 @@ def test_consistency_is_the_mean_divergence_from_the_moved_data():
 def test_consistency_is_0_for_data_that_do_not_move_and_for_a_guess_that_is_constant(shape):
     network, classify = classifier(36)
     x = torch.rand(shape)
-    still, moving = (consistency(classify, partial(jitter, amount=amount)) for amount in (0.0, 0.3))
-    assert moving(classify(x).logits, x) > 1e-4
-    torch.testing.assert_close(still(classify(x).logits, x), torch.tensor(0.0), rtol=0, atol=1e-12)
+    still, moving = (partial(consistency, jitter=partial(jitter, amount=amount)) for amount in (0.0, 0.3))
+    assert moving(classify, x, classify(x).logits) > 1e-4
+    torch.testing.assert_close(still(classify, x, classify(x).logits), torch.tensor(0.0), rtol=0, atol=1e-12)
     torch.nn.init.zeros_(network[1].weight)
-    torch.testing.assert_close(moving(classify(x).logits, x), torch.tensor(0.0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(moving(classify, x, classify(x).logits), torch.tensor(0.0), rtol=0, atol=1e-12)
 
 
 def test_no_gradient_flows_into_the_guess_that_consistency_keeps():
     network, classify = classifier()
     x = torch.randn(9, COLUMNS)
     first = torch.randn(9, KINDS).log_softmax(-1).requires_grad_()
-    value = consistency(classify, lambda x: x + 1)(first, x)
+    value = consistency(classify, x, first, jitter=lambda x: x + 1)
     into_first, into_second = torch.autograd.grad(value, [first, network[1].weight], allow_unused=True)
     assert into_first is None
     assert into_second.abs().max() > 0
@@ -152,17 +163,17 @@ def test_images_are_moved_by_maps_of_the_given_deviation():
         torch.testing.assert_close(slope.std(0), torch.full((2,), 0.06), rtol=0.05, atol=0)
 
 
-def all_terms(guide, amount=0.2):
+def all_terms(amount=0.2):
     return {
-        "consistency": (3.0, consistency(guide.classify, partial(jitter, amount=amount))),
+        "consistency": (3.0, partial(consistency, jitter=partial(jitter, amount=amount))),
         "marginal_kl": (5.0, marginal_kl),
         "entropy": (0.5, entropy),
     }
 
 
 def test_without_weights_the_objective_is_the_very_one(pair):
-    assert regularised(enum, {name: (0.0, term) for name, (_, term) in all_terms(pair[1]).items()}) is enum
-    assert regularised(enum, {}) is enum
+    assert regularised(enum, {name: (0.0, term) for name, (_, term) in all_terms().items()}, pair[1].classify) is enum
+    assert regularised(enum, {}, pair[1].classify) is enum
 
 
 @pytest.mark.parametrize(
@@ -180,14 +191,14 @@ def test_without_weights_the_objective_is_the_very_one(pair):
 )
 def test_the_loss_is_the_bounds_and_each_weighted_term_and_the_elbo_stays(pair, x, bound):
     model, guide = pair
-    terms = all_terms(guide)
+    terms = all_terms()
     torch.manual_seed(4)
     plain = bound(model, guide, x=x)
     log_q = guide.classify(x).logits
-    values = {name: term(log_q, x) for name, (_, term) in terms.items()}
+    values = {name: term(guide.classify, x, log_q) for name, (_, term) in terms.items()}
     loss = plain["loss"] + sum(terms[name][0] * value for name, value in values.items())
     torch.manual_seed(4)
-    whole = regularised(bound, terms)(model, guide, x=x)
+    whole = regularised(bound, terms, guide.classify)(model, guide, x=x)
     torch.testing.assert_close(whole["loss"], loss)
     torch.testing.assert_close(gradient(whole["loss"], *pair), gradient(loss, *pair))
     torch.testing.assert_close({name: whole[name] for name in plain if name != "loss"}, without_loss(plain))
@@ -201,10 +212,10 @@ def without_loss(terms):
 
 
 def test_a_term_of_weight_0_is_left_out_and_not_computed(pair, x):
-    def never(log_q, x):
+    def never(classify, x, log_q):
         raise AssertionError
 
-    whole = regularised(enum, {"never": (0.0, never), "entropy": (1.0, entropy)})(*pair, x=x)
+    whole = regularised(enum, {"never": (0.0, never), "entropy": (1.0, entropy)}, pair[1].classify)(*pair, x=x)
     assert "never" not in whole
     assert "entropy" in whole
 
@@ -213,7 +224,7 @@ def test_the_guess_is_computed_once(pair, x):
     model, guide = pair
     calls = []
     guide.classifier.register_forward_hook(lambda *_: calls.append(1))
-    regularised(enum, {"marginal_kl": (1.0, marginal_kl), "entropy": (1.0, entropy)})(model, guide, x=x)
+    regularised(enum, {"marginal_kl": (1.0, marginal_kl), "entropy": (1.0, entropy)}, guide.classify)(model, guide, x=x)
     assert len(calls) == 1
 
 
@@ -227,7 +238,7 @@ def known(pair):
 @pytest.mark.parametrize("terms", [False, True], ids=["plain", "with terms"])
 def test_the_loss_with_labels_is_the_weighted_sum_of_its_parts(pair, x, known, bound, terms):
     model, guide = pair
-    objective = regularised(bound, all_terms(guide)) if terms else bound
+    objective = regularised(bound, all_terms(), guide.classify) if terms else bound
     torch.manual_seed(4)
     unlabelled = objective(model, guide, x=x)
     seen = bound(model, guide, x=known["labelled_x"], y=known["labelled_y"])
@@ -264,11 +275,13 @@ def test_terms_read_the_unlabelled_data_alone(pair, x, known):
     model, guide = pair
     seen = []
 
-    def spy(log_q, x):
+    def spy(classify, x, log_q):
         seen.append((log_q, x))
         return log_q.sum() * 0
 
-    both = with_labels(regularised(enum, {"spy": (1.0, spy)}), enum, guide.classify, weight=1.0, share=1.0)
+    both = with_labels(
+        regularised(enum, {"spy": (1.0, spy)}, guide.classify), enum, guide.classify, weight=1.0, share=1.0
+    )
     both(model, guide, x=x, **known)
     ((log_q, data),) = seen
     assert data is x

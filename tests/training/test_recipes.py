@@ -16,8 +16,16 @@ from pyro_models.data import Batches, Dataset, Split, load, tables
 from pyro_models.objectives import ESTIMATORS, Annealed, Relax, recorded
 from pyro_models.training.cli import parse
 from pyro_models.training.fit import fit, parameters
-from pyro_models.training.recipe import Recipe
-from pyro_models.training.recipes import RECIPES, AutoencoderRecipe, GMVAERecipe, VAERecipe, from_json, table
+from pyro_models.training.recipes import (
+    RECIPES,
+    AutoencoderRecipe,
+    ClassifierRecipe,
+    GMVAERecipe,
+    LatentRecipe,
+    VAERecipe,
+    from_json,
+    table,
+)
 
 SHAPE = (1, 6, 6)
 EPOCHS = 15
@@ -39,6 +47,12 @@ VARIANTS = [
     GMVAERecipe(kinds=3, elbo="rws", particles=3),
     GMVAERecipe(kinds=3, elbo="dreg", particles=3),
     GMVAERecipe(kinds=3, network="conv", elbo="trace"),
+    GMVAERecipe(kinds=3, network="strided", vat=10.0, labels=12),
+    ClassifierRecipe(kinds=3, labels=12),
+    ClassifierRecipe(kinds=3, labels=12, balance=1.0, decision=1.0, iterations=2),
+    ClassifierRecipe(kinds=3, labels=9, network="article"),
+    ClassifierRecipe(kinds=3, labels=12, network="paper", vat=0.0, consistency=0.0),
+    ClassifierRecipe(kinds=3, labels=40, network="mlp"),
 ]
 every_variant = pytest.mark.parametrize(
     "recipe", VARIANTS, ids=lambda r: "-".join(str(v) for v in dataclasses.astuple(r) if isinstance(v, str | bool))
@@ -48,18 +62,26 @@ every_variant = pytest.mark.parametrize(
 @pytest.fixture
 def split(request):
     recipe = request.node.callspec.params.get("recipe") if hasattr(request.node, "callspec") else None
-    n, shape = (10, (1, 28, 28)) if getattr(recipe, "network", None) == "conv" else (40, SHAPE)
+    large = (GMVAERecipe, "conv"), (ClassifierRecipe, "article")  # nets for images of 28 x 28 alone
+    n, shape = (10, (1, 28, 28)) if (type(recipe), getattr(recipe, "network", None)) in large else (40, SHAPE)
     labels = torch.arange(n) % 3
     images = torch.randint(0, 200, (3, *shape))[labels] + torch.randint(0, 56, (n, *shape))  # three patterns, and noise
     return Split(images.to(torch.uint8), labels)
 
 
 def batches_of(recipe, split):
-    return Batches(split, recipe.pixels, size=len(split), labelled=recipe.labelled(split), kinds=recipe.kinds)
+    pool, labelled = recipe.pools(split)
+    return Batches(pool, recipe.pixels, size=len(pool), labelled=labelled, kinds=recipe.kinds)
 
 
 def batch_of(recipe, split):
     return next(batches_of(recipe, split).epoch(0))
+
+
+def told(recipe, split):
+    """What the story tells of: x, or y given x."""
+    batch = batch_of(recipe, split)
+    return {"x": batch["x"]} if recipe.explains == "x" else {"x": batch["labelled_x"], "y": batch["labelled_y"]}
 
 
 def objective_of(recipe, guide, split):
@@ -75,6 +97,11 @@ def test_every_recipe_has_a_variant_here():
 def test_the_guide_draws_the_latent_sites_of_the_story(recipe, split):
     model, guide = recipe.pair(tuple(split.x.shape[1:]))
     x = batch_of(recipe, split)["x"]
+    if recipe.explains == "y":
+        p, q = recorded(model, guide, **told(recipe, split))
+        assert list(q) == []
+        assert {name: site.is_observed for name, site in p.items()} == {"y": True}
+        return
     p, q = recorded(model, guide, x=x)
     latent = ["y", "z"] if recipe.kinds else ["z"]
     assert list(q) == [name for name, site in p.items() if not site.is_observed] == latent
@@ -110,7 +137,7 @@ def test_pyros_svi_trains_every_pair(recipe, split):
     pair = recipe.pair(tuple(split.x.shape[1:]))
     before = [parameter.detach().clone() for parameter in parameters(*pair)]
     svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO(max_plate_nesting=1))
-    losses = [svi.step(x=batch_of(recipe, split)["x"]) for _ in range(EPOCHS)]
+    losses = [svi.step(**told(recipe, split)) for _ in range(EPOCHS)]
     assert sum(losses[-5:]) < sum(losses[:5])
     changed = [not torch.equal(one, other) for one, other in zip(before, parameters(*pair), strict=True)]
     assert all(changed)
@@ -122,7 +149,7 @@ def test_pyros_other_estimators_take_every_pair(recipe, split, estimator):
     pair = recipe.pair(tuple(split.x.shape[1:]))
     svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), estimator(max_plate_nesting=1))
     with Relax(0.5):  # of stories without a discrete site it changes nothing
-        assert torch.tensor(svi.step(x=batch_of(recipe, split)["x"])).isfinite()
+        assert torch.tensor(svi.step(**told(recipe, split))).isfinite()
 
 
 @every_variant
@@ -137,7 +164,7 @@ def test_presets_and_their_options_are_valid(recipe):
 
 
 def test_the_estimators_of_the_command_line_are_those_of_the_table():
-    assert get_args(get_type_hints(Recipe)["elbo"]) == tuple(ESTIMATORS)
+    assert get_args(get_type_hints(LatentRecipe)["elbo"]) == tuple(ESTIMATORS)
 
 
 def test_a_tied_autoencoder_has_one_parameter_fewer_and_shares_it_everywhere(split):
