@@ -13,11 +13,12 @@ def test_the_snippets_run_when_pasted():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     namespace: dict = {}
     pasted = [block for block in blocks if block.startswith(("from functools", "import pyro"))]
-    assert len(pasted) == 2
+    assert len(pasted) == 3
     for block in pasted:
         exec(block.replace("epochs=10", "epochs=1").replace("particles=10", "particles=2"), namespace)
     assert namespace["x"].shape == (128, 1, 28, 28)
     assert set(namespace["epoch"].terms) >= {"elbo", "iwae"}
+    assert set(namespace["found"]) == {"loss", "vat", "elbo"}
 
 
 def test_every_picture_and_file_that_it_links_to_is_there():

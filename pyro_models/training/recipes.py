@@ -402,6 +402,8 @@ class ClassifierRecipe(KindsRecipe):
             "split": "article",
             "finite_difference": 1e-6,
             "consistency": 0.0,
+            "balance": 0.0,
+            "decision": 0.0,
             "batch_size": 512,
             "steps": 100,
             "epochs": 30,
@@ -413,11 +415,13 @@ class ClassifierRecipe(KindsRecipe):
             "radius": 5.0,
             "finite_difference": 1e-6,
             "consistency": 0.0,
+            "balance": 0.0,
+            "decision": 0.0,
             "batch_size": 256,
             "steps": 500,
             "epochs": 100,
         },
-        "table": {"network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
+        "table": {"kinds": 3, "network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
     }
     figures: ClassVar[tuple[str, ...]] = (
         "confusion",
@@ -433,9 +437,11 @@ class ClassifierRecipe(KindsRecipe):
         "conv", "strided convolutions; the article's pooled ones (28 x 28 pixels); the paper's MLP; a small MLP"
     )
     vat: float = option(1.0, "weight of KL(q(y | x) || q(y | x + r)), r the worst step", 0.0, 1e6)
-    consistency: float = option(1.0, "weight of KL(q(y | x) || q(y | x moved a little))", 0.0, 1e6)
+    consistency: float = option(2.0, "weight of KL(q(y | x) || q(y | x moved a little))", 0.0, 1e6)
+    balance: float = option(1.0, "weight of KL(mean q(y | x) || uniform)", 0.0, 1e6)
+    decision: float = option(0.2, "weight of the entropy of q(y | x)", 0.0, 1e6)
     batch_size: int = option(256, "data in a step beside the labelled, over all processes", 2)
-    epochs: int = option(20, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
+    epochs: int = option(7, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
     learning_rate: float = option(2e-3, "step size of Adam, at its peak", 0.0, 10.0)
 
     def check_data(self, dataset: "Dataset") -> None:
