@@ -134,9 +134,9 @@ def train(recipe: GMVAERecipe, dataset: Dataset):
     model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
     rate = cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None
-    seen = recipe.labelled(dataset.train)  # None, unless the recipe has labels
+    pool, seen = recipe.pools(dataset.train)  # all of them; and None, unless the recipe has labels
     batches = Batches(
-        dataset.train, recipe.pixels, recipe.batch_size, recipe.seed, labelled=seen, kinds=recipe.kinds if seen else 0
+        pool, recipe.pixels, recipe.batch_size, recipe.seed, labelled=seen, kinds=recipe.kinds if seen else 0
     )
     objective, rows = recipe.objective(guide, dataset.train), []
     for epoch in fit(
@@ -328,7 +328,7 @@ if not SHORT:
 
 # %%
 taught = replace(recipe, labels=100)
-seen = taught.labelled(dataset.train)
+_, seen = taught.pools(dataset.train)
 display(figures.image_grid(cut(seen.x[seen.labels.argsort()], "grey"), 20, "the images whose labels are seen"))
 
 # %% [markdown]

@@ -180,7 +180,7 @@ def steps(images: Tensor, step: Tensor, before: Sequence[str], after: Sequence[s
     largest = float(step.abs().max())
     for column, (image, change) in enumerate(zip(images, step, strict=True)):
         _show(rows[0][column], image)
-        rows[1][column].imshow(change.mean(0).cpu(), cmap="RdBu", vmin=-largest, vmax=largest)
+        rows[1][column].imshow(change.mean(0).cpu().numpy(), cmap="RdBu", vmin=-largest, vmax=largest)
         rows[1][column].set(xticks=[], yticks=[])
         _show(rows[2][column], (image + change).clamp(0, 1))
         rows[0][column].set_title(before[column], fontsize=9)

@@ -149,7 +149,7 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
     with torch.random.fork_rng():
         run = _build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
     try:
-        safetensors.torch.load_model(_pair(run), folder / "model.safetensors", device=device)
+        _load_weights(_pair(run), safetensors.torch.load_file(folder / "model.safetensors", device=device))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot read the weights in {folder}: {first_line(error)}") from None
     if (folder / "checkpoint.pt").is_file():
@@ -263,6 +263,17 @@ def _restore(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
 def _pair(run: Run) -> nn.Module:
     """Both halves as one module, so that what they share is one entry wherever it is stored."""
     return nn.ModuleDict({"model": run.model, "guide": run.guide})
+
+
+def _load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:
+    """Load weights of which the file holds one name for each that both halves share.
+
+    `safetensors.torch.load_model` does so too, but takes the step counter of a shared batch norm for a stranger.
+    """
+    own = pair.state_dict()
+    shared = {own[name].data_ptr(): weight for name, weight in stored.items() if name in own}
+    named = {name: shared[mine.data_ptr()] for name, mine in own.items() if mine.data_ptr() in shared}
+    pair.load_state_dict(named | stored)
 
 
 def _keep_books(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epoch]) -> None:

@@ -75,6 +75,46 @@ def test_the_plane_of_codes_is_laid_out_as_the_sheet_shows_it():
     assert z[3].tolist() == [-1, 20]
 
 
+@pytest.mark.parametrize("lowest", [0.2, 0.95])
+def test_scores_stand_a_row_a_score_and_a_column_a_class(lowest):
+    values = {"precision": [1.0, lowest, 0.96], "recall": [0.97, 0.98, 0.99]}
+    figure = figures.scores(values)
+    (panel,) = figure.axes
+    np.testing.assert_allclose(panel.images[0].get_array(), list(values.values()))
+    written = {tuple(map(round, text.get_position())): text.get_text() for text in panel.texts}
+    assert written == {(c, r): f"{v:.3f}" for r, row in enumerate(values.values()) for c, v in enumerate(row)}
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["precision", "recall"]
+    low, high = panel.images[0].get_clim()
+    assert low <= lowest
+    assert high == 1
+    figure.canvas.draw()
+    top, bottom = (panel.transData.transform((0, row))[1] for row in (0, 1))
+    assert top > bottom
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_step_stands_between_where_it_begins_and_where_it_leads(channels):
+    images, step = torch.rand(4, channels, 5, 6), 0.1 * torch.randn(4, channels, 5, 6)
+    before, after = (["a", "b", "c", "d"], ["e", "f", "g", "h"])
+    figure = figures.steps(images, step, before, after, "steps")
+    shown = [panel.images[0] for panel in figure.axes]
+    assert len(shown) == 12
+    for k in range(4):
+        first, last = (np.asarray(shown[row + k].get_array()).reshape(5, 6, -1)[..., :channels] for row in (0, 8))
+        np.testing.assert_allclose(first, images[k].permute(1, 2, 0))
+        np.testing.assert_allclose(last, (images[k] + step[k]).clamp(0, 1).permute(1, 2, 0))
+    texts = [text.get_text() for panel in figure.axes for text in (panel.title, panel.xaxis.label)]
+    assert [text for text in texts if text in before + after] == before + after
+    figure.canvas.draw()
+    heights = [figure.axes[k].get_position().y0 for k in (0, 4, 8)]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_no_step_at_all_is_drawn_too():
+    blank = torch.zeros(2, 1, 3, 3)
+    figures.steps(blank, blank, ["0"] * 2, ["0"] * 2, "steps").canvas.draw()
+
+
 def test_tsne_keeps_far_groups_apart_and_repeats_itself():
     points = torch.cat([torch.randn(30, 5), torch.randn(30, 5) + 20])
     plane = figures.tsne(points)

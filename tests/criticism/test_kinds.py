@@ -11,6 +11,7 @@ from pyro_models.criticism.kinds import (
     gaussian_mixture,
     infer_kinds,
     matching,
+    named_after,
     per_class,
     score,
     used,
@@ -204,6 +205,57 @@ def test_precision_recall_and_f1_are_counted_by_hand():
     assert found["f1"] == pytest.approx([4 / 7, 2 / 3, 0, 0])
     assert found["support"] == [4, 2, 1, 0]
     assert agreement(inferred, labels) == pytest.approx({"accuracy": 4 / 7, "f1": (4 / 7 + 2 / 3) / 3})
+
+
+def counted(inferred, labels, label):
+    """How often a label was inferred rightly, and wrongly, and was missed."""
+    right = ((inferred == label) & (labels == label)).sum().item()
+    return right, (inferred == label).sum().item() - right, (labels == label).sum().item() - right
+
+
+def f1_by_hand(inferred, labels):
+    """The mean of 2 right / (2 right + wrong + missed) over the labels that occur."""
+    each = [counted(inferred, labels, label) for label in labels.unique().tolist()]
+    return sum(2 * right / (2 * right + wrong + missed) for right, wrong, missed in each) / len(each)
+
+
+@pytest.mark.parametrize(("kinds", "labels"), [(4, 4), (6, 3), (3, 6), (1, 3)])
+def test_accuracy_and_f1_are_counted_on_named_kinds(kinds, labels):
+    inferred, truth = noisy(kinds, labels)
+    assert agreement(inferred, truth) == {
+        "accuracy": pytest.approx((inferred == truth).double().mean()),
+        "f1": pytest.approx(f1_by_hand(inferred, truth)),
+    }
+    assert score(inferred, truth, kinds, named=True)["f1"] == pytest.approx(f1_by_hand(inferred, truth))
+    names = named_after(inferred, confusion(inferred, truth, kinds))
+    figures = score(inferred, truth, kinds)
+    assert figures["accuracy"] == pytest.approx((names == truth).double().mean())
+    assert figures["f1"] == pytest.approx(f1_by_hand(names, truth))
+
+
+def test_kinds_are_named_after_the_labels_that_they_match_and_the_others_after_none():
+    counts = torch.tensor([[0, 9], [1, 0], [5, 2]])
+    assert named_after(torch.tensor([0, 1, 2, 1, 0]), counts).tolist() == [1, -1, 0, -1, 1]
+
+
+def test_labels_that_do_not_occur_do_not_lower_f1():
+    """As where a small split holds no datum of a class: labels 1 and 3 alone, and one datum wrong."""
+    labels = torch.tensor([1, 1, 3, 3])
+    assert agreement(torch.tensor([1, 1, 3, 0]), labels)["f1"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_the_figures_of_the_classes_are_those_of_the_whole():
+    inferred, labels = noisy(6, 6)
+    each, whole = per_class(inferred, labels, 6), agreement(inferred, labels)
+    for label in range(6):
+        right, wrong, missed = counted(inferred, labels, label)
+        assert each["precision"][label] == pytest.approx(right / (right + wrong))
+        assert each["recall"][label] == pytest.approx(right / (right + missed))
+        assert each["support"][label] == sum(each["confusion"][label]) == right + missed
+    assert torch.equal(torch.tensor(each["confusion"]).T, confusion(inferred, labels, 6))
+    assert sum(each["f1"]) / 6 == pytest.approx(whole["f1"])
+    weighted = sum(r * n for r, n in zip(each["recall"], each["support"], strict=True)) / N
+    assert weighted == pytest.approx(whole["accuracy"])
 
 
 def test_f1_of_matched_kinds_is_that_of_the_labels_they_match():

@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from guides.classifier import ClassifierGuide
+from pyro_models.classifier import Classifier
 from pyro_models.criticism import codes, decode, evaluate, log_likelihood, reconstruct
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.data import Split, cut
-from pyro_models.objectives import iwae, mean_field
+from pyro_models.objectives import iwae, mean_field, trace
 from tests.conftest import IMAGE
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 
@@ -55,6 +57,16 @@ def test_averages_count_each_image_once_whatever_the_batches(split, batch_size):
         "elbo": pytest.approx(pixels.double().mean().item()),
         "mse": pytest.approx((pixels.double() - 0.5).square().mean().item()),
     }
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
+def test_a_story_of_y_is_evaluated_at_the_labels_and_has_no_reconstruction(batch_size):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    split = Split(torch.randint(0, 256, (23, *IMAGE), dtype=torch.uint8), torch.arange(23) % 3)
+    expected = torch.nn.functional.cross_entropy(network(cut(split.x, "grey")), split.labels).item()
+    pair = Classifier(network), ClassifierGuide(network)
+    figures = evaluate(*pair, trace, split, "grey", kinds=3, batch_size=batch_size)
+    assert figures == {"elbo": pytest.approx(-expected)}
 
 
 def test_evaluation_repeats_itself_and_leaves_no_trace(vae, split):

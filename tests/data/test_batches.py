@@ -39,6 +39,39 @@ def test_processes_share_each_batch_out_among_them(processes):
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 
+@pytest.mark.parametrize(("n", "size", "steps"), [(50, 8, 20), (50, 25, 6), (7, 3, 5), (5, 8, 4)])
+def test_an_epoch_of_many_steps_shows_all_images_once_before_any_comes_again(n, size, steps):
+    """The last case has a batch larger than the split."""
+    batches = Batches(images(n), "grey", size, seed=3, steps=steps)
+    drawn = numbers(batches, 0)
+    assert [len(batch) for batch in drawn] == [size] * len(batches) == [size] * steps
+    flat = list(chain(*drawn))
+    rounds = [flat[start : start + n] for start in range(0, len(flat), n)]
+    assert all(sorted(each) == list(range(n)) for each in rounds[:-1])
+    assert len(set(rounds[-1])) == len(rounds[-1])
+    assert rounds[0] != rounds[1]
+
+
+def test_the_steps_of_an_epoch_follow_from_seed_and_epoch_and_begin_as_without_their_number():
+    plain = Batches(images(), "grey", size=8, seed=3)
+    many, few = (Batches(images(), "grey", size=8, seed=3, steps=steps) for steps in (20, 2))
+    first = numbers(many, 4)
+    torch.manual_seed(99)
+    assert numbers(many, 4) == first
+    assert numbers(many, 5) != first
+    assert first[:6] == numbers(plain, 4)
+    assert numbers(few, 4) == first[:2]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_out_every_one_of_many_steps(processes):
+    whole = numbers(Batches(images(), "grey", size=8, steps=20), 0)
+    shares = [
+        numbers(Batches(images(), "grey", 8, 0, rank, processes, steps=20), 0) for rank in range(processes)
+    ]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
+
+
 def test_dynamic_pixels_are_one_as_often_as_their_byte_says():
     levels = torch.tensor([0, 1, 64, 200, 254, 255], dtype=torch.uint8)
     drawn = cut(levels.expand(200_000, 6).reshape(-1, 1, 2, 3), "dynamic").reshape(-1, 6)

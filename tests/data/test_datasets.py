@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import load
+from pyro_models.data import Split, datasets, draw_labels, load
 from pyro_models.data.datasets import _torchvision
 
 MNIST = Path(os.environ.get("PYRO_MODELS_DATA", "datasets"))
@@ -58,6 +59,39 @@ def test_threshold_is_above_one_half_and_static_is_drawn_once_in_proportion():
     torch.testing.assert_close(
         static[middle].double().mean(), grey[middle].double().mean(), rtol=0, atol=255 * 2 / middle.sum() ** 0.5
     )
+
+
+@pytest.fixture
+def sixty_thousand(monkeypatch):
+    """In the place of each of torchvision's data sets, images that hold their own number."""
+    numbers = torch.arange(60_010)
+    parts = torch.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], -1).to(torch.uint8)
+    whole = Split(parts.reshape(-1, 1, 1, 3), numbers % 10)
+    monkeypatch.setattr(datasets, "_torchvision", lambda name, folder: (whole[:60_000], whole[60_000:]))
+
+
+def identities(split):
+    return (split.x[:, 0, 0].long() @ torch.tensor([65536, 256, 1])).tolist()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_the_articles_split_and_draw_are_its_own_lines_of_scikit_learn(sixty_thousand, name):
+    """The article's notebook: train_test_split with random_state 42 and test_size 10,000, then 1 and 49,900."""
+    train, held_out = train_test_split(np.arange(60_000), random_state=42, test_size=10_000)
+    seen, others = train_test_split(train, random_state=1, test_size=49_900)
+    dataset = load(name, split="article")
+    assert identities(dataset.train) == train.tolist()
+    assert identities(dataset.validation) == held_out.tolist()
+    assert identities(dataset.test) == list(range(60_000, 60_010))
+    found = draw_labels(dataset.train, 100, 10, seed=1, how="article")
+    assert [identities(part) for part in found] == [seen.tolist(), others.tolist()]
+    assert all(torch.equal(part.labels, torch.tensor(identities(part)) % 10) for part in found)
+
+
+@pytest.mark.parametrize("name", ["digits", "blobs"])
+def test_the_articles_split_of_other_data_gets_one_line(name):
+    with pytest.raises(UserError, match=f"^--split article is of 60,000 training images, .*, not of {name}$"):
+        load(name, split="article")
 
 
 @needs_mnist

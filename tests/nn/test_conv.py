@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from pyro_models.nn import Conditional, ConvEncoder, conv_classifier, conv_component, conv_decoder, mlp
+from pyro_models.nn import (
+    Conditional,
+    ConvEncoder,
+    conv_classifier,
+    conv_component,
+    conv_decoder,
+    mlp,
+    strided_classifier,
+)
 from pyro_models.nn.conv import Flattened
 
 KINDS, LATENT, BATCH = 4, 3, 5
@@ -129,6 +137,49 @@ def test_data_of_one_batch_do_not_touch_each_other_in_evaluation():
     x, classifier = images(), conv_classifier(1, KINDS)
     settled(classifier, x)
     torch.testing.assert_close(classifier(x)[2:3], classifier(x[2:3]))
+
+
+SIZES = [(1, 28, 28), (3, 5, 7), (1, 1, 1), (3, 9, 2), (2, 33, 4)]
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_strided_convolutions_take_images_of_any_size_each_by_itself(shape):
+    x, classifier = torch.rand(BATCH, *shape), strided_classifier(shape, KINDS)
+    settled(classifier, x)
+    together = classifier(x)
+    assert together.shape == (BATCH, KINDS)
+    torch.testing.assert_close(classifier(x[2:3]), together[2:3])
+    (slope,) = torch.autograd.grad(classifier(x.requires_grad_()).square().sum(), x)
+    assert (slope != 0).all()  # it looks at every pixel, those of the edge too
+
+
+@pytest.mark.parametrize("shape", SIZES[:2], ids=str)
+def test_strided_convolutions_halve_the_image_twice_and_use_every_parameter(shape):
+    classifier, seen = strided_classifier(shape, KINDS), []
+    for part in classifier:
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:]))
+    classifier(torch.rand(BATCH, *shape)).square().mean().backward()
+    halves = [tuple(-(-side // by) for side in shape[1:]) for by in (2, 4)]
+    assert [tuple(each) for each in seen] == halves
+    assert all(parameter.grad is not None for parameter in classifier.parameters())
+
+
+@pytest.mark.parametrize(("options", "dropout"), [({}, 0.4), ({"dropout": 0.5}, 0.5), ({"dropout": 0.0}, 0.0)])
+def test_the_classifier_drops_the_share_of_features_that_it_is_told_to(options, dropout):
+    classifier, dropped = conv_classifier(1, KINDS, (4, 8), 500, **options), []
+    (layer,) = (part for part in classifier if isinstance(part, torch.nn.Dropout))
+    layer.register_forward_hook(lambda module, inputs, output: dropped.append((output == 0).double().mean()))
+    classifier(torch.rand(40, 1, 28, 28))
+    torch.testing.assert_close(dropped[0], torch.tensor(dropout), rtol=0, atol=5 * (0.25 / 20_000) ** 0.5)
+
+
+def test_the_classifier_has_the_widths_that_it_is_given():
+    """That of the article on virtual adversarial training, by hand: kernels of 4 x 4, an image of 7 x 7 in the end."""
+    classifier = conv_classifier(1, 10, (32, 64), 100, 0.5)
+    convolutions = 32 * 16 + 32 + 64 * 32 * 16 + 64
+    norms, linear = 2 * (32 + 64), 49 * 64 * 100 + 100 + 100 * 10 + 10
+    assert sum(parameter.numel() for parameter in classifier.parameters()) == convolutions + norms + linear
 
 
 def test_the_classifier_drops_features_only_while_it_trains():

@@ -1,8 +1,19 @@
 import copy
 
+import pytest
 import torch
 
-from pyro_models.nn import TransposedLinear, decoder, encoder, mlp, residual_mlp, size
+from pyro_models.nn import (
+    GaussianNoise,
+    TransposedLinear,
+    decoder,
+    encoder,
+    mlp,
+    redrawn,
+    residual_mlp,
+    size,
+    strided_classifier,
+)
 
 
 def tied():
@@ -71,3 +82,33 @@ def test_encoding_then_decoding_with_identities_is_the_identity():
     images = torch.rand(5, *shape)
     both = torch.nn.Sequential(encoder(torch.nn.Identity(), shape), decoder(torch.nn.Identity(), shape))
     torch.testing.assert_close(both(images), images)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.5])
+def test_redrawn_weights_have_the_moments_of_their_normal_and_no_bias(scale):
+    network = strided_classifier((1, 28, 28), 10)
+    norms = {name: value.clone() for name, value in network.state_dict().items() if name.startswith(("1.", "4.", "8."))}
+    assert redrawn(network, scale) is network
+    weights = torch.cat([part.weight.flatten() for part in network if hasattr(part, "weight") and part.weight.ndim > 1])
+    n = len(weights)
+    assert n == 25 * 16 + 25 * 16 * 32 + 49 * 32 * 128 + 1280
+    moments = torch.stack([(weights / scale).pow(k).mean() for k in (1, 2, 3, 4)])
+    error = torch.tensor([1.0, 2.0, 15.0, 96.0]).div(n).sqrt()  # Var z^k = E z^2k - (E z^k)^2 of a standard normal
+    assert ((moments - torch.tensor([0.0, 1.0, 0.0, 3.0])).abs() < 5 * error).all()
+    for part in network:
+        if isinstance(part, torch.nn.Linear | torch.nn.Conv2d):
+            assert not part.bias.any()
+            spread = part.weight.std().item()
+            assert spread == pytest.approx(scale, rel=5 / (2 * part.weight.numel()) ** 0.5)
+    assert norms
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in norms.items())
+    redrawn(torch.nn.Linear(2, 2, bias=False), scale)
+
+
+def test_noise_has_its_scale_while_it_trains_and_is_none_otherwise():
+    noise, x = GaussianNoise(0.5), torch.full((200_000,), 7.0)
+    drawn = (noise(x) - x) / 0.5
+    error = torch.tensor([1.0, 2.0, 96.0]).div(len(x)).sqrt()
+    moments = torch.stack([drawn.pow(k).mean() for k in (1, 2, 4)])
+    assert ((moments - torch.tensor([0.0, 1.0, 3.0])).abs() < 5 * error).all()
+    assert torch.equal(noise.eval()(x), x)

@@ -1,236 +1,469 @@
-"""Virtual adversarial training against closed forms, brute force, and what it has to leave alone."""
+"""Virtual adversarial training, against closed forms, the Fisher information by brute force, and bit by bit."""
 
-import pyro.distributions as dist
+import copy
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
+from pyro.distributions import OneHotCategorical
 from torch import nn
-from torch.autograd.functional import jacobian
 from torch.distributions import Categorical, kl_divergence
+from torch.utils.flop_counter import FlopCounterMode
 
 from guides.classifier import ClassifierGuide
-from guides.gmvae import GMVAEGuide
-from pyro_models.nn import Conditional, GaussianNoise, mlp
-from pyro_models.objectives import Paired, adversary, frozen_statistics, regularised, unexplained, vat
+from pyro_models.classifier import Classifier
+from pyro_models.nn import GaussianNoise, mlp, strided_classifier
+from pyro_models.objectives import (
+    Paired,
+    adversarial,
+    adversary,
+    divergence,
+    enum,
+    frozen_statistics,
+    graph,
+    mean_field,
+    regularised,
+    relaxed,
+    trace,
+    unexplained,
+    vat,
+    with_labels,
+)
+from tests.linear_mixture import COLUMNS, KINDS, gradient, linear_mixture
 
-SEARCH = {"radius": 0.7, "finite_difference": 1e-6}
-
-
-class Classifier(nn.Module):
-    """q(y | x) from a network of flat data."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        return dist.OneHotCategorical(logits=self.network(x.flatten(1)))
-
-
-class Logistic(nn.Module):
-    """Two kinds, with log odds w x."""
-
-    def __init__(self, w):
-        super().__init__()
-        self.w = nn.Parameter(w)
-
-    def forward(self, x):
-        odds = x.flatten(1) @ self.w
-        return torch.stack([odds, torch.zeros_like(odds)], -1)
+ROWS, IMAGES = (12,), (3, 2, 2)
+both_shapes = pytest.mark.parametrize("shape", [ROWS, IMAGES], ids=["rows", "images"])
+SEARCH = {"radius": 0.7, "finite_difference": 1e-3, "iterations": 1}
 
 
-def noisy(columns=6, kinds=3):
-    """A network with batch norm, dropout and noise."""
-    layers = [nn.Linear(columns, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), GaussianNoise(0.5)]
-    return nn.Sequential(*layers, nn.Linear(16, kinds))
+def guess(*layers):
+    """q(y | x) by a network of flattened data."""
+    return ClassifierGuide(nn.Sequential(nn.Flatten(), *layers)).classify
 
 
-def smooth(columns=6, kinds=3):
-    return Classifier(mlp(columns, 16, kinds, activation=nn.Tanh))
+def nonlinear(kinds=3, inputs=12):
+    return guess(*mlp(inputs, 8, kinds, activation=nn.Tanh))
 
 
-@pytest.mark.parametrize("shape", [(5, 12), (5, 1, 3, 4), (5, 3, 2, 2)])
-def test_the_direction_of_a_logistic_classifier_is_its_weight(shape):
-    w = torch.randn(12)
-    classify, x = Classifier(Logistic(w)), torch.rand(shape)
-    r = adversary(classify, x, classify(x).logits.detach(), iterations=1, **SEARCH)
-    assert r.shape == x.shape
-    torch.testing.assert_close(r.flatten(1).norm(dim=1), torch.full((5,), 0.7))
-    cosine = torch.cosine_similarity(r.flatten(1), w[None])
-    torch.testing.assert_close(cosine.abs(), torch.ones(5), rtol=0, atol=1e-4)
+def noisy(inputs=12, kinds=3):
+    """A classifier that sees another mask and other noise in each pass."""
+    return guess(nn.Dropout(0.3), nn.Linear(inputs, 8), GaussianNoise(0.5), nn.Tanh(), nn.Linear(8, kinds))
+
+
+def normed(channels=3, side=8, kinds=3):
+    """A classifier with batch norm, of images and of rows."""
+    return ClassifierGuide(strided_classifier((channels, side, side), kinds)).classify
+
+
+def found(classify, x, seed=5, **options):
+    torch.manual_seed(seed)
+    return adversary(classify, x, classify(x).logits.detach(), **SEARCH | options).detach()
+
+
+def lengths(r):
+    return r.flatten(1).norm(dim=1)
+
+
+def cosines(r, others):
+    return torch.cosine_similarity(r.flatten(1), others.flatten(1), dim=1)
 
 
 def fisher(classify, x):
-    """The curvature of KL(q(y | x) || q(y | x + r)) at r = 0, for one datum [columns]: J^T (diag(p) - p p^T) J."""
-    slope = jacobian(lambda x: classify.network(x[None])[0], x)
-    p = classify.network(x[None])[0].softmax(-1).detach()
-    return slope.T @ (p.diag() - p[:, None] * p) @ slope
+    """J^T (diag(p) - p p^T) J for each datum, [n, inputs, inputs]: the curvature of the divergence at 0."""
+    each = []
+    for datum in x:
+        jacobian = torch.autograd.functional.jacobian(lambda d: classify(d[None]).logits[0], datum).flatten(1)
+        p = classify(datum[None]).probs[0].detach()
+        each.append(jacobian.T @ (p.diag() - p.outer(p)) @ jacobian)
+    return torch.stack(each)
 
 
-def test_the_direction_tends_to_the_first_eigenvector_of_the_fisher_information():
-    classify, x = smooth(), torch.randn(4, 6)
-    log_q = classify(x).logits.detach()
-    start = {n: _seeded(classify, x, log_q, n) for n in (1, 2, 200)}
-    for datum in range(4):
-        curvature = fisher(classify, x[datum])
-        first = torch.linalg.eigh(curvature).eigenvectors[:, -1]
-        cosine = torch.cosine_similarity(start[200][datum], first, dim=0).abs()
-        torch.testing.assert_close(cosine, torch.tensor(1.0), rtol=0, atol=1e-4)
-        once, twice = (start[n][datum] @ curvature @ start[n][datum] for n in (1, 2))
-        assert twice >= once * (1 - 1e-6)
+def growth(classify, x, r):
+    """r^T F r for each datum: twice the divergence that a step along r brings about, to second order."""
+    flat = r.flatten(1)
+    return torch.einsum("ni,nij,nj->n", flat, fisher(classify, x), flat)
 
 
-def _seeded(classify, x, log_q, iterations, **search):
+@pytest.mark.parametrize("shape", [ROWS, IMAGES, (1, 4, 5)])
+@pytest.mark.parametrize("finite_difference", [0.1, 1e-6])
+def test_of_a_binary_logistic_classifier_the_step_is_the_weights_own_direction(shape, finite_difference):
+    x = torch.randn(7, *shape)
+    linear = nn.Linear(x[0].numel(), 2)
+    r = found(guess(linear), x, radius=2.5, finite_difference=finite_difference)
+    w = (linear.weight[1] - linear.weight[0]).detach().expand(7, -1)
+    torch.testing.assert_close(cosines(r, w).abs(), torch.ones(7), rtol=0, atol=1e-8)
+    torch.testing.assert_close(lengths(r), torch.full((7,), 2.5))
+    assert r.shape == x.shape
+
+
+@both_shapes
+def test_many_iterations_find_the_first_eigenvector_of_the_fisher_information(shape):
+    classify, x = nonlinear(), torch.randn(5, *shape)
+    r = found(classify, x, iterations=300, finite_difference=1e-5)
+    values, vectors = torch.linalg.eigh(fisher(classify, x))
+    assert (values[:, -2] < 0.95 * values[:, -1]).all()  # or 300 iterations would not do
+    torch.testing.assert_close(cosines(r, vectors[..., -1]).abs(), torch.ones(5), rtol=0, atol=1e-8)
+
+
+@both_shapes
+@pytest.mark.parametrize("iterations", [0, 1, 2, 4])
+def test_one_more_iteration_finds_a_step_at_least_as_adversarial_for_every_datum(shape, iterations):
+    classify, x = nonlinear(kinds=5), torch.randn(20, *shape)
+    fewer, more = (growth(classify, x, found(classify, x, iterations=n)) for n in (iterations, iterations + 1))
+    assert (more > fewer * (1 - 1e-4)).all()
+    assert more.sum() > fewer.sum()
+
+
+def test_each_datum_has_its_own_step_whatever_the_others_are():
+    classify, x = nonlinear(), torch.randn(6, *ROWS)
+    together = found(classify, x, iterations=3)
+    x[1:] = 10 * torch.randn(5, *ROWS)
+    torch.testing.assert_close(found(classify, x, iterations=3)[:1], together[:1])
+
+
+def test_the_step_is_found_where_gradients_are_off():
+    classify, x = nonlinear(), torch.randn(6, *ROWS)
+    with torch.no_grad():
+        quiet = found(classify, x)
+    assert torch.equal(quiet, found(classify, x))
+
+
+@both_shapes
+def test_the_term_is_torchs_divergence_at_the_step_that_the_same_seed_finds(shape):
+    classify, x = nonlinear(), torch.randn(9, *shape)
+    r = found(classify, x, seed=3)
+    expected = kl_divergence(*(Categorical(logits=classify(data).logits) for data in (x, x + r))).mean()
+    for given in ({}, {"log_q": classify(x).logits}):
+        torch.manual_seed(3)
+        torch.testing.assert_close(vat(classify, x, **given, **SEARCH), expected)
+    module = nn.Sequential(nn.Flatten(), classify.__self__)
+    module.forward = classify
     torch.manual_seed(3)
-    return adversary(classify, x, log_q, iterations=iterations, **SEARCH | search)
+    torch.testing.assert_close(vat(module, x, **SEARCH), expected)
 
 
+def test_the_divergence_of_categories_is_torchs():
+    log_q, log_p = (3 * torch.randn(2, 9, 5)).log_softmax(-1)
+    expected = kl_divergence(Categorical(logits=log_q), Categorical(logits=log_p)).mean()
+    torch.testing.assert_close(divergence(log_q, log_p), expected)
+
+
+@both_shapes
+def test_of_a_constant_classifier_the_term_and_its_gradient_are_0_and_the_step_keeps_its_length(shape):
+    linear = nn.Linear(12, 3)
+    nn.init.zeros_(linear.weight)
+    classify, x = guess(linear), torch.randn(7, *shape)
+    value = vat(classify, x, **SEARCH)
+    slopes = gradient(value, linear)
+    torch.testing.assert_close(value, torch.tensor(0.0), rtol=0, atol=1e-15)
+    torch.testing.assert_close(slopes, torch.zeros_like(slopes), rtol=0, atol=1e-15)
+    torch.testing.assert_close(lengths(found(classify, x)), torch.full((7,), 0.7))
+
+
+class Shifted(ClassifierGuide):
+    """The same guess, by logits that all kinds of a datum have something added to."""
+
+    def __init__(self, classify):
+        super().__init__(classify.__self__.network)
+        self.shift = nn.Linear(12, 1)
+
+    def classify(self, x):
+        return OneHotCategorical(logits=self.network(x) + 50 * self.shift(x.flatten(1)))
+
+
+def test_what_is_added_to_all_logits_of_a_datum_changes_nothing():
+    classify, x = nonlinear(), torch.randn(9, *ROWS)
+    shifted = Shifted(classify)
+    values = []
+    for one in (classify, shifted.classify):
+        torch.manual_seed(2)
+        values.append(vat(one, x, **SEARCH))
+    torch.testing.assert_close(*values)
+    slopes = gradient(values[1], shifted.shift)
+    torch.testing.assert_close(slopes, torch.zeros_like(slopes), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("radius", [1e-2, 1.0, 100.0])
 @pytest.mark.parametrize("kinds", [2, 3, 50])
-def test_the_term_is_the_divergence_at_the_step(kinds):
-    classify, x = smooth(kinds=kinds), torch.randn(7, 6)
-    log_q = classify(x).logits
-    r = _seeded(classify, x, log_q.detach(), 1)
-    torch.manual_seed(3)
-    value = vat(classify, x, iterations=1, **SEARCH)
-    expected = kl_divergence(Categorical(logits=log_q), Categorical(logits=classify(x + r).logits)).mean()
-    torch.testing.assert_close(value, expected)
-    assert value > 0
-    torch.manual_seed(3)
-    assert torch.equal(vat(classify, x, log_q, iterations=1, **SEARCH), value)
+def test_the_term_is_above_0_for_a_guess_that_depends_on_the_data(radius, kinds):
+    x = torch.randn(9, *ROWS)
+    for _ in range(5):
+        assert vat(nonlinear(kinds), x, **SEARCH | {"radius": radius}) > 0
 
 
-def test_it_is_0_for_a_constant_classifier_and_blind_to_a_constant_in_the_logits():
-    classify, x = smooth(), torch.randn(7, 6)
-    torch.manual_seed(3)
-    before = vat(classify, x, **SEARCH)
-    classify.network[-1].bias.data += 5.0
-    torch.manual_seed(3)
-    torch.testing.assert_close(vat(classify, x, **SEARCH), before, rtol=1e-5, atol=0)
-    nn.init.zeros_(classify.network[-1].weight)
-    constant = vat(classify, x, **SEARCH)
-    torch.testing.assert_close(constant, torch.tensor(0.0), rtol=0, atol=1e-15)
-    for slope in torch.autograd.grad(constant, list(classify.parameters())):
-        torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
-
-
-def test_its_gradient_is_that_of_finite_differences_at_a_fixed_step():
-    classify, x = smooth(), torch.randn(5, 6)
+def test_the_gradient_is_that_of_finite_differences_with_the_step_and_the_guess_held(monkeypatch):
+    classify, x = nonlinear(inputs=3), torch.randn(6, 3)
+    network = classify.__self__
     log_q = classify(x).logits.detach()
-    r = _seeded(classify, x, log_q, 1)
-    torch.manual_seed(3)
-    weight = classify.network[0].weight
-    (slope,) = torch.autograd.grad(vat(classify, x, **SEARCH), weight)
+    torch.manual_seed(1)
+    free = gradient(vat(classify, x, **SEARCH), network)  # nothing is held, and it is the same gradient
+    r = found(classify, x, seed=1)
+    monkeypatch.setattr(adversarial, "adversary", lambda *_, **__: r)
+    held = gradient(vat(classify, x, log_q, **SEARCH), network)
+    torch.testing.assert_close(free, held)
+    numeric, little = [], 1e-6
+    with torch.no_grad():
+        for parameter in network.parameters():
+            for entry in parameter.view(-1):
+                entry += little
+                above = vat(classify, x, log_q, **SEARCH)
+                entry -= 2 * little
+                below = vat(classify, x, log_q, **SEARCH)
+                entry += little
+                numeric.append((above - below) / (2 * little))
+    torch.testing.assert_close(held, torch.stack(numeric), rtol=1e-6, atol=1e-8)
+    assert held.abs().max() > 1e-3
 
-    def value():
-        return (log_q.exp() * (log_q - classify(x + r).logits)).sum(-1).mean().item()
 
-    for place in ((0, 0), (3, 2), (15, 5)):
-        old, step = weight[place].item(), 1e-6
-        sides = []
-        for side in (step, -step):
-            weight.data[place] = old + side
-            sides.append(value())
-        weight.data[place] = old
-        assert slope[place].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=1e-5, abs=1e-10)
-
-
-def test_no_gradient_flows_into_the_prediction_that_is_kept():
-    classify, x = smooth(), torch.randn(5, 6)
-    log_q = classify(x).logits.detach().requires_grad_()
+def test_no_gradient_flows_into_the_guess_that_is_given():
+    classify, x = nonlinear(), torch.randn(6, *ROWS)
+    log_q = torch.randn(6, 3).log_softmax(-1).requires_grad_()
     value = vat(classify, x, log_q, **SEARCH)
     assert torch.autograd.grad(value, log_q, allow_unused=True) == (None,)
 
 
-def test_gradients_of_others_buffers_modes_and_noise_are_left_alone():
-    classify, x = Classifier(noisy()), torch.randn(9, 6)
-    classify(x).logits.square().mean().backward()
-    gradients = [p.grad.clone() for p in classify.parameters()]
-    buffers = [b.clone() for b in classify.buffers()]
-    tracking = [m.track_running_stats for m in classify.modules() if hasattr(m, "track_running_stats")]
-    vat(classify, x, iterations=2, **SEARCH)
-    assert all(torch.equal(p.grad, old) for p, old in zip(classify.parameters(), gradients, strict=True))
-    assert all(torch.equal(new, old) for new, old in zip(classify.buffers(), buffers, strict=True))
-    assert [m.track_running_stats for m in classify.modules() if hasattr(m, "track_running_stats")] == tracking
-    assert all(m.training for m in classify.modules())
-    again, state = Paired(classify), torch.get_rng_state()
-    again(x)
-    assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(RuntimeError):
-        again(x[:, :2])
-    assert [m.track_running_stats for m in classify.modules() if hasattr(m, "track_running_stats")] == tracking
+def learned(guide, x, y, beside):
+    """The gradients of a cross-entropy that is accumulated in two halves, and perhaps a term computed between."""
+    terms = []
+    for half in (slice(0, 4), slice(4, None)):
+        if beside:
+            terms.append(vat(guide.classify, x, **SEARCH))
+        (-guide.classify(x[half]).log_prob(y[half]).mean()).backward()
+    return [parameter.grad.clone() for parameter in guide.parameters()], terms
+
+
+def test_the_gradients_of_other_terms_and_the_statistics_are_those_without_it_to_the_bit():
+    guide = normed().__self__
+    twin = copy.deepcopy(guide)
+    x, y = torch.rand(9, 3, 8, 8), torch.eye(3)[torch.arange(9) % 3]
+    plain, _ = learned(guide, x, y, beside=False)
+    beside, terms = learned(twin, x, y, beside=True)
+    assert all(torch.equal(one, other) for one, other in zip(plain, beside, strict=True))
+    for (name, one), other in zip(guide.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(one, other), name
+    assert int(dict(guide.named_buffers())["network.1.num_batches_tracked"]) == 2
+    own = torch.autograd.grad(terms[-1], list(twin.parameters()), retain_graph=True)
+    terms[-1].backward()  # and its own is added to theirs
+    for parameter, before, more in zip(twin.parameters(), beside, own, strict=True):
+        assert torch.equal(parameter.grad, before + more)
+
+
+def modes(module):
+    return {name: (part.training, getattr(part, "track_running_stats", None)) for name, part in module.named_modules()}
+
+
+@pytest.mark.parametrize("breaks", [None, 1, 2, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_modes_statistics_and_random_state_come_back_even_where_a_pass_fails(breaks, training):
+    """Of the three passes of one iteration, the first, the second or the last."""
+    classify, x, passes = normed(), torch.rand(6, 3, 8, 8), []
+    guide = classify.__self__
+    guide.train(training)
+    guide.network[4].train(not training)
+    guide.network[4].track_running_stats = False  # someone's own wish
+    before, buffers = modes(guide), [buffer.clone() for buffer in guide.buffers()]
+
+    def broken(*_):
+        passes.append(modes(guide))
+        if len(passes) == breaks:
+            raise ZeroDivisionError
+
+    guide.network[-1].register_forward_hook(broken)
+    with pytest.raises(ZeroDivisionError) if breaks else nullcontext():
+        vat(classify, x, **SEARCH)
+    assert len(passes) == (breaks or 3)
+    assert {during["network.1"] for during in passes} == {(training, False)}
+    assert modes(guide) == before
+    assert all(torch.equal(one, other) for one, other in zip(buffers, guide.buffers(), strict=True))
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError) if breaks else nullcontext():
+        passes.clear()
+        for _ in range(3):
+            Paired(classify)(x)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_batch_norm_takes_its_batchs_statistics_in_training_and_its_running_ones_in_evaluation():
-    norm, x = nn.BatchNorm1d(6), torch.randn(9, 6) * 3 + 1
+NORMS = {
+    "batch 1d": (partial(nn.BatchNorm1d, 4), (9, 4)),
+    "batch 2d": (partial(nn.BatchNorm2d, 4), (9, 4, 5, 5)),
+    "batch 2d, plain mean": (partial(nn.BatchNorm2d, 4, momentum=None), (9, 4, 5, 5)),
+    "layer": (partial(nn.LayerNorm, 4), (9, 4)),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", NORMS)
+def test_frozen_statistics_change_no_value(kind, training):
+    make, shape = NORMS[kind]
+    norm = make()
+    for _ in range(3):
+        norm(torch.randn(shape) + 3)
+    norm.train(training)
+    x, buffers = torch.randn(shape), [buffer.clone() for buffer in norm.buffers()]
     with frozen_statistics(norm):
-        torch.testing.assert_close(norm(x).mean(0), torch.zeros(6), rtol=0, atol=1e-12)
-        norm.eval()
-        torch.testing.assert_close(norm(x), x / (1 + 1e-5) ** 0.5)
-    assert norm.num_batches_tracked == 0
-    norm.train()(x)
-    assert norm.num_batches_tracked == 1
+        frozen = norm(x)
+    assert all(torch.equal(one, other) for one, other in zip(buffers, norm.buffers(), strict=True))
+    assert torch.equal(frozen, norm(x))
 
 
-def guides():
-    body = Conditional(nn.Linear(6, 8), nn.Linear(3, 8), nn.Linear(8, 4))
-    return [ClassifierGuide(noisy()), GMVAEGuide(noisy(), body)]
+def test_paired_passes_share_masks_and_noise_with_the_pass_that_begins_with_them():
+    classify, x = noisy(), torch.randn(50, *ROWS)
+    again = Paired(classify)
+    first = classify(x).logits
+    state = torch.get_rng_state()
+    for _ in range(2):
+        assert torch.equal(again(x).logits, first)
+        torch.randn(3)
+        assert not torch.equal(classify(x).logits, first)
+    torch.set_rng_state(state)
+    vat(again, x, first, **SEARCH)
+    after = torch.randn(4)
+    torch.set_rng_state(state)
+    torch.randn_like(x)  # where the search starts, and nothing else
+    assert torch.equal(torch.randn(4), after)
 
 
-@pytest.mark.parametrize("guide", guides(), ids=["classifier", "mixture"])
-def test_the_terms_see_the_dropout_and_the_noise_of_the_bound(guide):
-    guide, seen = guide.to(torch.float64), []
-
-    def spy(classify, x, log_q):
-        seen.append((classify(x).logits, classify(x).logits, log_q, guide.classify(x).logits))
-        return log_q.mean()
-
-    def bound(model, guide, x):
-        guide(x=x)
-        return {"loss": torch.zeros(())}
-
-    objective = unexplained(guide.classify) if isinstance(guide, ClassifierGuide) else bound
-    regularised(objective, {"spy": (1.0, spy)}, guide.classify)(None, guide, x=torch.randn(9, 6))
-    ((once, twice, log_q, other),) = seen
-    assert torch.equal(once, log_q)
-    assert torch.equal(twice, log_q)
-    assert not torch.equal(other, log_q)
-
-
-def test_the_search_takes_no_slope_of_a_parameter_and_as_many_passes_as_it_says():
-    classify, x, passes, slopes = smooth(), torch.randn(5, 6), [], []
+def test_masks_and_noise_add_nothing_to_the_term():
+    """Towards no step at all the divergence is 0, which it is not from one mask to another."""
+    classify, x = noisy(), torch.randn(50, *ROWS)
     log_q = classify(x).logits.detach()
-    classify.register_forward_hook(lambda *_: passes.append(1))
-    for parameter in classify.parameters():
-        parameter.register_hook(lambda slope: slopes.append(1))
-    value = vat(classify, x, log_q, iterations=3, **SEARCH)
-    assert (len(passes), len(slopes)) == (4, 0)
-    value.backward()
-    assert len(slopes) == len(list(classify.parameters()))
+    assert divergence(log_q, classify(x).logits) > 1e-2
+    assert vat(classify, x, **SEARCH | {"radius": 1e-9}).abs() < 1e-12
 
 
-def test_mixed_precision_finds_the_same_direction():
-    torch.set_default_dtype(torch.float32)
-    classify, x = smooth(), torch.randn(16, 6)
-    exact = _seeded(classify, x, classify(x).logits.detach(), 1, finite_difference=1e-2)
+def dropped(network):
+    return nn.Sequential(nn.Dropout(0.5), network, GaussianNoise(1.0))
+
+
+def of_the_mixture():
+    model, guide = linear_mixture()
+    guide.classifier = dropped(nn.Sequential(nn.Linear(COLUMNS, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, KINDS)))
+    return model, guide
+
+
+def of_the_classifier():
+    network = dropped(mlp(COLUMNS, 8, KINDS, norm=nn.BatchNorm1d))
+    return Classifier(network), ClassifierGuide(network)
+
+
+BOUNDS = {
+    "enum": (of_the_mixture, lambda classify: enum),
+    "graph 3": (of_the_mixture, lambda classify: partial(graph, particles=3)),
+    "relaxed": (of_the_mixture, lambda classify: relaxed(trace, 0.5)),
+    "relaxed 3": (of_the_mixture, lambda classify: relaxed(partial(mean_field, particles=3), 0.5)),
+    "classifier": (of_the_classifier, unexplained),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("labels", [False, True], ids=["", "with labels"])
+def test_a_term_sees_the_very_pass_of_the_guide_again(bound, labels):
+    make, objective = BOUNDS[bound]
+    model, guide = make()
+    x, seen = torch.randn(20, COLUMNS), []
+
+    def spy(classify, data, log_q):
+        state = torch.get_rng_state()
+        seen.append((classify(data).logits, log_q))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert data is x
+        return log_q.sum() * 0
+
+    batch, whole = {"x": x}, regularised(objective(guide.classify), {"spy": (1.0, spy)}, guide.classify)
+    if labels:
+        whole = with_labels(whole, relaxed(trace, 0.5), guide.classify, weight=1.0)
+        batch |= {"labelled_x": torch.randn(5, COLUMNS), "labelled_y": torch.eye(KINDS)[torch.arange(5) % KINDS]}
+    whole(model, guide, **batch)
+    ((again, log_q),) = seen
+    if "relaxed" in bound:  # which normalises what is normal already: a last bit may change
+        again = OneHotCategorical(logits=again).logits
+    assert torch.equal(again, log_q)
+    assert not torch.equal(guide.classify(x).logits, log_q)  # in another pass it is another
+
+
+def test_the_search_is_exact_where_the_passes_are_rounded_to_half_precision():
+    classify, x = nonlinear().__self__.float().classify, torch.rand(40, *ROWS, dtype=torch.float32)
+    exact, exact_value = found(classify, x), vat(classify, x, **SEARCH)
     with torch.autocast("cpu", torch.bfloat16):
-        found = _seeded(classify, x, classify(x).logits.detach(), 1, finite_difference=1e-2)
-        value = vat(classify, x, radius=0.7, finite_difference=1e-2)
-    assert found.dtype == torch.float32
-    assert torch.cosine_similarity(found, exact).min() > 0.99
+        assert classify.__self__.network(x).dtype == torch.bfloat16
+        rounded, value = found(classify, x), vat(classify, x, **SEARCH)
+    assert rounded.dtype == torch.float32
+    assert (cosines(rounded, exact) > 0.99).all()
     assert value.isfinite()
+    torch.testing.assert_close(value.float(), exact_value, rtol=0.3, atol=0)
+    assert gradient(value, classify.__self__).isfinite().all()
 
 
-def test_sure_guesses_in_single_precision_stay_finite():
-    torch.set_default_dtype(torch.float32)
-    classify, x = smooth(), torch.randn(16, 6)
-    classify.network[-1].weight.data *= 400
-    assert (classify(x).logits.amin(-1) < -40).any()
-    value = vat(classify, x, radius=1.0, finite_difference=1e-1, iterations=2)
-    assert value.isfinite()
-    assert all(slope.isfinite().all() for slope in torch.autograd.grad(value, list(classify.parameters())))
+@pytest.mark.parametrize("gap", [40.0, 200.0])
+@pytest.mark.parametrize("kinds", [2, 3, 50])
+@pytest.mark.parametrize("finite_difference", [0.1, 1e-6])
+def test_in_single_precision_sure_guesses_give_finite_values_and_gradients(gap, kinds, finite_difference):
+    linear = nn.Linear(12, kinds).float()
+    linear.bias.data = torch.arange(kinds, dtype=torch.float32) * gap
+    classify, x = guess(linear), torch.rand(8, *ROWS, dtype=torch.float32)
+    for radius in (0.1, 1000.0):
+        value = vat(classify, x, radius=radius, finite_difference=finite_difference)
+        assert value.isfinite()
+        assert gradient(value, linear).isfinite().all()
+    r = found(classify, x, finite_difference=finite_difference)
+    torch.testing.assert_close(lengths(r), torch.full((8,), 0.7, dtype=torch.float32))
 
 
-def test_a_function_that_hides_its_module_is_refused():
-    classify = smooth()
-    with pytest.raises(TypeError, match=r"an nn\.Module or a method of one"):
-        vat(lambda x: classify(x), torch.randn(3, 6), **SEARCH)
+def test_a_slope_whose_square_underflows_still_has_a_direction():
+    """A second kind of probability exp(-60), 1e-26: its slope can be squared in float32 to 0 alone."""
+    linear = nn.Linear(12, 2).float()
+    nn.init.zeros_(linear.weight[0].data)
+    linear.bias.data = torch.tensor([60.0, 0.0], dtype=torch.float32)
+    x = torch.rand(8, *ROWS, dtype=torch.float32)
+    r, w = found(guess(linear), x, finite_difference=0.1), linear.weight[1].detach().expand(8, -1)
+    torch.testing.assert_close(cosines(r, w).abs(), torch.ones(8, dtype=torch.float32), rtol=0, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_value_and_another_another():
+    classify, x, values = noisy(), torch.randn(9, *ROWS), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        values.append(vat(classify, x, **SEARCH))
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda classify, x: vat(classify, x, **SEARCH),
+        lambda classify, x: Paired(classify),
+        lambda classify, x: regularised(enum, {"vat": (1.0, vat)}, classify)(*linear_mixture(), x=x),
+    ],
+    ids=["vat", "Paired", "regularised"],
+)
+def test_what_belongs_to_no_module_is_refused(use):
+    network = nn.Linear(COLUMNS, KINDS)
+    with pytest.raises(TypeError, match=r"must be an nn\.Module or a method of one"):
+        use(lambda x: OneHotCategorical(logits=network(x)), torch.randn(6, COLUMNS))
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+@pytest.mark.parametrize("given", [True, False])
+def test_an_iteration_costs_one_pass_and_the_guess_none_where_it_is_given(iterations, given):
+    classify, x, calls = nonlinear(), torch.randn(6, *ROWS), []
+    log_q = classify(x).logits if given else None
+    classify.__self__.network.register_forward_hook(lambda *_: calls.append(1))
+    vat(classify, x, log_q, **SEARCH | {"iterations": iterations})
+    assert len(calls) == iterations + 1 + (not given)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_the_search_goes_back_to_the_data_alone(iterations):
+    """Through a matrix, a pass back to the data costs what a pass forward does, and one to the weights as much more."""
+    classify, x = nonlinear(), torch.randn(6, *ROWS)
+    log_q = classify(x).logits
+    forward = 2 * 6 * (12 * 8 + 8 * 3)
+    with FlopCounterMode(display=False) as counter:
+        value = vat(classify, x, log_q, **SEARCH | {"iterations": iterations})
+    assert counter.get_total_flops() == (2 * iterations + 1) * forward
+    assert all(parameter.grad is None for parameter in classify.__self__.parameters())
+    with FlopCounterMode(display=False) as counter:
+        value.backward()
+    assert counter.get_total_flops() == forward + 2 * 6 * 8 * 3  # to all weights, and through the second layer

@@ -1,5 +1,6 @@
 """Terms of q(y | x) beside the bound, against closed forms and against the bound itself."""
 
+import copy
 import math
 from functools import partial
 
@@ -19,6 +20,8 @@ from pyro_models.objectives import (
     regularised,
     relaxed,
     trace,
+    unexplained,
+    vat,
     with_labels,
 )
 from tests.linear_mixture import COLUMNS, KINDS, evidence, gradient, joint_of_kinds, linear_mixture
@@ -255,6 +258,58 @@ def test_the_loss_with_labels_is_the_weighted_sum_of_its_parts(pair, x, known, b
     torch.testing.assert_close(found["cross_entropy"], cross_entropy.detach())
     assert [name for name, term in found.items() if term.requires_grad] == ["loss"]
     assert set(known) == {"labelled_x", "labelled_y"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 20.0])
+def test_labels_alone_are_their_bound_and_their_cross_entropy(pair, x, known, weight):
+    model, guide = pair
+    torch.manual_seed(4)
+    seen = enum(model, guide, x=known["labelled_x"], y=known["labelled_y"])
+    guess = guide.classifier(known["labelled_x"]).log_softmax(-1)
+    expected = 0.3 * seen["loss"] - weight * guess[range(4), [0, 2, 1, 2]].mean()
+    torch.manual_seed(4)
+    found = with_labels(None, enum, guide.classify, weight=weight, share=0.3)(model, guide, x=x, **known)
+    torch.testing.assert_close(found["loss"], expected)
+    torch.testing.assert_close(gradient(found["loss"], *pair), gradient(expected, *pair))
+    torch.testing.assert_close(found["elbo"], seen["elbo"])
+    assert set(found) == {"loss", "elbo"} | ({"cross_entropy"} if weight else set())
+
+
+def statistics(guide):
+    return {name: buffer.clone() for name, buffer in guide.classifier.named_buffers()}
+
+
+@pytest.mark.parametrize("others", [True, False])
+@pytest.mark.parametrize("bound", [enum, relaxed(trace, 0.5), graph])
+def test_batch_norm_runs_over_all_data_once_or_over_the_labelled_where_there_are_no_others(
+    pair, x, known, bound, others
+):
+    model, guide = pair
+    guide.classifier = torch.nn.Sequential(torch.nn.BatchNorm1d(COLUMNS), torch.nn.Linear(COLUMNS, KINDS))
+    before = copy.deepcopy(guide)
+    objective = regularised(bound, all_terms() | {"vat": (1.0, partial(vat, radius=0.3))}, guide.classify)
+    whole = with_labels(objective if others else None, bound, guide.classify, weight=1.0)
+    whole(model, guide, x=x, **known)
+    before.classify(x if others else known["labelled_x"])
+    torch.testing.assert_close(statistics(guide), statistics(before), rtol=0, atol=0)
+    assert int(guide.classifier[0].num_batches_tracked) == 1
+    assert guide.classifier[0].track_running_stats
+
+
+def test_data_of_which_the_story_says_nothing_have_their_terms_alone(pair, x):
+    model, guide = pair
+    terms, log_q = all_terms(0.0), guide.classify(x).logits
+    found = regularised(unexplained(guide.classify), terms, guide.classify)(model, guide, x=x)
+    assert set(found) == {"loss", *terms}
+    torch.testing.assert_close(found["loss"], 5 * marginal_kl(None, x, log_q) + 0.5 * entropy(None, x, log_q))
+    assert unexplained(guide.classify)(model, guide, x=x) == {"loss": torch.zeros(())}
+
+
+def test_a_guide_that_never_draws_the_site_is_told_so(pair, x):
+    model, guide = pair
+    objective = regularised(enum, all_terms(), guide.classify, site="kind")
+    with pytest.raises(ValueError, match="the guide draws no site 'kind'"):
+        objective(model, guide, x=x)
 
 
 def test_with_the_share_of_labelled_for_each_unlabelled_one_every_datum_counts_alike(pair, x, known):

@@ -1,6 +1,7 @@
 """What has to hold for every recipe, whatever it is."""
 
 import dataclasses
+from functools import partial
 from typing import get_args, get_type_hints
 
 import pyro
@@ -237,11 +238,32 @@ def test_options_that_make_no_sense_are_refused(options, message):
         ({"kinds": 1}, "--kinds must be"),
         ({"elbo": "rws", "particles": 5, "beta": 8.0}, "bounds nothing"),
         ({"labels": -1}, "--labels must be"),
+        ({"vat": -1.0}, "--vat must be"),
+        ({"iterations": 0}, "--iterations must be between 1 and 100, not 0"),
+        ({"finite_difference": 0.0}, "--finite-difference must be"),
+        ({"split": "artcle"}, "--split: unknown value 'artcle': did you mean 'article'"),
     ],
 )
 def test_options_of_the_mixture_that_make_no_sense_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         GMVAERecipe(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": 0}, "--labels must be at least 1, not 0"),
+        ({"unlabelled": -1}, "--unlabelled must be at least 0, not -1"),
+        ({"network": "artcle"}, "--network: unknown value 'artcle': did you mean 'article'"),
+        ({"batch_size": 1}, "--batch-size must be at least 2, not 1"),
+        ({"steps": 0}, "--steps must be between 1 and 1e\\+06, not 0"),
+        ({"label_seed": -1}, "--label-seed must be at least 0, not -1"),
+        ({"radius": float("inf")}, "--radius must be between 0 and 1e\\+06, not inf"),
+    ],
+)
+def test_options_of_the_classifier_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ClassifierRecipe(**options)
 
 
 def test_the_temperature_falls_geometrically_and_is_named():
@@ -301,6 +323,83 @@ def test_the_step_of_labelled_and_unlabelled_data_weighs_as_stated(split):
     logits = guide.classifier(batch["labelled_x"])
     entropy = torch.nn.functional.cross_entropy(logits, batch["labelled_y"].argmax(-1))
     torch.testing.assert_close(terms["cross_entropy"], entropy)
+
+
+def test_the_step_of_the_classifier_weighs_as_stated(split):
+    """Cross-entropy of the labels, and each term times its weight, of the other data."""
+    weights = {"vat": 2.0, "consistency": 3.0, "balance": 5.0, "decision": 7.0}
+    recipe = ClassifierRecipe(kinds=3, labels=12, **weights)
+    model, guide = (half.eval() for half in recipe.pair(SHAPE))
+    batch = batch_of(recipe, split)
+    terms = recipe.objective(guide, split)(model, guide, **batch)
+    named = ("vat", "consistency", "marginal_kl", "entropy")
+    expected = sum(weight * terms[name] for name, weight in zip(named, weights.values(), strict=True)) - terms["elbo"]
+    torch.testing.assert_close(terms["loss"].detach(), expected)
+    logits = guide.network(batch["labelled_x"])
+    cross_entropy = torch.nn.functional.cross_entropy(logits, batch["labelled_y"].argmax(-1))
+    torch.testing.assert_close(terms["elbo"], -cross_entropy.detach())
+    q = torch.distributions.Categorical(logits=guide.network(batch["x"]))
+    torch.testing.assert_close(terms["entropy"], q.entropy().mean().detach())
+    assert len(batch["x"]) == 28
+
+
+def test_the_classifiers_two_halves_are_one_network():
+    model, guide = ClassifierRecipe(kinds=3).pair(SHAPE)
+    assert model.network is guide.network
+    assert len(parameters(model, guide)) == len(list(model.parameters()))
+
+
+def seen(recipe, split):
+    """Which data of a split have their labels seen, and which others are learned from."""
+    numbered = Split(torch.arange(len(split))[:, None].float(), split.labels)
+    pool, labelled = recipe.pools(numbered)
+    return [part.x[:, 0].int().tolist() for part in (labelled, pool)]
+
+
+@pytest.mark.parametrize("options", [{}, {"stratified": False}, {"split": "article", "data": "mnist"}])
+@pytest.mark.parametrize("recipe", [partial(ClassifierRecipe, kinds=3), partial(GMVAERecipe, kinds=3)])
+def test_the_labels_are_drawn_by_their_own_seed_where_they_have_one(recipe, options, split):
+    by = {
+        (seed, label_seed): seen(recipe(labels=9, seed=seed, label_seed=label_seed, **options), split)
+        for seed in (1, 2)
+        for label_seed in (None, 1, 7)
+    }
+    assert by[1, None] == by[1, 1] == by[2, 1]
+    assert by[1, 7] == by[2, 7]
+    assert set(by[1, 7][0]) != set(by[1, 1][0]) != set(by[2, None][0])
+
+
+def test_the_classifier_learns_from_the_first_of_the_others_or_from_all_or_from_the_labelled_alone(split):
+    labelled, others = seen(ClassifierRecipe(kinds=3, labels=9), split)
+    assert sorted(labelled + others) == list(range(40))
+    for number, pool in ((0, labelled), (1, others[:1]), (20, others[:20]), (31, others)):
+        assert seen(ClassifierRecipe(kinds=3, labels=9, unlabelled=number), split) == [labelled, pool]
+    with pytest.raises(UserError, match="^--unlabelled 32 is more than the 31 training data left$"):
+        seen(ClassifierRecipe(kinds=3, labels=9, unlabelled=32), split)
+    assert seen(ClassifierRecipe(kinds=3, labels=40), split)[0] == seen(ClassifierRecipe(kinds=3, labels=40), split)[1]
+
+
+def test_the_mixture_learns_from_all_data_be_they_labelled_or_not(split):
+    labelled, pool = seen(GMVAERecipe(kinds=3, labels=9), split)
+    assert pool == list(range(40))
+    assert len(labelled) == 9
+    assert GMVAERecipe(kinds=3).pools(split) == (split, None)
+
+
+@pytest.mark.parametrize("network", ["article", "paper"])
+def test_the_nets_of_the_article_and_of_the_paper_have_their_noise(network):
+    """And the article's its weights, drawn from Normal(0, 0.02)."""
+    recipe = ClassifierRecipe(network=network)
+    model, _ = recipe.pair((1, 28, 28))
+    x = torch.rand(8, 1, 28, 28)
+    assert not torch.equal(model.network(x), model.network(x))
+    model.eval()
+    assert torch.equal(model.network(x), model.network(x))
+    layers = [part for part in model.modules() if isinstance(part, torch.nn.Linear)]
+    if network == "article":
+        assert layers[0].weight.std().item() == pytest.approx(0.02, rel=0.02)
+    else:
+        assert [layer.out_features for layer in layers] == [1200, 600, 300, 150, 10]
 
 
 def test_a_mixture_with_known_parameters_is_recovered():
