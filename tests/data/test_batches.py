@@ -66,9 +66,7 @@ def test_the_steps_of_an_epoch_follow_from_seed_and_epoch_and_begin_as_without_t
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_out_every_one_of_many_steps(processes):
     whole = numbers(Batches(images(), "grey", size=8, steps=20), 0)
-    shares = [
-        numbers(Batches(images(), "grey", 8, 0, rank, processes, steps=20), 0) for rank in range(processes)
-    ]
+    shares = [numbers(Batches(images(), "grey", 8, 0, rank, processes, steps=20), 0) for rank in range(processes)]
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 
