@@ -91,15 +91,32 @@ def results(words: Sequence[str]) -> int:
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
-    _table_of_bounds([run for run in runs if "kinds_used" not in run["test"]])
-    _table_of_kinds([run for run in runs if "kinds_used" in run["test"]])
+    tables = {"mse": _table_of_bounds, "kinds_used": _table_of_kinds, "f1": _table_of_classifiers}
+    of_each: dict[str, list[dict[str, Any]]] = {name: [] for name in tables}
+    for run in runs:
+        of_each[next(name for name in ("kinds_used", "f1", "mse") if name in run["test"])].append(run)
+    for name, its in of_each.items():
+        if its:
+            tables[name](its)
     return 0
+
+
+def _table_of_classifiers(runs: list[dict[str, Any]]) -> None:
+    """Print means over the seeds and every value; the validation data are the article's held-back ones in its split."""
+    print("\n| command | accuracy | of each seed | f1 | of each seed | f1 (validation) | minutes a run |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for run in runs:
+        seeds, test = run.get("seeds", [run]), run["test"]
+        cells = [f"`{run['command']}`"]
+        for name, factor, digits in (("accuracy", 100, 2), ("f1", 1, 4)):
+            cells += [_cell(test, name, factor, digits)]
+            cells += [", ".join(_cell(seed["test"], name, factor, digits) for seed in seeds)]
+        cells += [_cell(run["validation"], "f1", 1, 4), f"{run['seconds'] / 60 / len(seeds):.1f}"]
+        print("| " + " | ".join(cells) + " |")
 
 
 def _table_of_kinds(runs: list[dict[str, Any]]) -> None:
     """Print means over the seeds, every accuracy, and that of scikit-learn's Gaussian mixture where it was fitted."""
-    if not runs:
-        return
     print("\n| command | accuracy | of each seed | GaussianMixture | purity | nmi | ari | exact elbo | minutes a run |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for run in runs:
@@ -118,8 +135,6 @@ def _cell(figures: dict[str, float], name: str, factor: float, digits: int) -> s
 
 
 def _table_of_bounds(runs: list[dict[str, Any]]) -> None:
-    if not runs:
-        return
     print("| command | likelihood | elbo | mse | log p(x) (samples) | minutes |")
     print("| --- | --- | --- | --- | --- | --- |")
     for run in runs:

@@ -374,7 +374,7 @@ def test_the_classifier_learns_from_the_first_of_the_others_or_from_all_or_from_
     assert sorted(labelled + others) == list(range(40))
     for number, pool in ((0, labelled), (1, others[:1]), (20, others[:20]), (31, others)):
         assert seen(ClassifierRecipe(kinds=3, labels=9, unlabelled=number), split) == [labelled, pool]
-    with pytest.raises(UserError, match="^--unlabelled 32 is more than the 31 training data left$"):
+    with pytest.raises(UserError, match=r"^--unlabelled 32 is more than the 31 training data left$"):
         seen(ClassifierRecipe(kinds=3, labels=9, unlabelled=32), split)
     assert seen(ClassifierRecipe(kinds=3, labels=40), split)[0] == seen(ClassifierRecipe(kinds=3, labels=40), split)[1]
 
