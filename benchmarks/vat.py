@@ -69,8 +69,8 @@ def main() -> None:
         middle = {key: 1e3 * statistics.median(values) for key, values in times.items()}
         print(
             f"--network {name}: a pass {middle['pass']:.1f} ms, the term {middle['ours']:.1f} ms, as the article "
-            f"writes it {middle['article']:.1f} ms; the term is {ratio(times, 'ours', 'pass'):.2f} passes (wanted: at most 3), "
-            f"and {ratio(times, 'ours', 'article'):.2f} of the article's"
+            f"writes it {middle['article']:.1f} ms; the term is {ratio(times, 'ours', 'pass'):.2f} passes "
+            f"(wanted: at most 3), and {ratio(times, 'ours', 'article'):.2f} of the article's"
         )
 
 
