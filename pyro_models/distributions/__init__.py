@@ -5,10 +5,12 @@ from pyro_models.distributions.grey_bernoulli import GreyBernoulli
 from pyro_models.distributions.likelihoods import (
     Likelihood,
     NormalLikelihood,
+    attribute,
     bernoulli,
     continuous_bernoulli,
     grey_bernoulli,
 )
+from pyro_models.distributions.product import ProductOfNormals
 from pyro_models.distributions.relaxed import RelaxedOneHotCategorical
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "GreyBernoulli",
     "Likelihood",
     "NormalLikelihood",
+    "ProductOfNormals",
     "RelaxedOneHotCategorical",
+    "attribute",
     "bernoulli",
     "continuous_bernoulli",
     "grey_bernoulli",

@@ -30,6 +30,13 @@ def continuous_bernoulli(logits: Tensor, event_dim: int = 3) -> TorchDistributio
     return ContinuousBernoulli(logits=logits).to_event(event_dim)
 
 
+def attribute(logits: Tensor) -> TorchDistribution:
+    """An attribute, event shape [size]: one bit where there is one logit, else a one-hot category."""
+    if logits.shape[-1] == 1:
+        return bernoulli(logits, 1)
+    return dist.OneHotCategorical(logits=logits)
+
+
 class NormalLikelihood(nn.Module):
     """Pixels as Normal(loc, scale), one scale for all of them.
 
