@@ -14,9 +14,15 @@ grey: intensities in [0, 1] as they are. dynamic: drawn anew as Bernoulli(intens
 files of Larochelle and Murray (2011). threshold: 1 above one half.
 """
 
+SplitName = Literal["official", "article", "iid", "compositional"]
+"""Which training, validation and test data: see `split` of `pyro_models.data.load`."""
+
 IMAGES = ("digits", "mnist", "fashion-mnist", "kmnist")
+SOURCES = ("digits", "mnist")
+COMPOSED = {"attributes": "digits", "mnist-a": "mnist"}
+"""The sets of images with several attributes, and which of the sources they are made from if none is named."""
 TABLES = ("blobs", "moons", "pinwheel", "wine", "iris")
-DATASETS = (*IMAGES, *TABLES)
+DATASETS = (*IMAGES, *COMPOSED, *TABLES)
 FILES = (".npy", ".npz", ".csv", ".parquet")
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
 WEIGHTED = ("iwae", "renyi", "rws", "dreg")

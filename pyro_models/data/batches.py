@@ -1,7 +1,7 @@
 """Batches cut from tensors that already sit on the device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
+from pyro_models.data.attributes import Attribute
 from pyro_models.data.datasets import Split
 
 
@@ -23,6 +24,20 @@ def cut(x: Tensor, pixels: PixelMode) -> Tensor:
         draws = torch.randint(0, 255, x.shape, dtype=torch.uint8, device=x.device)
         return (draws < x).to(torch.get_default_dtype())
     return x.to(torch.get_default_dtype()).div_(255)
+
+
+def batch_of(split: Split, pixels: PixelMode, attributes: tuple[Attribute, ...] = ()) -> dict[str, Tensor]:
+    """Cut all of a split into `x`, [n, *shape], and `y1`, `y2`, ... for its attributes, if given: [n, size], or NaN.
+
+    Raises:
+        ValueError: attributes of a split that has no codes of them.
+    """
+    batch = {"x": cut(split.x, pixels)}
+    if attributes and split.attributes is None:
+        raise ValueError("a split without attributes")
+    for k, attribute in enumerate(attributes):
+        batch[f"y{k + 1}"] = attribute.encode(split.attributes[:, k])  # type: ignore[index]
+    return batch
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class Batches:
             batch of them, shared out.
         kinds: how many labels there are.
         steps: in an epoch; None makes as many as the split has whole batches.
+        attributes: of the split, where a batch is to hold them.
     """
 
     split: Split
@@ -54,19 +70,25 @@ class Batches:
     labelled: Split | None = None
     kinds: int = 0
     steps: int | None = None
+    attributes: tuple[Attribute, ...] = ()
 
     def __len__(self) -> int:
         return len(self.split) // self.size if self.steps is None else self.steps
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the batches of an epoch: `x`, [size / processes, *shape]; `labelled_x` and one-hot `labelled_y`."""
+        """Yield the batches of an epoch, `size / processes` data each.
+
+        They hold `x`, [batch, *shape]; `y1`, `y2`, ..., [batch, size], NaN where missing, of the attributes; and of
+        the labelled data `labelled_x` and one-hot `labelled_y`.
+        """
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
         rounds = -(-len(self) * self.size // len(self.split))
         orders = [torch.randperm(len(self.split), generator=generator) for _ in range(rounds)]
         order = torch.cat(orders).to(self.split.x.device)
         share = self.size // self.processes
+        split = replace(self.split, labels=None, attributes=self.split.attributes if self.attributes else None)
         for start in range(self.rank * share, len(self) * self.size, self.size):
-            batch = {"x": cut(self.split.x[order[start : start + share]], self.pixels)}
+            batch = batch_of(split[order[start : start + share]], self.pixels, self.attributes)
             yield batch if self.labelled is None else batch | self._known(self.labelled, generator)
 
     def _known(self, some: Split, generator: torch.Generator) -> dict[str, Tensor]:

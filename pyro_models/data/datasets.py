@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,42 +13,51 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.base.names import DATA_DIR_VARIABLE, TABLES, PixelMode, check_name
+from pyro_models.base.names import COMPOSED, DATA_DIR_VARIABLE, SOURCES, TABLES, PixelMode, SplitName, check_name
 from pyro_models.base.names import data_dir as folder_of
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import tables
+from pyro_models.data.attributes import MNIST_A, SIDES, Attribute, beside, combinations, mnist_a, of_array
 
 SPLIT_SEED = 0  # one split of each data set for all runs, whatever their seed: test images stay test images
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some data and, where they are known, their labels.
+    """Some data and, where they are known, their labels and attributes.
 
     Attributes:
         x: images as bytes, [n, channel, height, width], or rows of a table as floats, [n, columns].
         labels: whole numbers, [n], or None.
+        attributes: codes of the data set's attributes, whole numbers, [n, attributes], -1 where missing; or None.
     """
 
     x: Tensor
     labels: Tensor | None = None
+    attributes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: Any) -> "Split":
-        return Split(self.x[index], None if self.labels is None else self.labels[index])
+        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> "Split":
         """Return the split on `device`."""
-        return Split(self.x.to(device), None if self.labels is None else self.labels.to(device))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        return Split(
+            change(self.x), *(None if known is None else change(known) for known in (self.labels, self.attributes))
+        )
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Disjoint splits: train to learn from, validation to choose by, test to report and nothing else.
 
-    The columns of a table have mean 0 and standard deviation 1 over its training rows.
+    The columns of a table have mean 0 and standard deviation 1 over its training rows. The attributes are those whose
+    codes the splits hold, in their order.
     """
 
     name: str
@@ -57,6 +66,7 @@ class Dataset:
     validation: Split
     test: Split
     columns: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,9 +80,17 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set on `device`."""
-        return replace(
-            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
-        )
+        return self.each(lambda _, part: part.to(device))
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def each(self, change: Callable[[str, Split], Split]) -> "Dataset":
+        """Return the data set with each split, of such a name, changed."""
+        parts: dict[str, Any] = {name: change(name, part) for name, part in self.parts.items()}
+        return replace(self, **parts)
 
 
 def load(
@@ -80,32 +98,42 @@ def load(
     *,
     data_dir: Path | None = None,
     pixels: PixelMode = "grey",
-    split: Literal["official", "article"] = "official",
+    split: SplitName = "official",
+    source: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or images or a table of your own from a file.
 
     Args:
         name: `digits` (1,797 images, no download), `mnist`, `fashion-mnist` or `kmnist` (downloaded by
-            torchvision on first use); `blobs`, `moons`, `pinwheel` (made here), `wine`, `iris` (no download); or the
+            torchvision on first use); `attributes` and `mnist-a` (made here of digits, see `attributes.beside` and
+            `attributes.mnist_a`); `blobs`, `moons`, `pinwheel` (made here), `wine`, `iris` (no download); or the
             path of a .npy file of images or of a .npz file with `images` and perhaps `labels`. Such images are
             bytes, or floats in [0, 1] which are rounded to bytes: [n, height, width] or
-            [n, channel, height, width]. A table is a .csv or .parquet file, a .npy file of [n, columns] or a .npz file
-            with `table`, of such a shape, and perhaps `labels`.
+            [n, channel, height, width]. Beside them `attributes`, whole numbers [n, attributes] of which each column
+            counts 0, 1, ..., -1 where missing, and perhaps their names, `attribute_names`. Without these, labels
+            that are 0, 1, ..., each at least once, are the one attribute of images, named `digit` or `label`. A table
+            is a .csv or .parquet file, a .npy file of [n, columns] or a .npz file with `table`, of such a shape, and
+            perhaps `labels`.
         data_dir: where downloads live; else the variable PYRO_MODELS_DATA says, else `./datasets`.
         pixels: the pixel mode, which see in `pyro_models.base.names`.
         split: `official`, or `article` for that of the article on virtual adversarial training: 10,000 of the 60,000
-            training images, its test images, are `validation` here.
+            training images, its test images, are `validation` here. Of `mnist-a`, `compositional` keeps combinations
+            of attributes for validation and test alone, `iid` is the official one.
+        source: the digits that `attributes` (else digits) or `mnist-a` (else mnist) are made from, part by part.
 
     Returns:
-        Splits that depend on the name alone. The test split is the one that the data set's authors made
+        Splits that depend on these arguments alone. The test split is the one that the data set's authors made
         where there is one, else a seeded sixth; validation is a seeded twelfth of the rest.
 
     Raises:
-        UserError: an unknown name, files that are missing or damaged, values that are no pixels.
+        UserError: an unknown name, files that are missing or damaged, values that are no pixels; a split or a source
+            that is not for these data.
     """
     check_name(name)
-    if split == "article" and name not in _TORCHVISION:
-        raise UserError(f"--split article is of 60,000 training images, as mnist has, not of {name}")
+    _check_split(name, split, source)
+    attributes: tuple[Attribute, ...] = ()
+    if name in COMPOSED:
+        return _composed(name, load(source or COMPOSED[name], data_dir=data_dir), pixels, split == "compositional")
     if name == "digits":
         train, test = _hold_out(_digits(), 1 / 6)
     elif name in _TORCHVISION:
@@ -118,16 +146,63 @@ def load(
         arrays = _arrays(Path(name))
         if "table" in arrays:
             return _table(name, _columns(arrays, name))
-        train, test = _hold_out(_own(arrays, name), 1 / 6)
+        whole, attributes = _own(arrays, name)
+        train, test = _hold_out(whole, 1 / 6)
     if split == "article":
         stay, held_out = split_by_sklearn(len(train), 50_000, seed=42)
         train, validation = train[stay], train[held_out]
     else:
         train, validation = _hold_out(train, 1 / 12)
-    splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
-    if pixels in _BINARISED:
-        splits = {part: replace(split, x=_BINARISED[pixels](split.x, part)) for part, split in splits.items()}
-    return Dataset(name, pixels, **splits)
+    dataset = Dataset(name, pixels, train, validation, test, attributes=attributes)
+    return _binarised(dataset if attributes else _with_labels_as_attribute(dataset))
+
+
+def _check_split(name: str, split: SplitName, source: str | None) -> None:
+    """Refuse a split or a source that is not for the data set."""
+    if split == "article" and name not in _TORCHVISION:
+        raise UserError(f"--split article is of 60,000 training images, as mnist has, not of {name}")
+    valid = ["official", *["article"] * (name in _TORCHVISION), *["iid", "compositional"] * (name == "mnist-a")]
+    if split not in valid:
+        raise UserError(f"--split {split}: of {name} there is only {', '.join(valid)}")
+    if source is not None and name not in COMPOSED:
+        raise UserError(f"--source {source}: only {' and '.join(COMPOSED)} are made from a source, not {name}")
+    if source not in (None, *SOURCES):
+        raise UserError(f"--source {source}: {name} is made from {' or '.join(SOURCES)}")
+
+
+def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool) -> Dataset:
+    """Make each part of `attributes` or `mnist-a` from the same part of its source."""
+    allowed = combinations(compositional=compositional, seed=derived_seed(SPLIT_SEED, "combinations"))
+
+    def make(part: str, digits: Split) -> Split:
+        seed, labels = derived_seed(SPLIT_SEED, f"{name} {part}"), torch.as_tensor(digits.labels)
+        if name == "attributes":
+            x, codes = beside(digits.x, labels, seed=seed)
+            return Split(x, codes[:, 1] + 1, codes)
+        x, codes = mnist_a(digits.x, labels, allowed=allowed[part], seed=seed)
+        return Split(x, codes[:, 0], codes)
+
+    made = replace(source.each(make), name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
+    return made if name == "mnist-a" else _binarised(made)  # mnist-a is black and white as it is
+
+
+def _with_labels_as_attribute(dataset: Dataset) -> Dataset:
+    """Make labels the one attribute of a data set, where they are 0, 1, ..., each at least once."""
+    labels = [part.labels for part in dataset.parts.values() if part.labels is not None]
+    kinds = torch.cat(labels).unique() if labels else torch.arange(0)
+    if len(kinds) < 2 or not torch.equal(kinds, torch.arange(len(kinds))):
+        return dataset
+    attribute = Attribute("digit" if dataset.name in SOURCES else "label", tuple(map(str, kinds.tolist())))
+    known = dataset.each(lambda _, part: replace(part, attributes=torch.as_tensor(part.labels)[:, None]))
+    return replace(known, attributes=(attribute,))
+
+
+def _binarised(dataset: Dataset) -> Dataset:
+    """Cut or draw the pixels once and for all, where the pixel mode says so."""
+    if dataset.pixels not in _BINARISED:
+        return dataset
+    binarise = _BINARISED[dataset.pixels]
+    return dataset.each(lambda name, part: replace(part, x=binarise(part.x, name)))
 
 
 def _table(name: str, table: tables.Table) -> Dataset:
@@ -257,8 +332,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: cannot be read ({reason})") from None
 
 
-def _own(arrays: dict[str, np.ndarray], path: str) -> Split:
-    """Check images, and labels where there are some."""
+def _own(arrays: dict[str, np.ndarray], path: str) -> tuple[Split, tuple[Attribute, ...]]:
+    """Check images, and labels and attributes where there are some."""
     if "images" not in arrays:
         raise UserError(f"{path}: holds no array named 'images' or 'table', only {sorted(arrays)}")
     images, labels = arrays["images"], arrays.get("labels")
@@ -276,10 +351,13 @@ def _own(arrays: dict[str, np.ndarray], path: str) -> Split:
         raise UserError(f"{path}: {len(images)} images are too few to split; 24 are enough")
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
         raise UserError(f"{path}: labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
+    codes = arrays.get("attributes")
+    attributes = () if codes is None else of_array(codes, arrays.get("attribute_names"), len(images), path)
     if images.dtype != np.uint8:
         images = images.astype(np.float32)
     pixels = torch.from_numpy(np.ascontiguousarray(images)).reshape(shape)
-    return Split(_as_bytes(pixels, path), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
+    known = (None if array is None else torch.from_numpy(array.astype(np.int64)) for array in (labels, codes))
+    return Split(_as_bytes(pixels, path), *known), attributes
 
 
 def _as_bytes(images: Tensor, source: str) -> Tensor:

@@ -38,7 +38,7 @@ def draw_labels(
             random by scikit-learn's `train_test_split`, as the article on virtual adversarial training draws them.
 
     Returns:
-        the `count` data, and the others, both in the order of the draw.
+        the `count` data, and the others in a random order, whatever their labels.
 
     Raises:
         UserError: there are no labels or too few of them; one lies outside; fewer are wanted than there are kinds.
@@ -55,6 +55,8 @@ def draw_labels(
     if how == "stratified":
         labels = all_labels.cpu()[order]
         rank = torch.stack([(labels == kind).cumsum(0) for kind in range(kinds)]).gather(0, labels[None])[0]
-        order = order[rank.argsort(stable=True)]  # the first of each kind, then the second of each, ...
+        seen = torch.zeros(len(order), dtype=torch.bool)
+        seen[rank.argsort(stable=True)[:count]] = True  # the first of each kind, then the second of each, ...
+        order = torch.cat([order[seen], order[~seen]])
     order = order.to(all_labels.device)
     return split[order[:count]], split[order[count:]]
