@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +26,13 @@ def vat(
     """Mean KL(q(y | x) || q(y | x + r)), nats, where r is the step of length `radius` that changes q the most.
 
     Miyato, Maeda, Koyama and Ishii, Virtual adversarial training, 2018, equations 7 and 8 and algorithm 1. As there, no
-    gradient flows into q(y | x), nor into r. Each iteration costs a pass forward and one back to the data.
+    gradient flows into q(y | x), nor into r. Each iteration costs a pass forward and one back to the data; under
+    autocast the search, which rounds less, makes q(y | x) of its own by one pass more.
 
     Args:
-        classify: an `nn.Module` or a method of one. Batch norm in it takes the statistics of its batch and keeps its
-            running ones as they are; dropout and noise are the same in every pass.
+        classify: an `nn.Module` or a method of one, which returns a category with finite logits. Batch norm in it takes
+            the statistics of its batch and keeps its running ones as they are; dropout and noise are the same in every
+            pass. Other state that a pass in training moves (spectral norm) does move.
         x: data, [batch, *shape].
         log_q: log q(y | x), [batch, kinds], where a pass has given it already (see `Paired`); None computes it.
         radius: Euclidean length of r, in the units of the data.
@@ -41,7 +44,10 @@ def vat(
         TypeError: `classify` belongs to no module.
     """
     again = classify if isinstance(classify, Paired) else Paired(classify)
-    log_q = (again(x).logits if log_q is None else log_q).detach()
+    if log_q is None:
+        with torch.no_grad(), frozen_statistics(again.module):
+            log_q = classify(x).logits  # the first pass, whose noise `again` repeats and the search's start does not
+    log_q = log_q.detach()
     r = adversary(again, x, log_q, radius=radius, finite_difference=finite_difference, iterations=iterations)
     return divergence(log_q, again(x + r).logits)
 
@@ -52,8 +58,8 @@ def adversary(
     """Return r, [batch, *shape]: the step of length `radius` along which KL(q(y | x) || q(y | x + r)) grows fastest.
 
     The divergence is 0 at r = 0, and so is its slope; the direction is the first eigenvector of its curvature there,
-    which the power method finds from a random start: a slope a little way off is the curvature times that way. The
-    search takes single precision at least, because half precision rounds the little way off; and it differentiates
+    which the power method finds from a random start: a slope a little way off is the curvature times that way. Under
+    autocast the search is in single precision, because half precision rounds the little way off; and it differentiates
     with respect to the step alone, so that no parameter's gradient is touched. A datum where nothing changes q keeps
     its random direction.
 
@@ -61,16 +67,23 @@ def adversary(
         classify, x, radius, finite_difference, iterations: as in `vat`.
         log_q: log q(y | x), [batch, kinds].
     """
-    rounded = torch.is_autocast_enabled(x.device.type)
-    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+    again = classify if isinstance(classify, Paired) else Paired(classify)
+    rounded, data = torch.is_autocast_enabled(x.device.type), x
+    with torch.autocast(x.device.type, enabled=False):
         if rounded:
-            log_q = classify(x).logits.detach()
-        direction = _unit(torch.randn_like(x), x)
+            data = x.float()
+            with torch.no_grad():
+                log_q = again(data).logits
+        direction = _unit(torch.randn_like(data), data)
         for _ in range(iterations):
             step = (finite_difference * direction).requires_grad_()
-            (slope,) = torch.autograd.grad(divergence(log_q, classify(x + step).logits), step)
+            with torch.enable_grad():
+                logits = again(data + step).logits
+                # No change, but backwards it takes out the slope common to all logits, which is rounding error alone.
+                log_p = (logits - logits.mean(-1, keepdim=True)).log_softmax(-1)
+                (slope,) = torch.autograd.grad(divergence(log_q, log_p), step)
             direction = _unit(slope, direction)
-    return radius * direction
+    return radius * direction.to(x)
 
 
 class Paired:
@@ -108,6 +121,8 @@ def module_of(classify: Classify) -> nn.Module:
     Raises:
         TypeError: it is neither.
     """
+    while isinstance(classify, partial):
+        classify = classify.func
     module = getattr(classify, "__self__", classify)
     if not isinstance(module, nn.Module):
         raise TypeError(f"classify must be an nn.Module or a method of one, not {classify!r}")
@@ -116,19 +131,26 @@ def module_of(classify: Classify) -> nn.Module:
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norm in `module` as they are; in training it uses those of its batch."""
-    tracking = [part for part in module.modules() if isinstance(part, _NormBase) and part.track_running_stats]
+    """Keep the running statistics of batch and instance norm in `module`; in training they use those of their data."""
+    tracking = [
+        part for part in module.modules() if isinstance(part, _NormBase) and part.track_running_stats and part.training
+    ]
+    kept = [(part.momentum, part.num_batches_tracked) for part in tracking]
     for part in tracking:
-        part.track_running_stats = False
+        part.momentum = 0.0  # of what is new
+        part.num_batches_tracked = None
     try:
         yield
     finally:
-        for part in tracking:
-            part.track_running_stats = True
+        for part, (momentum, batches) in zip(tracking, kept, strict=True):
+            part.momentum = momentum
+            part.num_batches_tracked = batches
 
 
 def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Mean KL(q || p) of categories, nats: both [batch, kinds], logarithms of probabilities."""
+    """Mean KL(q || p) of categories, nats: both [batch, kinds], logarithms of probabilities, finite."""
+    if log_p.dtype in (torch.bfloat16, torch.float16):  # rounded logarithms are of no probabilities
+        log_q, log_p = log_q.float().log_softmax(-1), log_p.float().log_softmax(-1)
     return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
 
 

@@ -1,7 +1,9 @@
 """Terms beside the bound: named, weighted, and to be minimised.
 
-They read q(y | x), a guide's distribution over kinds. With them the loss is -elbo + the sum of weight * term, which
-bounds nothing; `elbo` among the terms stays what it is.
+They read q(y | x), a guide's distribution over kinds. With them the loss is -elbo + the sum of weight * term. No term
+here is below 0, so that -loss still bounds log p(x) from below wherever `elbo` does (not under `relaxed`, whose story
+is another one, nor with beta below 1), though loosely: the terms ask for what the story does not. `elbo` among the
+terms stays what it is.
 
 Each takes (classify, x, log_q): what gives q(y | x) of other data in the same pass (see `Paired`), the data
 [batch, *shape], and log q(y | x) of them, [batch, kinds]. It returns a scalar in nats.
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from pyro_models.objectives.adversarial import Classify, Paired, divergence, frozen_statistics, module_of
 from pyro_models.objectives.estimators import Model, Objective, Terms
+from pyro_models.objectives.handlers import AtMean
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
 
@@ -76,10 +79,10 @@ def regularised(
 
 
 def unexplained(classify: Classify) -> Objective:
-    """The objective of data of which a story says nothing: its loss is 0, and terms read the q(y | x) that it draws."""
+    """The objective of data of which a story says nothing: its loss is 0, and terms read the q(y | x) of its site y."""
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
-        with pyro.plate("data", len(batch["x"])):
+        with AtMean(), pyro.plate("data", len(batch["x"])):
             pyro.sample("y", classify(batch["x"]))
         return {"loss": batch["x"].new_zeros(())}
 
