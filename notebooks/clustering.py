@@ -138,7 +138,7 @@ def train(recipe: GMVAERecipe, dataset: Dataset):
     batches = Batches(
         pool, recipe.pixels, recipe.batch_size, recipe.seed, labelled=seen, kinds=recipe.kinds if seen else 0
     )
-    objective, rows = recipe.objective(guide, dataset.train), []
+    objective, rows = recipe.training_objective(guide, dataset.train), []
     for epoch in fit(
         model, guide, objective, optimizer, batches, epochs=recipe.epochs, seed=recipe.seed, learning_rate=rate
     ):

@@ -48,7 +48,9 @@ def likelihood(words: Sequence[str]) -> int:
     if not run.recipe.generative:
         raise UserError(f"the {run.recipe.name} of {given.run} is no density of x: it has no log p(x) to estimate")
     split, pixels = run.dataset.test, run.recipe.pixels
-    values = log_likelihood(run.model, run.guide, split, pixels, samples=given.samples, seed=given.seed).double()
+    values = log_likelihood(
+        run.model, run.guide, split, pixels, attributes=run.attributes, samples=given.samples, seed=given.seed
+    ).double()
     estimate = {
         "mean": values.mean().item(),
         "standard_error": (values.std() / len(values) ** 0.5).item(),
@@ -62,6 +64,23 @@ def likelihood(words: Sequence[str]) -> int:
         f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} (standard error) {estimate['unit']}, "
         f"{len(values)} test data, {given.samples} samples"
     )
+    return 0
+
+
+def sample(words: Sequence[str]) -> int:
+    """Draw images from a finished run, given some attributes."""
+    parser = _on_a_run("sample", sample.__doc__)
+    parser.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="what the images are to show")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="how many images")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    given = parser.parse_args(words)
+    if given.count < 1:
+        parser.error(f"--count must be at least 1, not {given.count}")
+    from pyro_models.criticism.report import write_samples
+    from pyro_models.training.run import open_run
+
+    run = open_run(given.run, data_dir=given.data_dir, device=given.device)
+    print(write_samples(run, given.given, given.count, given.seed))
     return 0
 
 
@@ -156,7 +175,7 @@ def recipes(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {verb.__name__: verb for verb in (train, report, likelihood, compare, results, recipes)}
+VERBS = {verb.__name__: verb for verb in (train, report, sample, likelihood, compare, results, recipes)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
@@ -111,6 +112,78 @@ def plane(
         figure.legend(
             *dots.legend_elements(num=None, fmt="{x:g}"), loc="outside right center", frameon=False, title=legend
         )
+    return figure
+
+
+def rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
+    """Images in rows, each with its name: [rows, columns, channel, height, width]."""
+    height, width = images.shape[-2:]
+    count, columns = images.shape[:2]
+    figure = _figure(1.6 + 0.5 * columns * width / height, 0.6 + 0.52 * count)
+    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for panel, several, name in zip(panels, images, names, strict=True):
+        _show(panel, torch.cat(list(F.pad(several, (1, 1), value=0.3)), dim=-1))
+        panel.set_ylabel(name, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
+def clouds(
+    panels: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> Figure:
+    """Points in the plane in named groups: [n, 2] for each group of each titled panel, all panels on the same axes.
+
+    Args:
+        panels: from title and group to points.
+        sizes: from title and group to the radius of each point in the units of the axes, [n]; None draws dots.
+    """
+    figure = _figure(4.4 * len(panels), 4.6)
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, (title, groups) in zip(drawn, panels.items(), strict=True):
+        for number, (name, points) in enumerate(groups.items()):
+            x, y = points.cpu().numpy().T
+            if sizes is None:
+                panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=f"C{number % 10}", label=name)
+                continue
+            radii = sizes[title][name].cpu().numpy()
+            discs = EllipseCollection(
+                2 * radii, 2 * radii, 0 * radii, units="x", offsets=np.stack([x, y], 1), transOffset=panel.transData
+            )
+            discs.set(facecolor=f"C{number % 10}", alpha=0.35)
+            panel.add_collection(discs)
+            panel.scatter([], [], color=f"C{number % 10}", label=name)
+        panel.set(title=title, xlabel="z[0]", ylabel="z[1]", aspect="equal")
+        panel.autoscale_view()
+        panel.legend(frameon=False, fontsize=8, markerscale=2, loc="upper right")
+    return figure
+
+
+def borders(panels: Mapping[str, tuple[Tensor, Tensor, Sequence[str]]], points: Tensor, limit: float) -> Figure:
+    """Which value of an attribute is likeliest over the plane, how likely, and where data of each value are.
+
+    Args:
+        panels: from an attribute's name to the probabilities over a square grid, [grid * grid, values], its top row
+            first; the value of each point, [n], -1 where it is not known; and the values' names.
+        points: [n, 2].
+        limit: the grid reaches from -limit to limit.
+    """
+    figure = _figure(5.0 * len(panels), 4.6)
+    for panel, (name, (p, values, names)) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        side = math.isqrt(len(p))
+        axis = np.linspace(-limit, limit, side)
+        heights = p.cpu().numpy().reshape(side, side, -1)[::-1]
+        for k, value in enumerate(names):
+            colour = f"C{k % 10}"
+            shade = np.where(heights.argmax(-1) == k, heights[..., k], np.nan)
+            panel.contourf(axis, axis, shade, levels=np.linspace(0, 1, 11), colors=[colour], alpha=0.25)
+            panel.contour(axis, axis, heights[..., k], levels=[0.5], colors=[colour], linewidths=1.5)
+            x, y = points[values == k].cpu().numpy().T
+            panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=colour, label=value)
+        panel.set(title=f"p({name} | z), and test data", xlabel="z[0]", ylabel="z[1]", aspect="equal")
+        panel.set(xlim=(-limit, limit), ylim=(-limit, limit))
+        panel.legend(frameon=False, fontsize=8, markerscale=2, loc="upper right")
     return figure
 
 

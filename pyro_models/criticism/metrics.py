@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Split, cut
+from pyro_models.data import Attribute, Split, batch_of, cut
 from pyro_models.objectives import AtMean, Objective, Record
 
 
@@ -79,6 +79,7 @@ def evaluate(
     pixels: PixelMode,
     *,
     kinds: int | None = None,
+    attributes: tuple[Attribute, ...] = (),
     seed: int = 0,
     batch_size: int = 1000,
 ) -> dict[str, float]:
@@ -86,6 +87,7 @@ def evaluate(
 
     Args:
         kinds: of a story of y given x, how many there are: the labels are observed. None for a story of x.
+        attributes: which a story of x and attributes tells of.
 
     Returns:
         `elbo`, `reconstruction`, `kl` and what else the objective names, in nats per image; for a story of x also
@@ -95,9 +97,10 @@ def evaluate(
     with evaluation(model, guide, seed=seed):
         for first in range(0, len(split), batch_size):
             part = split[first : first + batch_size]
-            x = cut(part.x, pixels)
+            batch = batch_of(part, pixels, attributes)
+            x = batch["x"]
             if kinds is None:
-                terms = objective(model, guide, x=x)
+                terms = objective(model, guide, **batch)
                 terms["mse"] = (reconstruct(model, guide, x) - x).square().mean()
             else:
                 terms = objective(model, guide, x=x, y=F.one_hot(part.labels, kinds).to(x))  # type: ignore[arg-type]

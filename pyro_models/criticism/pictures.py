@@ -1,11 +1,13 @@
 """The pictures of a run, by name: what a recipe lists is drawn."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pyro_models.criticism import figures
+from pyro_models.criticism.attributes import imagine, queries, said
 from pyro_models.criticism.kinds import SCORES, infer_kinds, matching, per_class
 from pyro_models.criticism.kinds import confusion as count
 from pyro_models.criticism.metrics import codes, decode, draw, evaluation
@@ -97,6 +99,8 @@ def decoded_plane(run: "Run") -> dict[str, Any]:
         return {}
     z = codes(run.guide, run.dataset.test, run.recipe.pixels)
     lower, upper = z.quantile(0.01, dim=0), z.quantile(0.99, dim=0)
+    if run.recipe.multimodal:
+        lower, upper = torch.full_like(lower, -3.0), torch.full_like(upper, 3.0)
     images = decode(run.model, figures.plane_of_codes(lower, upper, 20).to(z))
     extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
     title = f"mean image at each code ({run.recipe.pixels} pixels)"
@@ -168,11 +172,13 @@ def adversaries(run: "Run") -> dict[str, Any]:
         return {}
     x = cut(run.dataset.test.x[:MOST_POINTS], recipe.pixels)
     classify: Any = Paired(run.guide.classify)  # type: ignore[arg-type]
-    before = classify(x).logits
-    step = adversary(
-        classify, x, before, radius=recipe.radius, finite_difference=recipe.finite_difference, iterations=5
-    )
-    after = classify(x + step).logits
+    lengths = {"radius": recipe.radius, "finite_difference": recipe.finite_difference, "iterations": 5}
+    found = []
+    for part in x.split(250):
+        before = classify(part).logits
+        step = adversary(classify, part, before, **lengths)
+        found.append((before, step, classify(part + step).logits))
+    before, step, after = map(torch.cat, zip(*found, strict=True))
     worst = (before.exp() * (before - after)).sum(-1).argsort(descending=True)[:10]
 
     def said(log_q: torch.Tensor) -> list[str]:
@@ -193,6 +199,85 @@ def labelled(run: "Run") -> dict[str, Any]:
     blank = images.new_zeros(-len(images) % 20, *images.shape[1:])
     title = f"{'' if len(images) == len(seen) else f'{len(images)} of '}the {len(seen)} images whose labels were seen"
     return {"labelled": figures.image_grid(torch.cat([images, blank]), 20, title)}
+
+
+def imagined(run: "Run") -> dict[str, Any]:
+    """Draw images for what can be given of attributes, a row a combination: all of them, and each alone."""
+    drawn = {}
+    for title, asked in _conditions(run).items():
+        some = asked[:: max(1, math.ceil(len(asked) / 20))][:20]
+        mean = run.recipe.pixels == "grey"
+        x = imagine(run.model, run.guide, run.attributes, some.repeat_interleave(10, 0), mean=mean)
+        names = [said(run.attributes, codes) for codes in some]
+        heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
+        stem = title.replace(", ", "-and-")
+        drawn[f"images-from-{stem}"] = figures.rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
+    return drawn
+
+
+def given(run: "Run") -> dict[str, Any]:
+    """Draw codes from q(z | what is given of the attributes), where they have two dimensions: all of them, and each."""
+    if run.recipe.latent_dim != 2:
+        return {}
+    panels = {}
+    for title, asked in _conditions(run).items():
+        q = run.guide.posterior(**_encoded(run, asked))  # type: ignore[operator]
+        z = q.sample(torch.Size([300])).transpose(0, 1)
+        panels[f"z from q(z | {title})"] = {
+            said(run.attributes, codes): points for codes, points in zip(asked[:10], z, strict=False)
+        }
+    return {"codes-given-attributes": figures.clouds(panels)}
+
+
+def scales(run: "Run") -> dict[str, Any]:
+    """Draw the codes of test images from x and from x with its attributes, as discs of the size of their scale."""
+    if run.recipe.latent_dim != 2:
+        return {}
+    some = run.dataset.test[:300]
+    y = _encoded(run, some.attributes)  # type: ignore[arg-type]
+    x = cut(some.x, run.recipe.pixels)
+    panels: dict[str, dict[str, torch.Tensor]] = {}
+    sizes: dict[str, dict[str, torch.Tensor]] = {}
+    for title, known in (("q(z | x)", {}), ("q(z | x, y)", y)):
+        q = run.guide.posterior(x, **known)  # type: ignore[operator]
+        rows, kinds = torch.unique(some.attributes, dim=0, return_inverse=True)
+        groups = {said(run.attributes, codes): kinds == k for k, codes in enumerate(rows[:10])}
+        panels[title] = {name: q.mean[member] for name, member in groups.items()}
+        sizes[title] = {name: q.stddev.mean(-1)[member] for name, member in groups.items()}
+    return {"codes-of-images": figures.clouds(panels, sizes)}
+
+
+def borders(run: "Run") -> dict[str, Any]:
+    """Draw where in the plane the story changes its mind of each attribute, and where the test data of each lie."""
+    if run.recipe.latent_dim != 2:
+        return {}
+    z = codes(run.guide, run.dataset.test, run.recipe.pixels)
+    limit = max(3.0, float(z.abs().max()))
+    grid = figures.plane_of_codes(z.new_full((2,), -limit), z.new_full((2,), limit), 120).to(z)
+    panels = {}
+    for i, (head, attribute) in enumerate(zip(run.model.heads.values(), run.attributes, strict=True)):  # type: ignore[operator]
+        p = head(grid).softmax(-1) if attribute.size > 1 else head(grid).sigmoid() * grid.new_tensor([-1, 1])
+        p = p if attribute.size > 1 else p + grid.new_tensor([1, 0])
+        panels[attribute.name] = (p, run.dataset.test.attributes[:, i], attribute.values)  # type: ignore[index]
+    return {"borders": figures.borders(panels, z, limit)}
+
+
+def _conditions(run: "Run") -> dict[str, torch.Tensor]:
+    """What can be given: all attributes, and each alone; from a title to codes, [combinations, attributes]."""
+    attributes = run.attributes
+    whole = {", ".join(attribute.name for attribute in attributes): queries(run.dataset.test, len(attributes))}
+    alone = queries(run.dataset.test, 1) if len(attributes) > 1 else torch.empty(0)
+    for i, attribute in enumerate(attributes if len(attributes) > 1 else ()):
+        whole[attribute.name] = alone[alone[:, i] >= 0]
+    return {title: asked[_order(asked)] for title, asked in whole.items()}
+
+
+def _order(asked: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(sorted(range(len(asked)), key=lambda row: asked[row].tolist()))
+
+
+def _encoded(run: "Run", asked: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {f"y{i}": attribute.encode(asked[:, i - 1]) for i, attribute in enumerate(run.attributes, 1)}
 
 
 def points(run: "Run") -> dict[str, Any]:
@@ -255,6 +340,10 @@ PICTURES: dict[str, Callable[["Run"], dict[str, Any]]] = {
         scores_of_classes,
         adversaries,
         labelled,
+        imagined,
+        given,
+        scales,
+        borders,
         points,
     )
 }

@@ -5,16 +5,21 @@ import dataclasses
 import html
 import inspect
 import json
+import math
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from matplotlib.animation import FuncAnimation, PillowWriter
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
 from pyro_models.base.names import WEIGHTED
 from pyro_models.criticism import figures
+from pyro_models.criticism.attributes import asked_for, imagine, said
 from pyro_models.criticism.compare import compare, table
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.criticism.pictures import PICTURES
@@ -90,6 +95,29 @@ def write_comparison(run: "Run", names: list[str], particles: int, draws: int, b
     return f"{table(found, of.__getitem__)}\n\nbounds in {unit}; {run.folder / 'figures' / 'compare.png'}"
 
 
+def write_samples(run: "Run", given: Sequence[str], count: int, seed: int) -> Path:
+    """Draw images given some attributes, as NAME=VALUE words, and write them as one picture.
+
+    Returns:
+        the file: `samples`, and what was given, in the run's folder `figures`.
+
+    Raises:
+        UserError: the story has no attributes, or the words do not do (see `asked_for`).
+    """
+    if not run.attributes:
+        raise UserError(f"the story of {run.recipe.name} tells of no attributes that could be given")
+    asked = asked_for(run.attributes, given)
+    mean = run.recipe.pixels == "grey"
+    x = imagine(run.model, run.guide, run.attributes, asked.expand(count, -1), mean=mean, seed=seed)
+    columns = math.ceil(count**0.5)
+    blank = x.new_zeros(-count % columns, *x.shape[1:])
+    title = f"given {said(run.attributes, asked[0])} ({run.recipe.pixels} pixels)"
+    picture = figures.image_grid(torch.cat([x.clamp(0, 1), blank]), columns, title)
+    path = run.folder / "figures" / f"samples-{said(run.attributes, asked[0]).replace(' ', '-')}.png"
+    replace(path, partial(picture.savefig, dpi=110))
+    return path
+
+
 def write_report(run: "Run", results: dict[str, Any]) -> None:
     """Write report.html: the story and the guide, the figures, the pictures and the command, in one file."""
     pictures = "\n".join(
@@ -99,9 +127,9 @@ def write_report(run: "Run", results: dict[str, Any]) -> None:
         for path in sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
     )
     rows = "\n".join(
-        f"<tr><td>{name}</td><td>{results['test'][name]:.4f}</td><td>{results['validation'][name]:.4f}</td>"
+        f"<tr><td>{name}</td><td>{value:.4f}</td><td>{results['validation'].get(name, math.nan):.4f}</td>"
         f"<td>{results['units'][name]}</td></tr>"
-        for name in results["test"]
+        for name, value in results["test"].items()
     )
     options = ", ".join(f"{name} = {value}" for name, value in run.recipe.as_json().items())
     page = PAGE.format(

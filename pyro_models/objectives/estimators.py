@@ -4,7 +4,8 @@ An objective takes a model, a guide and a batch (one keyword argument for each o
 terms: scalar tensors in nats per datum, averaged over the batch. `loss` is what to minimise, and the only
 one to differentiate. The others say what it is made of, each with its own sign, unscaled whatever beta is:
 
-    reconstruction = E_q[log p(x | z)]          higher is better
+    reconstruction = E_q[log p(x | z)]          higher is better; with several observed sites also
+                                                reconstruction_SITE for each
     kl             = E_q[log q(z | x) - log p(z)], and with several latent sites also kl_SITE for each
     elbo           = reconstruction - kl        a lower bound of log p(x), and itself where nothing is latent
 
@@ -290,9 +291,11 @@ def _parts(p: Sites, q: Sites, divergence: Divergence) -> Terms:
     """The terms, and the loss, of each draw."""
     reconstruction = kl = loss = torch.zeros(())
     each: Terms = {}
+    seen: Terms = {}
     for name, site in p.items():
         if site.is_observed:
             cost = _expected(-site.log_prob(), q)
+            seen[f"reconstruction_{name}"] = -cost
             reconstruction = reconstruction - cost
         else:
             cost = each[f"kl_{name}"] = _expected(divergence(q[name], site), q)
@@ -301,7 +304,10 @@ def _parts(p: Sites, q: Sites, divergence: Divergence) -> Terms:
     terms = {"loss": loss, "elbo": reconstruction - kl}
     if each:
         terms |= {"reconstruction": reconstruction, "kl": kl}
-    return terms | (each if len(each) > 1 else {})
+    for several in (seen, each):
+        if len(several) > 1:
+            terms |= several
+    return terms
 
 
 def _expected(cost: Tensor, q: Sites) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
@@ -134,6 +135,18 @@ class Enumerate(Messenger):
             msg["value"] = support.reshape(len(support), *[1] * (self.dimensions - 1), *msg["fn"].event_shape)
             msg["infer"]["is_enumerated"] = True
             msg["done"] = True
+
+
+class MaskMissing(Messenger):
+    """Let an observed attribute, of event shape [size], count only for the data where it is known and not NaN."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] or len(msg["fn"].event_shape) != 1:
+            return
+        known = ~msg["value"].isnan().any(-1, keepdim=True)
+        filler = torch.eye(1, msg["value"].shape[-1]).to(msg["value"])  # any value of the support will do
+        msg["value"] = msg["value"].where(known, filler)
+        msg["mask"] = known[..., 0] if msg["mask"] is None else known[..., 0] & msg["mask"]
 
 
 class Detach(Messenger):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from pyro_models.data import Dataset, Split
+    from pyro_models.data import Attribute, Dataset, Split
     from pyro_models.objectives import Annealed, Objective
 
 
@@ -35,6 +35,7 @@ class Recipe:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     figures: ClassVar[tuple[str, ...]]
     explains: ClassVar[Literal["x", "y"]] = "x"  # the site whose log-density the bound is of
+    multimodal: ClassVar[bool] = False  # whether the story tells of attributes beside x
     generative: ClassVar[bool] = True
     kinds = labels = 0  # fields of the recipes that have kinds; no annotation, or it would hide those from `dataclass`
     latent_dim, elbo, particles = 0, "", 1  # fields of the recipes with a code, and so an estimator to choose
@@ -52,11 +53,11 @@ class Recipe:
         check(self)
         check_name(self.data)
 
-    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
-        """Build the story and its guide for images [channel, height, width] or rows [columns]."""
+    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
+        """Build the story and its guide for images [channel, height, width] or rows [columns], and attributes."""
         raise NotImplementedError
 
-    def objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
         """Build what is minimised: the bound, and what a recipe adds to it."""
         return self.bound()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from pyro_models.data import Dataset, Split
+    from pyro_models.data import Attribute, Dataset, Split
     from pyro_models.distributions import Likelihood
     from pyro_models.objectives import Annealed, Objective
 
@@ -168,7 +168,7 @@ class VAERecipe(VariationalRecipe):
 
     network: Literal["residual", "article"] = option("residual", "residual MLPs, or the article's 784-512-z")
 
-    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
         """Build the VAE and its guide."""
         from guides.vae import VAEGuide
         from pyro_models import nn
@@ -221,7 +221,7 @@ class AutoencoderRecipe(LatentRecipe):
         """Return the unit of likelihoods, which here are a Normal's."""
         return super().unit(dataset) + ", normal likelihood"
 
-    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
         """Build the auto-encoder and its guide, which share one weight where they are tied."""
         from torch.nn import Identity, Linear, Sequential, Sigmoid
 
@@ -335,7 +335,7 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
             relaxed += f" (in training from {self.temperature:g} on)"
         return f"neither story: {relaxed}, discrete kl" if self.elbo == "mean-field" else f"the story with {relaxed}"
 
-    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
         """Build the GMVAE and its guide."""
         from torch.nn import GELU, BatchNorm1d, Linear, Sequential
 
@@ -366,7 +366,7 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
             return super().bound()
         return relaxed(super().bound(), self.temperature_at(progress))
 
-    def objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
         from pyro_models.objectives import Annealed
 
@@ -456,7 +456,7 @@ class ClassifierRecipe(KindsRecipe):
         """Return the unit of log p(y | x)."""
         return "nats per label"
 
-    def pair(self, shape: tuple[int, ...]) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
         """Build the classifier and its empty guide, which share the network."""
         from torch.nn import BatchNorm1d, ReLU, Sequential
 
@@ -477,7 +477,7 @@ class ClassifierRecipe(KindsRecipe):
             network = nn.encoder(nn.mlp(nn.size(shape), 64, 64, self.kinds, norm=BatchNorm1d), shape)
         return Classifier(network), ClassifierGuide(network)
 
-    def objective(self, guide: "nn.Module", train: "Split") -> "Objective":
+    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective":
         """Build the log-likelihood of the labels, and the terms of the other data."""
         from pyro_models import objectives
 
@@ -496,8 +496,127 @@ class ClassifierRecipe(KindsRecipe):
         return others if len(others) else labelled, labelled
 
 
+@dataclass(frozen=True)
+class JMVAERecipe(VariationalRecipe):
+    """Joint multimodal VAE: z ~ Normal(0, I), attributes y ~ head(z), x ~ likelihood(decoder(z)), q(z | x, y)."""
+
+    name: ClassVar[str] = "jmvae"
+    multimodal: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "article": {"epochs": 10, "schedule": "constant", "encoder_dropout": 0.0, "subsets": False},
+        "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 50.0},
+    }
+    figures: ClassVar[tuple[str, ...]] = (
+        "imagined",
+        "reconstructions",
+        "given",
+        "scales",
+        "borders",
+        "decoded_plane",
+        "latent_map",
+        "learning_curves",
+    )
+
+    data: str = option("attributes", "attributes, mnist-a, labelled images, or a file of your own with attributes")
+    source: Literal["auto", "digits", "mnist"] = option(
+        "auto", "of the digits; auto: digits for attributes, mnist for mnist-a"
+    )
+    split: Literal["iid", "compositional"] = option("iid", "of mnist-a; compositional: test combinations are all new")
+    objective: Literal["jmvae", "telbo", "mvae"] = option("jmvae", "what is minimised")
+    unimodal_weight: float = option(1.0, "weight of jmvae's two divergences, alpha in the paper", 0.0, 1e6)
+    variant: Literal["joint", "stop-gradient", "two-stage"] = option(
+        "joint", "of telbo: whether elbo(x) and elbo(y) train the story, and from the start"
+    )
+    private_weight: float = option(1.0, "weight of log p(y | z) in telbo's elbo(y), times --attribute-weight", 0.0, 1e6)
+    image_weight: float = option(1.0, "weight of log p(x | z) in the loss", 0.0, 1e6)
+    attribute_weight: float = option(1.0, "weight of each log p(y | z) in the loss", 0.0, 1e6)
+    subsets: bool = option(True, "show q(z | y) some of the attributes, other ones for each datum and step")
+    warm_up: float = option(0.0, "share of the run in which the weight of the kl of z rises from 0", 0.0, 1.0)
+    batch_size: int = option(64, "images in a step, over all processes", 1)
+    steps: int | None = option(50, "steps in an epoch, going round the training data; none makes one pass", 1, 10**6)
+    epochs: int = option(40, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
+    network: Literal["mlp"] = option("mlp", "MLPs")
+    width: int = option(512, "hidden units of a layer", 1, 10**5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective != "telbo" and (self.variant != "joint" or self.private_weight != 1.0):
+            raise UserError(f"--variant and --private-weight go with --objective telbo, not with {self.objective}")
+        if self.elbo in WEIGHTED and (self.image_weight, self.attribute_weight, self.private_weight) != (1.0, 1.0, 1.0):
+            raise UserError(f"a weight of a likelihood with --elbo {self.elbo} bounds nothing: use trace or mean-field")
+
+    @property
+    def paced(self) -> bool:
+        """Whether what a step does depends on how many epochs there are."""
+        return super().paced or self.warm_up > 0 or self.variant == "two-stage"
+
+    def load(self, data_dir: "Path | None") -> "Dataset":
+        """Load the data, made of the source and split as asked for."""
+        from pyro_models.data import load
+
+        source = None if self.source == "auto" else self.source
+        split: Any = self.split if self.data == "mnist-a" or self.split != "iid" else "official"
+        return load(self.data, data_dir=data_dir, pixels=self.pixels, split=split, source=source)
+
+    def check_data(self, dataset: "Dataset") -> None:
+        """Refuse data that the recipe cannot learn from."""
+        super().check_data(dataset)
+        if not dataset.attributes:
+            raise UserError(f"--data {self.data} has no attributes: labels, or an array of that name, would be some")
+
+    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
+        """Build the JMVAE and its guide."""
+        from torch.nn import GELU, Linear, Sequential
+
+        from guides.jmvae import JMVAEGuide
+        from pyro_models import nn
+        from pyro_models.jmvae import JMVAE
+
+        pixels, codes, width = nn.size(shape), self.latent_dim, self.width
+        sizes = {f"y{i}": attribute.size for i, attribute in enumerate(attributes, 1)}
+        decoder = nn.decoder(nn.residual_mlp(codes, pixels, width=width, depth=2), shape)
+        heads = {site: nn.mlp(codes, 128, size) for site, size in sizes.items()}
+        body = nn.encoder(nn.residual_mlp(pixels, width, width=width, depth=1), shape, self.encoder_dropout)
+        head = Sequential(GELU(), Linear(width, width), GELU(), Linear(width, 2 * codes))
+        encoder = nn.Conditional(body, Linear(sum(sizes.values()), width), head)
+        experts = {site: nn.mlp(size, 128, 2 * codes) for site, size in sizes.items()}
+        story = JMVAE(decoder, self._likelihood(shape), heads, codes)
+        return story, JMVAEGuide(encoder, experts, sizes, product=self.objective == "mvae")
+
+    def bound(self) -> "Objective":
+        """Build the estimator of the bound of x and of the attributes that are known."""
+        from pyro_models.objectives import masked
+
+        return masked(super().bound())
+
+    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+        """Build the bound with its divergences, or the sum of bounds."""
+        from pyro_models.objectives import Annealed
+
+        if self.warm_up or self.variant == "two-stage":
+            return Annealed(lambda progress: self._objective(guide, progress))
+        return self._objective(guide, 1.0)
+
+    def _objective(self, guide: Any, progress: float) -> "Objective":
+        from pyro_models import objectives
+
+        heat = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
+        weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight, "z": heat}
+        bound = objectives.tempered(self.bound(), weights)
+        choose = objectives.some_of if self.subsets else objectives.all_of
+        if self.objective == "jmvae":
+            return objectives.jmvae(bound, guide.posterior, weight=self.unimodal_weight, choose=choose)
+        if self.objective == "mvae":
+            return objectives.mvae(bound, choose=choose)
+        bound_y = objectives.tempered(bound, dict.fromkeys(guide.sizes, self.private_weight))
+        if self.variant == "two-stage" and progress < 0.5:
+            return bound
+        still = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
+        return objectives.telbo(bound, bound_y=bound_y, still=still[self.variant], choose=choose)
+
+
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe, ClassifierRecipe)
+    recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe, ClassifierRecipe, JMVAERecipe)
 }
 
 

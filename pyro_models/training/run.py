@@ -30,10 +30,11 @@ from pyro_models import __version__
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
+from pyro_models.criticism.attributes import three_cs
 from pyro_models.criticism.kinds import agreement, gaussian_mixture, infer_kinds, per_class, score, used
 from pyro_models.criticism.metrics import evaluate, evaluation, reconstruct
 from pyro_models.criticism.units import units
-from pyro_models.data import Batches, Dataset, Split, cut
+from pyro_models.data import Attribute, Batches, Dataset, Split, cut
 from pyro_models.objectives import ESTIMATORS
 from pyro_models.training import checkpoint
 from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters
@@ -70,6 +71,11 @@ class Run:
     frames: dict[str, Any]
     processes: int
 
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The attributes that the story tells of."""
+        return self.dataset.attributes if self.recipe.multimodal else ()
+
 
 def train(recipe: Recipe, place: Place) -> Path:
     """Train a recipe to its last epoch and return the run folder.
@@ -98,11 +104,12 @@ def train(recipe: Recipe, place: Place) -> Path:
             labelled.to(processes.device) if labelled else None,
             recipe.kinds if labelled else 0,
             recipe.steps,
+            run.attributes,
         )
         epochs = fit(
             run.model,
             run.guide,
-            recipe.objective(run.guide, run.dataset.train),
+            recipe.training_objective(run.guide, run.dataset.train),
             optimizer,
             batches,
             epochs=recipe.epochs,
@@ -243,7 +250,7 @@ def _check_state(state: dict[str, Any], recipe: Recipe, folder: Path, processes:
 def _build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes) -> Run:
     """Build the pair with its first weights, which follow from the seed alone."""
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    model, guide = (half.to(processes.device) for half in recipe.pair(dataset.shape))
+    model, guide = (half.to(processes.device) for half in recipe.pair(dataset.shape, dataset.attributes))
     examples = [] if dataset.is_table or recipe.explains == "y" else _examples(dataset.test)
     frames: dict[str, Any] = {"examples": examples, "epochs": [], "images": []}
     return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)
@@ -332,7 +339,16 @@ def _evaluated(run: Run, split: Split) -> dict[str, float]:
     """Evaluate the bound on a split, with as many data at a time as the particles allow."""
     recipe, batch_size = run.recipe, max(1, 1000 // run.recipe.particles)
     kinds = recipe.kinds if recipe.explains == "y" else None
-    return evaluate(run.model, run.guide, recipe.bound(), split, recipe.pixels, kinds=kinds, batch_size=batch_size)
+    return evaluate(
+        run.model,
+        run.guide,
+        recipe.bound(),
+        split,
+        recipe.pixels,
+        kinds=kinds,
+        attributes=run.attributes,
+        batch_size=batch_size,
+    )
 
 
 def _figures_of(run: Run, split: Split) -> dict[str, float]:
@@ -415,6 +431,8 @@ def _finish(run: Run) -> None:
         for figures, split in ((test, run.dataset.test), (validation, run.dataset.validation)):
             exact = evaluate(run.model, run.guide, ESTIMATORS["enum"], split, run.recipe.pixels, batch_size=200)
             figures["elbo_exact"] = exact["elbo"]
+    if run.attributes:
+        test |= three_cs(run)
     results: dict[str, Any] = {
         "recipe": run.recipe.name,
         "data": run.recipe.data,

@@ -1,0 +1,82 @@
+"""The inference of the joint multimodal variational auto-encoder."""
+
+from collections.abc import Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_models.distributions import ProductOfNormals
+
+
+class JMVAEGuide(PyroModule):
+    r"""Amortised inference for the JMVAE, whatever is given.
+
+        q(z | x, y) = Normal(loc, scale)                loc, log_scale = encoder(x, y)
+        q(z | x)    = the same, with no attribute known
+        q(z | y)    ∝ p(z) q(z | y1) q(z | y2) ...      Normals of loc, log_scale = expert_i(y_i); known ones only
+
+    With `product` an image is an expert like the others: q(z | x, y) ∝ p(z) q(z | x) q(z | y1) ... (Wu and Goodman,
+    Multimodal generative models for scalable weakly-supervised learning, 2018).
+
+    The networks see an attribute as signs, -1 and 1, and as zeros where it is not known.
+
+    Args:
+        encoder: from images [batch, *image] and the signs of all attributes [batch, sizes] to [batch, 2 * latent], loc
+            beside log_scale.
+        experts: for each attribute's site, from its signs [batch, size] to [batch, 2 * latent].
+        sizes: of the attributes, by site.
+        product: whether q(z | x, y) is a product too.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, experts: Mapping[str, nn.Module], sizes: Mapping[str, int], *, product: bool = False
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.experts = nn.ModuleDict(experts)
+        self.sizes = dict(sizes)
+        self.product = product
+
+    def posterior(self, x: Tensor | None = None, **y: Tensor) -> dist.TorchDistribution:
+        """Return q(z | what is given), batch shape [batch] and event shape [latent].
+
+        Args:
+            x: images, [batch, *image]; None where they are missing.
+            y: attributes by site, [batch, size]; NaN where one is missing, and left out where all are.
+
+        Raises:
+            ValueError: neither is given.
+        """
+        if x is not None and not (self.product and y):
+            loc, log_scale = self.encoder(x, self._signs(x, y)).chunk(2, dim=-1)
+            return dist.Normal(loc, log_scale.exp()).to_event(1)
+        experts = [self.experts[site](signs(value)) for site, value in y.items()]
+        known = [~value.isnan().any(-1, keepdim=True) for value in y.values()]
+        if x is not None:
+            experts.append(self.encoder(x, self._signs(x, {})))
+            known.append(torch.ones_like(known[0]))
+        if not experts:
+            raise ValueError("neither x nor an attribute is given")
+        prior = torch.zeros_like(experts[0])
+        loc, log_scale = torch.stack([prior, *experts], dim=-2).chunk(2, dim=-1)
+        mask = torch.cat([torch.ones_like(known[0]), *known], dim=-1)
+        return ProductOfNormals(loc, log_scale.exp(), mask, dim=-2).to_event(1)
+
+    def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor) -> Tensor:
+        """Draw a code for each datum."""
+        q = self.posterior(x, **y)
+        with pyro.plate("data", q.batch_shape[0]):
+            return pyro.sample("z", q)
+
+    def _signs(self, x: Tensor, y: Mapping[str, Tensor]) -> Tensor:
+        """The signs of all attributes side by side, [batch, sizes]; zeros where nothing is known."""
+        blank = {site: x.new_full((len(x), size), torch.nan) for site, size in self.sizes.items()}
+        return torch.cat([signs(value) for value in (blank | dict(y)).values()], dim=-1)
+
+
+def signs(value: Tensor) -> Tensor:
+    """-1 for 0, 1 for 1, and 0 where an attribute is not known: [batch, size]."""
+    return (2.0 * value - 1.0).nan_to_num(0.0)

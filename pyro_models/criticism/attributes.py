@@ -1,0 +1,226 @@
+"""Images imagined from some attributes: are they right, do they vary, and do new combinations work?
+
+The three C's of Vedantam, Fischer, Huang and Murphy, Generative models of visually grounded imagination, 2018,
+section 4: correctness and coverage here, and compositionality, which is the correctness of combinations that training
+never saw (`--split compositional`).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.names import PixelMode
+from pyro_models.base.seeds import derived_seed
+from pyro_models.criticism.metrics import evaluation
+from pyro_models.data import Attribute, Dataset, Split, cut
+from pyro_models.nn import strided_classifier
+
+if TYPE_CHECKING:
+    from pyro_models.training.run import Run
+
+QUERIES = 240  # at most, for each number of attributes given; all combinations of mnist-a
+
+
+def imagine(
+    model: nn.Module,
+    guide: nn.Module,
+    attributes: tuple[Attribute, ...],
+    codes: Tensor,
+    *,
+    mean: bool = False,
+    seed: int = 0,
+    batch_size: int = 1000,
+) -> Tensor:
+    """Return images drawn from p(x | z), z from q(z | y): [n, *image].
+
+    Args:
+        model, guide: the pair.
+        attributes: what is told of.
+        codes: the values given, [n, attributes]; -1 where none is.
+        mean: whether to return the means of p(x | z) instead.
+        seed: of the draws.
+        batch_size: how many at a time.
+    """
+    images = []
+    with evaluation(model, guide, seed=seed):
+        for part in codes.split(batch_size):
+            y = {f"y{i}": attribute.encode(part[:, i - 1]) for i, attribute in enumerate(attributes, 1)}
+            x: Any = model.likelihood(model.decoder(guide.posterior(**y).sample()))  # type: ignore[operator]
+            images.append(x.mean if mean else x.sample())
+    return torch.cat(images)
+
+
+def said(attributes: tuple[Attribute, ...], codes: Tensor) -> str:
+    """Put codes [attributes] into words; those that are not given are left out."""
+    pairs = zip(attributes, codes.tolist(), strict=True)
+    return " ".join(attribute.values[code] for attribute, code in pairs if code >= 0)
+
+
+def asked_for(attributes: tuple[Attribute, ...], given: Sequence[str]) -> Tensor:
+    """Read what is given, `NAME=VALUE` words, into codes [1, attributes]; -1 where nothing is.
+
+    Raises:
+        UserError: nothing is given, a word is of another form, an attribute or a value is unknown, or an attribute is
+            given twice.
+    """
+    names = [attribute.name for attribute in attributes]
+    if not given:
+        raise UserError(f"nothing is given: say --given NAME=VALUE, with a name out of {', '.join(names)}")
+    codes = torch.full((1, len(attributes)), -1)
+    for word in given:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise UserError(f"--given {word}: say NAME=VALUE, as {names[0]}={attributes[0].values[0]}")
+        if name not in names:
+            raise UserError(f"--given {word}: unknown attribute {name!r}: {nearest(name, names)}")
+        i = names.index(name)
+        code = attributes[i].code(value)
+        if codes[0, i] not in (-1, code):
+            raise UserError(f"--given {word} contradicts {name}={attributes[i].values[codes[0, i]]}")
+        codes[0, i] = code
+    return codes
+
+
+class AttributeClassifier(nn.Module):
+    """What an image shows: a small convolutional net with an output for each value of each attribute.
+
+    Args:
+        shape: of an image.
+        attributes: what to tell of it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], attributes: tuple[Attribute, ...]):
+        super().__init__()
+        self.counts = [len(attribute.values) for attribute in attributes]
+        self.network = strided_classifier(shape, sum(self.counts))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the logits of each attribute's values, from images [batch, *image]."""
+        return list(self.network(x).split(self.counts, dim=-1))
+
+    def told(self, x: Tensor, batch_size: int = 1000) -> Tensor:
+        """Return the likeliest values, [n, attributes]."""
+        with evaluation(self):
+            parts = [[logits.argmax(-1) for logits in self(part)] for part in x.split(batch_size)]
+        return torch.cat([torch.stack(part, dim=-1) for part in parts])
+
+
+def attribute_classifier(
+    dataset: Dataset, pixels: PixelMode, *, steps: int | None = None, seed: int = 0
+) -> AttributeClassifier:
+    """Train a classifier of the attributes on the training images, with nothing of the model that it is to judge.
+
+    Args:
+        dataset: with attributes.
+        pixels: the pixel mode.
+        steps: of 128 images; None takes 300 to 2,000 of them, two passes over the data in between.
+        seed: of weights and order.
+    """
+    train = dataset.train
+    steps = steps or max(300, min(2000, len(train) // 64))
+    codes: Any = train.attributes
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(seed, "attribute classifier"))
+        classifier = AttributeClassifier(dataset.shape, dataset.attributes).to(train.x.device)
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
+            some = torch.randint(len(train), (128,), device=train.x.device)
+            loss = torch.zeros((), device=train.x.device)
+            for logits, values in zip(classifier(cut(train.x[some], pixels)), codes[some].T, strict=True):
+                loss = loss + F.cross_entropy(logits, values, ignore_index=-1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return classifier
+
+
+def queries(split: Split, given: int, most: int = QUERIES) -> Tensor:
+    """Return the combinations of `given` attributes that a split has, [queries, attributes]; -1 where none is given.
+
+    Of more than `most` a fixed draw is taken.
+    """
+    codes: Any = split.attributes
+    codes = codes[(codes >= 0).all(1)].unique(dim=0)
+    found = []
+    for chosen in combinations(range(codes.shape[1]), given):
+        some = torch.full_like(codes, -1)
+        some[:, chosen] = codes[:, chosen]
+        found.append(some.unique(dim=0))
+    whole = torch.cat(found)
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:most]
+    return whole[order.to(whole.device)]
+
+
+def correctness(asked: Tensor, told: Tensor) -> float:
+    """Return the share of what is asked for, [queries, attributes], that images show, [queries, n, attributes]."""
+    given = (asked >= 0)[:, None].expand_as(told)
+    return float((told == asked[:, None])[given].double().mean())
+
+
+def coverage(asked: Tensor, told: Tensor, train: Tensor) -> float:
+    """Return 1 less the mean Jensen-Shannon divergence, in bits, of the attributes that were not asked for.
+
+    The divergence is between how often images [queries, n, attributes] show each value, and how often the training
+    data [m, attributes] do that have the attributes asked for, [queries, attributes]. With few images a query even a
+    perfect model stays below 1.
+    """
+    overlaps = []
+    for query, images in zip(asked, told, strict=True):
+        alike = train[((train == query) | (query < 0)).all(1)]
+        alike = alike if len(alike) else train
+        for k in (query < 0).nonzero()[:, 0].tolist():
+            count = int(max(train[:, k].max(), images[:, k].max())) + 1
+            p, q = (frequencies(values[:, k], count) for values in (alike, images))
+            overlaps.append(1.0 - jensen_shannon(p, q))
+    return sum(overlaps) / len(overlaps)
+
+
+def frequencies(values: Tensor, count: int) -> Tensor:
+    """Return how often each of `count` values occurs, as shares of those that are known: [count]."""
+    counts = torch.bincount(values[values >= 0], minlength=count).double()
+    return counts / counts.sum()
+
+
+def jensen_shannon(p: Tensor, q: Tensor) -> float:
+    """Return the Jensen-Shannon divergence of two categories, [kinds] each, in bits: between 0 and 1."""
+    middle = (p + q) / 2
+    return float((torch.special.xlogy(p, p / middle) + torch.special.xlogy(q, q / middle)).sum() / 2 / math.log(2))
+
+
+def three_cs(run: "Run") -> dict[str, float]:
+    """Judge what a run imagines for the attributes of its test split, by a classifier that is trained here.
+
+    A query that gives all attributes gets 10 images, one that leaves some open 100; few queries share 2,000.
+
+    Returns:
+        `correctness` with all attributes given, `correctness_N` and `coverage_N` with N of them, their mean
+        `coverage`, and `classifier_accuracy`, the share of the test images' attributes that the classifier tells.
+    """
+    dataset, pixels, attributes = run.dataset, run.recipe.pixels, run.attributes
+    classifier = attribute_classifier(dataset, pixels)
+    test: Any = dataset.test.attributes
+    with evaluation(classifier):
+        seen = classifier.told(cut(dataset.test.x, pixels))
+    figures = {"classifier_accuracy": float((seen == test)[test >= 0].double().mean())}
+    for given in range(len(attributes), 0, -1):
+        whole = given == len(attributes)
+        asked = queries(dataset.test, given)
+        images = max(10 if whole else 100, 2000 // len(asked))
+        told = []
+        for part in asked.split(100):  # so that the images of a few queries are in memory at a time
+            x = imagine(run.model, run.guide, attributes, part.repeat_interleave(images, 0), mean=pixels == "grey")
+            told.append(classifier.told(x).unflatten(0, (-1, images)))
+        name = "correctness" if whole else f"correctness_{given}"
+        figures[name] = correctness(asked, torch.cat(told))
+        if not whole:
+            figures[f"coverage_{given}"] = coverage(asked, torch.cat(told), dataset.train.attributes)  # type: ignore[arg-type]
+    covered = [value for name, value in figures.items() if name.startswith("coverage_")]
+    return figures | ({"coverage": sum(covered) / len(covered)} if covered else {})
