@@ -51,12 +51,14 @@ def draw_labels(
     if how == "article":
         order = torch.cat(split_by_sklearn(len(split), count, seed))
     else:
-        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derived_seed(seed, "labels")))
+        generator = torch.Generator().manual_seed(derived_seed(seed, "labels"))
+        order = torch.randperm(len(split), generator=generator)
     if how == "stratified":
         labels = all_labels.cpu()[order]
         rank = torch.stack([(labels == kind).cumsum(0) for kind in range(kinds)]).gather(0, labels[None])[0]
         seen = torch.zeros(len(order), dtype=torch.bool)
         seen[rank.argsort(stable=True)[:count]] = True  # the first of each kind, then the second of each, ...
-        order = torch.cat([order[seen], order[~seen]])
+        others = order[~seen]  # whose start lacks what `seen` took, hence in another order
+        order = torch.cat([order[seen], others[torch.randperm(len(others), generator=generator)]])
     order = order.to(all_labels.device)
     return split[order[:count]], split[order[count:]]

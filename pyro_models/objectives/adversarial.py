@@ -10,6 +10,7 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+HALF = (torch.bfloat16, torch.float16)
 Classify = Callable[[Tensor], OneHotCategorical]
 """From data [batch, *shape] to q(y | x), batch shape [batch] and event shape [kinds]."""
 
@@ -67,14 +68,14 @@ def adversary(
         classify, x, radius, finite_difference, iterations: as in `vat`.
         log_q: log q(y | x), [batch, kinds].
     """
+    rounded = torch.is_autocast_enabled(x.device.type)
+    data = x.float() if rounded and x.dtype in HALF else x
+    direction = _unit(torch.randn_like(data), data)  # before the noise of the passes, which begins at `Paired`
     again = classify if isinstance(classify, Paired) else Paired(classify)
-    rounded, data = torch.is_autocast_enabled(x.device.type), x
     with torch.autocast(x.device.type, enabled=False):
         if rounded:
-            data = x.float()
             with torch.no_grad():
                 log_q = again(data).logits
-        direction = _unit(torch.randn_like(data), data)
         for _ in range(iterations):
             step = (finite_difference * direction).requires_grad_()
             with torch.enable_grad():
@@ -129,27 +130,30 @@ def module_of(classify: Classify) -> nn.Module:
     return module
 
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keep the running statistics of batch and instance norm in `module`; in training they use those of their data."""
     tracking = [
         part for part in module.modules() if isinstance(part, _NormBase) and part.track_running_stats and part.training
     ]
-    kept = [(part.momentum, part.num_batches_tracked) for part in tracking]
+    kept = [{name: getattr(part, name) for name in STATISTICS} for part in tracking]
     for part in tracking:
-        part.momentum = 0.0  # of what is new
-        part.num_batches_tracked = None
+        for name in STATISTICS:
+            setattr(part, name, None)
     try:
         yield
     finally:
-        for part, (momentum, batches) in zip(tracking, kept, strict=True):
-            part.momentum = momentum
-            part.num_batches_tracked = batches
+        for part, values in zip(tracking, kept, strict=True):
+            for name, value in values.items():
+                setattr(part, name, value)
 
 
 def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
     """Mean KL(q || p) of categories, nats: both [batch, kinds], logarithms of probabilities, finite."""
-    if log_p.dtype in (torch.bfloat16, torch.float16):  # rounded logarithms are of no probabilities
+    if log_p.dtype in HALF:  # rounded logarithms are of no probabilities
         log_q, log_p = log_q.float().log_softmax(-1), log_p.float().log_softmax(-1)
     return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
 

@@ -99,6 +99,27 @@ def test_the_others_are_all_that_were_not_drawn(how, count):
     assert torch.equal(others.labels, numbered().labels[identities(others)])
 
 
+@pytest.mark.parametrize("how", ["stratified", "random"])
+def test_the_others_come_in_a_random_order_whatever_their_labels(how):
+    """How often a label comes among the first 60 is hypergeometric: 0 and 1 on average, standardised and squared.
+
+    Over 400 draws, of which the means have deviations of 0.05 and, near normality, sqrt(2 / 400) = 0.07.
+    """
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2]).repeat(40)
+    split, n, standard, orders = Split(torch.arange(400.0)[:, None], labels), 60, [], set()
+    for seed in range(400):
+        seen, others = draw_labels(split, 60, 3, seed=seed, how=how)
+        assert how == "random" or seen.labels.bincount().tolist() == [20, 20, 20]
+        share = others.labels.bincount() / len(others)
+        variance = n * share * (1 - share) * (len(others) - n) / (len(others) - 1)
+        standard.append((others.labels[:n].bincount(minlength=3) - n * share) / variance.sqrt())
+        orders.add(tuple(identities(others)[:n]))
+    standard = torch.stack(standard).double()
+    torch.testing.assert_close(standard.mean(0), torch.zeros(3), rtol=0, atol=0.25)
+    torch.testing.assert_close(standard.square().mean(0), torch.ones(3), rtol=0, atol=0.35)
+    assert len(orders) == 400
+
+
 def test_the_articles_draw_is_scikit_learns():
     from sklearn.model_selection import train_test_split
 

@@ -4,6 +4,7 @@ import copy
 from contextlib import nullcontext
 from functools import partial
 
+import pyro
 import pytest
 import torch
 from pyro.distributions import OneHotCategorical
@@ -56,6 +57,18 @@ def normed(channels=3, side=8, kinds=3):
     return ClassifierGuide(strided_classifier((channels, side, side), kinds)).classify
 
 
+class Attentive(nn.Module):
+    """A classifier by a layer of self-attention over the positions of x, with dropout throughout."""
+
+    def __init__(self, positions=6, width=4, kinds=3):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(width, 2, 8, dropout=0.3, batch_first=True)
+        self.head = nn.Linear(positions * width, kinds)
+
+    def forward(self, x):
+        return OneHotCategorical(logits=self.head(self.layer(x).flatten(1)))
+
+
 def found(classify, x, seed=5, **options):
     torch.manual_seed(seed)
     return adversary(classify, x, classify(x).logits.detach(), **SEARCH | options).detach()
@@ -97,6 +110,16 @@ def test_of_a_binary_logistic_classifier_the_step_is_the_weights_own_direction(s
     assert r.shape == x.shape
 
 
+@pytest.mark.parametrize("finite_difference", [0.1, 1e-2, 1e-6])
+@pytest.mark.parametrize("gap", [0.0, 5.0])
+def test_in_single_precision_too_the_step_is_the_weights_own_direction(gap, finite_difference):
+    linear, x = nn.Linear(784, 2).float(), torch.rand(50, 1, 28, 28, dtype=torch.float32)
+    linear.bias.data = torch.tensor([0.0, gap], dtype=torch.float32)
+    r = found(guess(linear), x, finite_difference=finite_difference)
+    w = (linear.weight[1] - linear.weight[0]).detach().expand(50, -1)
+    torch.testing.assert_close(cosines(r, w).abs(), torch.ones(50, dtype=torch.float32), rtol=0, atol=1e-4)
+
+
 @both_shapes
 def test_many_iterations_find_the_first_eigenvector_of_the_fisher_information(shape):
     classify, x = nonlinear(), torch.randn(5, *shape)
@@ -113,6 +136,18 @@ def test_one_more_iteration_finds_a_step_at_least_as_adversarial_for_every_datum
     fewer, more = (growth(classify, x, found(classify, x, iterations=n)) for n in (iterations, iterations + 1))
     assert (more > fewer * (1 - 1e-4)).all()
     assert more.sum() > fewer.sum()
+
+
+@pytest.mark.parametrize("radius", [0.1, 2.5])
+@pytest.mark.parametrize("kinds", [3, 10])
+def test_two_iterations_find_a_larger_divergence_than_one(kinds, radius):
+    """The divergence itself, at the radius, by steps of the length that is the default."""
+    for seed in range(5):
+        classify, x, values = guess(*mlp(12, 32, kinds, activation=nn.Tanh)), torch.randn(100, *ROWS), []
+        for iterations in (1, 2):
+            torch.manual_seed(seed)
+            values.append(vat(classify, x, radius=radius, iterations=iterations))
+        assert values[1] > values[0]
 
 
 def test_each_datum_has_its_own_step_whatever_the_others_are():
@@ -249,8 +284,13 @@ def test_the_gradients_of_other_terms_and_the_statistics_are_those_without_it_to
         assert torch.equal(parameter.grad, before + more)
 
 
-def modes(module):
-    return {name: (part.training, getattr(part, "track_running_stats", None)) for name, part in module.named_modules()}
+def settings(module):
+    names = ("training", "track_running_stats", "momentum")
+    return {name: [getattr(part, key, None) for key in names] for name, part in module.named_modules()}
+
+
+def same_buffers(module, other):
+    return [name for name, one in module.named_buffers() if not torch.equal(one, other.get_buffer(name))] == []
 
 
 @pytest.mark.parametrize("breaks", [None, 1, 2, 3])
@@ -262,20 +302,22 @@ def test_modes_statistics_and_random_state_come_back_even_where_a_pass_fails(bre
     guide.train(training)
     guide.network[4].train(not training)
     guide.network[4].track_running_stats = False  # someone's own wish
-    before, buffers = modes(guide), [buffer.clone() for buffer in guide.buffers()]
+    guide.network[1].momentum = 0.3  # and another's
+    before, twin = settings(guide), copy.deepcopy(guide)
 
-    def broken(*_):
-        passes.append(modes(guide))
+    def broken(_, given, out):
+        passes.append((given[0].detach(), out.detach()))
         if len(passes) == breaks:
             raise ZeroDivisionError
 
-    guide.network[-1].register_forward_hook(broken)
+    guide.network.register_forward_hook(broken)
     with pytest.raises(ZeroDivisionError) if breaks else nullcontext():
         vat(classify, x, **SEARCH)
     assert len(passes) == (breaks or 3)
-    assert {during["network.1"] for during in passes} == {(training, False)}
-    assert modes(guide) == before
-    assert all(torch.equal(one, other) for one, other in zip(buffers, guide.buffers(), strict=True))
+    assert settings(guide) == before
+    assert same_buffers(twin, guide)
+    for given, out in passes:
+        assert torch.equal(copy.deepcopy(twin).network(given), out)
     state = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError) if breaks else nullcontext():
         passes.clear()
@@ -288,6 +330,11 @@ NORMS = {
     "batch 1d": (partial(nn.BatchNorm1d, 4), (9, 4)),
     "batch 2d": (partial(nn.BatchNorm2d, 4), (9, 4, 5, 5)),
     "batch 2d, plain mean": (partial(nn.BatchNorm2d, 4, momentum=None), (9, 4, 5, 5)),
+    "instance 2d": (partial(nn.InstanceNorm2d, 4, track_running_stats=True), (9, 4, 5, 5)),
+    "instance 2d, no momentum": (
+        partial(nn.InstanceNorm2d, 4, momentum=None, affine=True, track_running_stats=True),
+        (9, 4, 5, 5),
+    ),
     "layer": (partial(nn.LayerNorm, 4), (9, 4)),
 }
 
@@ -300,15 +347,19 @@ def test_frozen_statistics_change_no_value(kind, training):
     for _ in range(3):
         norm(torch.randn(shape) + 3)
     norm.train(training)
-    x, buffers = torch.randn(shape), [buffer.clone() for buffer in norm.buffers()]
-    with frozen_statistics(norm):
+    x, before, twin = torch.randn(shape), settings(norm), copy.deepcopy(norm)
+    with frozen_statistics(norm), frozen_statistics(norm):
         frozen = norm(x)
-    assert all(torch.equal(one, other) for one, other in zip(buffers, norm.buffers(), strict=True))
+    assert settings(norm) == before
+    assert same_buffers(twin, norm)
     assert torch.equal(frozen, norm(x))
+    twin(x)
+    assert same_buffers(twin, norm)  # and where they are frozen no more, they run on
 
 
-def test_paired_passes_share_masks_and_noise_with_the_pass_that_begins_with_them():
-    classify, x = noisy(), torch.randn(50, *ROWS)
+@pytest.mark.parametrize(("make", "shape"), [(noisy, ROWS), (Attentive, (6, 4))], ids=["noise", "attention"])
+def test_paired_passes_share_masks_and_noise_with_the_pass_that_begins_with_them(make, shape):
+    classify, x = make(), torch.randn(50, *shape)
     again = Paired(classify)
     first = classify(x).logits
     state = torch.get_rng_state()
@@ -330,6 +381,61 @@ def test_masks_and_noise_add_nothing_to_the_term():
     log_q = classify(x).logits.detach()
     assert divergence(log_q, classify(x).logits) > 1e-2
     assert vat(classify, x, **SEARCH | {"radius": 1e-9}).abs() < 1e-12
+
+
+STANDING = {
+    "alone": lambda classify, x: vat(classify, x, **SEARCH),
+    "given": lambda classify, x: vat(Paired(classify), x, classify(x).logits, **SEARCH),
+    "beside a bound": lambda classify, x: regularised(
+        unexplained(classify), {"vat": (1.0, partial(vat, **SEARCH))}, classify
+    )(None, None, x=x),
+}
+
+
+@pytest.mark.parametrize("use", STANDING)
+def test_the_search_does_not_start_along_the_noise_that_all_its_passes_share(use):
+    classify, x, passes = guess(GaussianNoise(0.5), *mlp(784, 8, 3, activation=nn.Tanh)), torch.randn(20, 784), []
+
+    def watch(_, given, out):
+        passes.append((given[0].detach(), (out - given[0]).detach()))
+
+    classify.__self__.network[1].register_forward_hook(watch)
+    STANDING[use](classify, x)
+    (_, noise), (off, second), (_, third) = passes
+    assert noise.std() > 0.4
+    torch.testing.assert_close(second, noise)
+    torch.testing.assert_close(third, noise)
+    assert cosines(off - x, noise).abs().max() < 5 / 784**0.5  # whose deviation, at random, is 1 / sqrt(784)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_search_of_its_own_leaves_the_statistics_as_they_are(training):
+    classify, x = normed(), torch.rand(6, 3, 8, 8)
+    guide = classify.__self__.train(training)
+    log_q, twin = classify(x).logits.detach(), copy.deepcopy(guide)
+    adversary(classify, x, log_q, **SEARCH)
+    assert same_buffers(twin, guide)
+
+
+class Tempered(ClassifierGuide):
+    """A guess that takes an option."""
+
+    def classify(self, x, temperature=1.0):
+        return OneHotCategorical(logits=self.network(x) / temperature)
+
+
+def test_a_method_with_its_options_given_belongs_to_its_module_too():
+    guide, x = Tempered(normed().__self__.network), torch.rand(6, 3, 8, 8)
+    once = partial(guide.classify, temperature=2.0)
+    assert Paired(once).module is Paired(partial(partial(guide))).module is guide
+    twin = copy.deepcopy(guide)
+    torch.manual_seed(1)
+    value = vat(once, x, **SEARCH)
+    assert same_buffers(twin, guide)
+    guide.network[-1].weight.data /= 2
+    guide.network[-1].bias.data /= 2
+    torch.manual_seed(1)
+    torch.testing.assert_close(vat(guide.classify, x, **SEARCH), value)
 
 
 def dropped(network):
@@ -382,17 +488,40 @@ def test_a_term_sees_the_very_pass_of_the_guide_again(bound, labels):
     assert not torch.equal(guide.classify(x).logits, log_q)  # in another pass it is another
 
 
-def test_the_search_is_exact_where_the_passes_are_rounded_to_half_precision():
-    classify, x = nonlinear().__self__.float().classify, torch.rand(40, *ROWS, dtype=torch.float32)
-    exact, exact_value = found(classify, x), vat(classify, x, **SEARCH)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_search_is_exact_where_the_passes_are_rounded_to_half_precision(dtype):
+    classify, x = nonlinear().__self__.float().classify, torch.rand(40, *ROWS, dtype=dtype)
+    exact, exact_value = found(classify, x.float()), vat(classify, x.float(), **SEARCH)
     with torch.autocast("cpu", torch.bfloat16):
         assert classify.__self__.network(x).dtype == torch.bfloat16
         rounded, value = found(classify, x), vat(classify, x, **SEARCH)
-    assert rounded.dtype == torch.float32
-    assert (cosines(rounded, exact) > 0.99).all()
+    assert rounded.dtype == dtype
+    assert (cosines(rounded.float(), exact) > 0.99).all()
+    torch.testing.assert_close(lengths(rounded.float()), lengths(exact), rtol=1e-2, atol=0)
     assert value.isfinite()
     torch.testing.assert_close(value.float(), exact_value, rtol=0.3, atol=0)
     assert gradient(value, classify.__self__).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("whole", [True, False], ids=["all in half precision", "autocast"])
+@pytest.mark.parametrize("kinds", [2, 10])
+def test_in_half_precision_the_term_is_never_below_0(dtype, whole, kinds):
+    weights, data = (dtype, dtype) if whole else (torch.float32, torch.float32)
+    for _ in range(5):
+        classify = guess(nn.Linear(784, kinds).to(weights))
+        x = torch.rand(32, 1, 28, 28).to(data)
+        with torch.autocast("cpu", dtype, enabled=not whole), pyro.validation_enabled(False):
+            assert classify(x).logits.dtype == dtype
+            assert vat(classify, x, radius=0.1) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_divergence_of_rounded_logarithms_is_that_of_the_categories_nearest_to_them(dtype):
+    log_q, log_p = (torch.randn(300, 5).log_softmax(-1).to(dtype) for _ in range(2))
+    expected = kl_divergence(*(Categorical(logits=rounded.double()) for rounded in (log_q, log_p)))
+    torch.testing.assert_close(divergence(log_q, log_p).double(), expected.mean(), rtol=1e-5, atol=0)
+    assert divergence(log_q, log_q) == 0
 
 
 @pytest.mark.parametrize("gap", [40.0, 200.0])

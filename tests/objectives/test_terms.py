@@ -9,22 +9,32 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from guides.classifier import ClassifierGuide
+from guides.gmvae import GMVAEGuide
+from pyro_models.classifier import Classifier
+from pyro_models.data import Batches, Split
 from pyro_models.objectives import (
     consistency,
+    dreg,
     entropy,
     enum,
     graph,
+    iwae,
     jitter,
     marginal_kl,
     mean_field,
     regularised,
     relaxed,
+    renyi,
+    rws,
     trace,
     unexplained,
     vat,
     with_labels,
 )
-from tests.linear_mixture import COLUMNS, KINDS, evidence, gradient, joint_of_kinds, linear_mixture
+from pyro_models.objectives.estimators import sampled_kl
+from pyro_models.training.fit import NonFiniteTerm, fit, parameters
+from tests.linear_mixture import COLUMNS, KINDS, SCALE, evidence, gradient, joint_of_kinds, linear_mixture
 
 
 @pytest.fixture
@@ -214,6 +224,58 @@ def without_loss(terms):
     return {name: term for name, term in terms.items() if name != "loss"}
 
 
+WEIGHTED = {
+    "rws": partial(rws, particles=4),
+    "iwae": relaxed(partial(iwae, particles=4), 0.5),
+    "dreg": relaxed(partial(dreg, particles=4), 0.5),
+    "renyi": relaxed(partial(renyi, particles=4), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_beside_a_weighted_bound_the_adversarial_term_is_added_and_the_bound_stays(pair, x, name):
+    model, guide = pair
+    torch.manual_seed(4)
+    plain = WEIGHTED[name](model, guide, x=x)
+    value = vat(guide.classify, x, guide.classify(x).logits, radius=0.3)
+    torch.manual_seed(4)
+    whole = regularised(WEIGHTED[name], {"vat": (3.0, partial(vat, radius=0.3))}, guide.classify)(model, guide, x=x)
+    torch.testing.assert_close(without_loss(whole), without_loss(plain) | {"vat": value.detach()}, rtol=1e-9, atol=0)
+    assert all(torch.equal(whole[term], plain[term]) for term in without_loss(plain))
+    torch.testing.assert_close(whole["loss"], plain["loss"] + 3 * value)
+    torch.testing.assert_close(gradient(whole["loss"], *pair), gradient(plain["loss"] + 3 * value, *pair))
+
+
+class ExactCodes(GMVAEGuide):
+    """A guide whose q(z | x, y) is p(z | x, y) itself, so that log p(x) - elbo is KL(q(y | x) || p(y | x)), no less."""
+
+    def __init__(self, model, classifier):
+        super().__init__(classifier, torch.nn.Identity())
+        self.model = model
+
+    def posterior(self, x, y):
+        prior, decoder = self.model.prior(y).base_dist, self.model.decoder
+        weights = prior.scale.square().reciprocal()
+        precision = weights.diag_embed() + decoder.weight.T @ decoder.weight / SCALE**2
+        seen = weights * prior.loc + (x - decoder.bias) @ decoder.weight / SCALE**2
+        return dist.MultivariateNormal(
+            torch.linalg.solve(precision, seen[..., None])[..., 0], precision_matrix=precision
+        )
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 30.0])
+def test_less_the_terms_the_bound_is_a_looser_bound(pair, x, sharpness):
+    model, guide = pair[0], ExactCodes(pair[0], pair[1].classifier)
+    guide.classifier[-1].weight.data *= sharpness
+    terms = all_terms() | {"vat": (2.0, partial(vat, radius=0.7))}
+    whole = regularised(partial(enum, divergence=sampled_kl), terms, guide.classify)(model, guide, x=x)
+    q, p = guide.classify(x).logits, Categorical(logits=joint_of_kinds(model, x))
+    elbo = (evidence(model, x) - kl_divergence(Categorical(logits=q), p)).mean()
+    torch.testing.assert_close(whole["elbo"], elbo)
+    assert -whole["loss"] < whole["elbo"] < evidence(model, x).mean()
+    assert all(whole[name] > -1e-12 for name in terms)
+
+
 def test_a_term_of_weight_0_is_left_out_and_not_computed(pair, x):
     def never(classify, x, log_q):
         raise AssertionError
@@ -293,7 +355,7 @@ def test_batch_norm_runs_over_all_data_once_or_over_the_labelled_where_there_are
     before.classify(x if others else known["labelled_x"])
     torch.testing.assert_close(statistics(guide), statistics(before), rtol=0, atol=0)
     assert int(guide.classifier[0].num_batches_tracked) == 1
-    assert guide.classifier[0].track_running_stats
+    assert guide.classifier[0].momentum == before.classifier[0].momentum
 
 
 def test_data_of_which_the_story_says_nothing_have_their_terms_alone(pair, x):
@@ -303,6 +365,24 @@ def test_data_of_which_the_story_says_nothing_have_their_terms_alone(pair, x):
     assert set(found) == {"loss", *terms}
     torch.testing.assert_close(found["loss"], 5 * marginal_kl(None, x, log_q) + 0.5 * entropy(None, x, log_q))
     assert unexplained(guide.classify)(model, guide, x=x) == {"loss": torch.zeros(())}
+
+
+def test_what_nothing_is_said_of_is_not_drawn(pair, x):
+    model, guide = pair
+    state = torch.get_rng_state()
+    unexplained(guide.classify)(model, guide, x=x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_guess_that_overflows_is_reported_as_the_terms_that_it_spoils():
+    """The first step is so long that in the second all weights, and so all logits, are infinite or NaN."""
+    network = torch.nn.Linear(COLUMNS, KINDS)
+    pair = Classifier(network), ClassifierGuide(network)
+    objective = regularised(unexplained(pair[1].classify), all_terms(0.0), pair[1].classify)
+    optimizer = torch.optim.SGD(parameters(*pair), lr=math.inf)
+    epochs = fit(*pair, objective, optimizer, Batches(Split(torch.randn(12, COLUMNS)), "grey", 6), epochs=1)
+    with pytest.raises(NonFiniteTerm, match=r"entropy became nan.* in step 2 of epoch 1"):
+        next(epochs)
 
 
 def test_a_guide_that_never_draws_the_site_is_told_so(pair, x):
