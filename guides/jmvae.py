@@ -18,14 +18,14 @@ class JMVAEGuide(PyroModule):
         q(z | x)    = the same, with no attribute known
         q(z | y)    ∝ p(z) q(z | y1) q(z | y2) ...      Normals of loc, log_scale = expert_i(y_i); known ones only
 
-    With `product` an image is an expert like the others: q(z | x, y) ∝ p(z) q(z | x) q(z | y1) ... (Wu and Goodman,
-    Multimodal generative models for scalable weakly-supervised learning, 2018).
+    With `product` an image is an expert like the others, e(z; x): q(z | x, y) ∝ p(z) e(z; x) q(z | y1) ..., and
+    q(z | x) ∝ p(z) e(z; x) (Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018).
 
     The networks see an attribute as signs, -1 and 1, and as zeros where it is not known.
 
     Args:
         encoder: from images [batch, *image] and the signs of all attributes [batch, sizes] to [batch, 2 * latent], loc
-            beside log_scale.
+            beside log_scale; with `product` from images alone.
         experts: for each attribute's site, from its signs [batch, size] to [batch, 2 * latent].
         sizes: of the attributes, by site.
         product: whether q(z | x, y) is a product too.
@@ -50,14 +50,14 @@ class JMVAEGuide(PyroModule):
         Raises:
             ValueError: neither is given.
         """
-        if x is not None and not (self.product and y):
+        if x is not None and not self.product:
             loc, log_scale = self.encoder(x, self._signs(x, y)).chunk(2, dim=-1)
             return dist.Normal(loc, log_scale.exp()).to_event(1)
         experts = [self.experts[site](signs(value)) for site, value in y.items()]
         known = [~value.isnan().any(-1, keepdim=True) for value in y.values()]
         if x is not None:
-            experts.append(self.encoder(x, self._signs(x, {})))
-            known.append(torch.ones_like(known[0]))
+            experts.append(self.encoder(x))
+            known.append(torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
         if not experts:
             raise ValueError("neither x nor an attribute is given")
         prior = torch.zeros_like(experts[0])

@@ -578,10 +578,11 @@ class JMVAERecipe(VariationalRecipe):
         heads = {site: nn.mlp(codes, 128, size) for site, size in sizes.items()}
         body = nn.encoder(nn.residual_mlp(pixels, width, width=width, depth=1), shape, self.encoder_dropout)
         head = Sequential(GELU(), Linear(width, width), GELU(), Linear(width, 2 * codes))
-        encoder = nn.Conditional(body, Linear(sum(sizes.values()), width), head)
+        product = self.objective == "mvae"
+        encoder = Sequential(body, head) if product else nn.Conditional(body, Linear(sum(sizes.values()), width), head)
         experts = {site: nn.mlp(size, 128, 2 * codes) for site, size in sizes.items()}
         story = JMVAE(decoder, self._likelihood(shape), heads, codes)
-        return story, JMVAEGuide(encoder, experts, sizes, product=self.objective == "mvae")
+        return story, JMVAEGuide(encoder, experts, sizes, product=product)
 
     def bound(self) -> "Objective":
         """Build the estimator of the bound of x and of the attributes that are known."""

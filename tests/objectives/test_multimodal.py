@@ -36,6 +36,8 @@ def pair(latent=2, product=False):
     heads = {site: nn.mlp(latent, 5, size) for site, size in SIZES.items()}
     body = nn.encoder(nn.mlp(16, 8), IMAGE)
     encoder = nn.Conditional(body, torch.nn.Linear(4, 8), torch.nn.Sequential(torch.nn.Tanh(), nn.mlp(8, 2 * latent)))
+    if product:
+        encoder = torch.nn.Sequential(body, torch.nn.Tanh(), nn.mlp(8, 2 * latent))
     experts = {site: nn.mlp(size, 6, 2 * latent) for site, size in SIZES.items()}
     return JMVAE(decoder, bernoulli, heads, latent), JMVAEGuide(encoder, experts, SIZES, product=product)
 
@@ -106,12 +108,13 @@ def test_given_attributes_alone_the_guide_is_the_product_of_the_prior_and_their_
 
 def test_a_guide_that_is_a_product_multiplies_the_expert_of_the_image_too(batch):
     _, guide = pair(product=True)
-    alone, of_y1 = guide.posterior(batch["x"]), guide.posterior(y1=batch["y1"])
-    precisions = [q.variance.reciprocal() for q in (alone, of_y1)]
-    both = guide.posterior(batch["x"], y1=batch["y1"])
-    torch.testing.assert_close(both.variance.reciprocal(), precisions[0] + precisions[1])
-    weighted = precisions[0] * alone.mean + precisions[1] * of_y1.mean
-    torch.testing.assert_close(both.mean, weighted / (precisions[0] + precisions[1]))
+    loc, log_scale = guide.encoder(batch["x"]).chunk(2, -1)
+    image = (-2 * log_scale).exp()
+    for given in ({}, {"y1": batch["y1"]}):
+        others = guide.posterior(**given) if given else dist.Normal(torch.zeros(7, 2), 1.0)
+        both, precision = guide.posterior(batch["x"], **given), others.variance.reciprocal()
+        torch.testing.assert_close(both.variance.reciprocal(), precision + image)
+        torch.testing.assert_close(both.mean, (precision * others.mean + image * loc) / (precision + image))
 
 
 @pytest.mark.parametrize("product", [False, True])
