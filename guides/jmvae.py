@@ -19,7 +19,7 @@ class JMVAEGuide(PyroModule):
         q(z | y)    ∝ p(z) q(z | y1) q(z | y2) ...      Normals of loc, log_scale = expert_i(y_i); known ones only
 
     With `product` an image is an expert like the others, e(z; x): q(z | x, y) ∝ p(z) e(z; x) q(z | y1) ..., and
-    q(z | x) ∝ p(z) e(z; x) (Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018).
+    q(z | x) ∝ p(z) e(z; x) (Wu and Goodman, Multimodal generative models for weakly-supervised learning, 2018).
 
     The networks see an attribute as signs, -1 and 1, and as zeros where it is not known.
 
