@@ -70,12 +70,16 @@ def likelihood(words: Sequence[str]) -> int:
 def sample(words: Sequence[str]) -> int:
     """Draw images from a finished run, given some attributes."""
     parser = _on_a_run("sample", sample.__doc__)
-    parser.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="what the images are to show")
+    parser.add_argument(
+        "--given", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="what the images are to show"
+    )
     parser.add_argument("--count", type=int, default=16, metavar="N", help="how many images")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
     given = parser.parse_args(words)
     if given.count < 1:
         parser.error(f"--count must be at least 1, not {given.count}")
+    if given.seed < 0:
+        parser.error(f"--seed must be at least 0, not {given.seed}")
     from pyro_models.criticism.report import write_samples
     from pyro_models.training.run import open_run
 

@@ -58,8 +58,10 @@ def imagine(
 
 def said(attributes: tuple[Attribute, ...], codes: Tensor) -> str:
     """Put codes [attributes] into words; those that are not given are left out."""
+    all_values = [value for attribute in attributes for value in attribute.values]
     pairs = zip(attributes, codes.tolist(), strict=True)
-    return " ".join(attribute.values[code] for attribute, code in pairs if code >= 0)
+    given = [(attribute.name, attribute.values[code]) for attribute, code in pairs if code >= 0]
+    return " ".join(value if all_values.count(value) == 1 else f"{name}={value}" for name, value in given)
 
 
 def asked_for(attributes: tuple[Attribute, ...], given: Sequence[str]) -> Tensor:
@@ -148,11 +150,11 @@ def queries(split: Split, given: int, most: int = QUERIES) -> Tensor:
     Of more than `most` a fixed draw is taken.
     """
     codes: Any = split.attributes
-    codes = codes[(codes >= 0).all(1)].unique(dim=0)
     found = []
     for chosen in combinations(range(codes.shape[1]), given):
-        some = torch.full_like(codes, -1)
-        some[:, chosen] = codes[:, chosen]
+        known = codes[(codes[:, chosen] >= 0).all(1)]
+        some = torch.full_like(known, -1)
+        some[:, chosen] = known[:, chosen]
         found.append(some.unique(dim=0))
     whole = torch.cat(found)
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:most]
@@ -175,10 +177,10 @@ def coverage(asked: Tensor, told: Tensor, train: Tensor) -> float:
     overlaps = []
     for query, images in zip(asked, told, strict=True):
         alike = train[((train == query) | (query < 0)).all(1)]
-        alike = alike if len(alike) else train
         for k in (query < 0).nonzero()[:, 0].tolist():
+            of = alike if (alike[:, k] >= 0).any() else train
             count = int(max(train[:, k].max(), images[:, k].max())) + 1
-            p, q = (frequencies(values[:, k], count) for values in (alike, images))
+            p, q = (frequencies(values[:, k], count) for values in (of, images))
             overlaps.append(1.0 - jensen_shannon(p, q))
     return sum(overlaps) / len(overlaps)
 
@@ -191,8 +193,8 @@ def frequencies(values: Tensor, count: int) -> Tensor:
 
 def jensen_shannon(p: Tensor, q: Tensor) -> float:
     """Return the Jensen-Shannon divergence of two categories, [kinds] each, in bits: between 0 and 1."""
-    middle = (p + q) / 2
-    return float((torch.special.xlogy(p, p / middle) + torch.special.xlogy(q, q / middle)).sum() / 2 / math.log(2))
+    of_p, of_q, of_both = (-torch.special.xlogy(share, share).sum() for share in (p, q, (p + q) / 2))  # entropies
+    return float(of_both - (of_p + of_q) / 2) / math.log(2)
 
 
 def three_cs(run: "Run") -> dict[str, float]:
@@ -213,6 +215,8 @@ def three_cs(run: "Run") -> dict[str, float]:
     for given in range(len(attributes), 0, -1):
         whole = given == len(attributes)
         asked = queries(dataset.test, given)
+        if not len(asked):
+            continue
         images = max(10 if whole else 100, 2000 // len(asked))
         told = []
         for part in asked.split(100):  # so that the images of a few queries are in memory at a time

@@ -210,7 +210,7 @@ def imagined(run: "Run") -> dict[str, Any]:
         x = imagine(run.model, run.guide, run.attributes, some.repeat_interleave(10, 0), mean=mean)
         names = [said(run.attributes, codes) for codes in some]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
-        stem = title.replace(", ", "-and-")
+        stem = title.replace(", ", "-and-").replace("/", "-")
         drawn[f"images-from-{stem}"] = figures.rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
     return drawn
 
@@ -269,7 +269,7 @@ def _conditions(run: "Run") -> dict[str, torch.Tensor]:
     alone = queries(run.dataset.test, 1) if len(attributes) > 1 else torch.empty(0)
     for i, attribute in enumerate(attributes if len(attributes) > 1 else ()):
         whole[attribute.name] = alone[alone[:, i] >= 0]
-    return {title: asked[_order(asked)] for title, asked in whole.items()}
+    return {title: asked[_order(asked)] for title, asked in whole.items() if len(asked)}
 
 
 def _order(asked: torch.Tensor) -> torch.Tensor:

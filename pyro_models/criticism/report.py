@@ -78,7 +78,7 @@ def write_comparison(run: "Run", names: list[str], particles: int, draws: int, b
         )
         estimators[name] = one.bound()
         of[name] = one.bound_of
-    cutter = Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
+    cutter = Batches(run.dataset.train, recipe.pixels, recipe.batch_size, recipe.seed, attributes=run.attributes)
     with evaluation(run.model, run.guide):  # the same noise in dynamic pixels each time
         cutting = list(islice(cutter.epoch(0), batches))
     found = compare(run.model, run.guide, estimators, cutting, draws=draws)

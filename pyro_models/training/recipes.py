@@ -503,7 +503,26 @@ class JMVAERecipe(VariationalRecipe):
     name: ClassVar[str] = "jmvae"
     multimodal: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {"epochs": 10, "schedule": "constant", "encoder_dropout": 0.0, "subsets": False},
+        "article": {
+            "source": "mnist",
+            "unimodal_weight": 1.0,
+            "attribute_weight": 1.0,
+            "subsets": False,
+            "encoder_dropout": 0.0,
+            "batch_size": 128,
+            "steps": None,
+            "epochs": 10,
+            "schedule": "constant",
+        },
+        "mnist-a": {
+            "data": "mnist-a",
+            "pixels": "static",
+            "latent_dim": 10,
+            "encoder_dropout": 0.0,
+            "batch_size": 128,
+            "steps": 5000,
+            "epochs": 4,
+        },
         "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 50.0},
     }
     figures: ClassVar[tuple[str, ...]] = (
@@ -523,13 +542,13 @@ class JMVAERecipe(VariationalRecipe):
     )
     split: Literal["iid", "compositional"] = option("iid", "of mnist-a; compositional: test combinations are all new")
     objective: Literal["jmvae", "telbo", "mvae"] = option("jmvae", "what is minimised")
-    unimodal_weight: float = option(1.0, "weight of jmvae's two divergences, alpha in the paper", 0.0, 1e6)
+    unimodal_weight: float = option(5.0, "weight of jmvae's two divergences, alpha in the paper", 0.0, 1e6)
     variant: Literal["joint", "stop-gradient", "two-stage"] = option(
         "joint", "of telbo: whether elbo(x) and elbo(y) train the story, and from the start"
     )
     private_weight: float = option(1.0, "weight of log p(y | z) in telbo's elbo(y), times --attribute-weight", 0.0, 1e6)
     image_weight: float = option(1.0, "weight of log p(x | z) in the loss", 0.0, 1e6)
-    attribute_weight: float = option(1.0, "weight of each log p(y | z) in the loss", 0.0, 1e6)
+    attribute_weight: float = option(30.0, "weight of each log p(y | z) in the loss", 0.0, 1e6)
     subsets: bool = option(True, "show q(z | y) some of the attributes, other ones for each datum and step")
     warm_up: float = option(0.0, "share of the run in which the weight of the kl of z rises from 0", 0.0, 1.0)
     batch_size: int = option(64, "images in a step, over all processes", 1)
@@ -542,8 +561,13 @@ class JMVAERecipe(VariationalRecipe):
         super().__post_init__()
         if self.objective != "telbo" and (self.variant != "joint" or self.private_weight != 1.0):
             raise UserError(f"--variant and --private-weight go with --objective telbo, not with {self.objective}")
-        if self.elbo in WEIGHTED and (self.image_weight, self.attribute_weight, self.private_weight) != (1.0, 1.0, 1.0):
-            raise UserError(f"a weight of a likelihood with --elbo {self.elbo} bounds nothing: use trace or mean-field")
+        if self.objective != "jmvae" and self.unimodal_weight != JMVAERecipe.unimodal_weight:
+            raise UserError(f"--unimodal-weight goes with --objective jmvae, not with {self.objective}")
+        weights = (self.image_weight, self.attribute_weight, self.private_weight, 1.0 - self.warm_up)
+        if self.elbo in WEIGHTED and weights != (1.0,) * 4:
+            raise UserError(
+                f"--warm-up or a weight but 1 with --elbo {self.elbo} bounds nothing: use trace or mean-field"
+            )
 
     @property
     def paced(self) -> bool:
@@ -611,7 +635,7 @@ class JMVAERecipe(VariationalRecipe):
             return objectives.mvae(bound, choose=choose)
         bound_y = objectives.tempered(bound, dict.fromkeys(guide.sizes, self.private_weight))
         if self.variant == "two-stage" and progress < 0.5:
-            return bound
+            return objectives.telbo(bound, bound_y=bound_y, weight_x=0.0, weight_y=0.0, choose=choose)
         still = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
         return objectives.telbo(bound, bound_y=bound_y, still=still[self.variant], choose=choose)
 

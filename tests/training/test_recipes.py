@@ -303,7 +303,7 @@ def test_options_of_the_joint_model_that_make_no_sense_are_refused(options, mess
 
 
 def test_the_weight_of_the_kl_warms_up_linearly(split):
-    recipe = JMVAERecipe(width=16, warm_up=0.5)
+    recipe = JMVAERecipe(width=16, warm_up=0.5, attribute_weight=1.0, unimodal_weight=1.0)
     model, guide = pair_of(recipe, split)
     objective, batch = recipe.training_objective(guide, split), batch_of(recipe, split)
     for progress, weight in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
