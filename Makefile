@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= vae
 ARGS ?=
+PARALLEL := --numprocesses auto --dist loadfile  # a file stays together, as some share a trained run
 
 .PHONY: train test test-full lint setup notebooks benchmark clean
 
@@ -10,10 +11,10 @@ train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20
 	@$(BIN)/python train.py $(RECIPE) $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
 test-full: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

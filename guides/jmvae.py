@@ -16,7 +16,7 @@ class JMVAEGuide(PyroModule):
 
         q(z | x, y) = Normal(loc, scale)                loc, log_scale = encoder(x, y)
         q(z | x)    = the same, with no attribute known
-        q(z | y)    ∝ p(z) q(z | y1) q(z | y2) ...      Normals of loc, log_scale = expert_i(y_i); known ones only
+        q(z | y)    ∝ p(z) q(z | y1) q(z | y2) ...      Normals of loc, scale = expert_i(y_i); known ones only
 
     With `product` an image is an expert like the others, e(z; x): q(z | x, y) ∝ p(z) e(z; x) q(z | y1) ..., and
     q(z | x) ∝ p(z) e(z; x) (Wu and Goodman, Multimodal generative models for weakly-supervised learning, 2018).
@@ -26,7 +26,8 @@ class JMVAEGuide(PyroModule):
     Args:
         encoder: from images [batch, *image] and the signs of all attributes [batch, sizes] to [batch, 2 * latent], loc
             beside log_scale; with `product` from images alone.
-        experts: for each attribute's site, from its signs [batch, size] to [batch, 2 * latent].
+        experts: for each attribute's site, from its signs [batch, size] to [batch, 2 * latent], loc beside log_scale,
+            which is bent to lie within -3 and 3.
         sizes: of the attributes, by site.
         product: whether q(z | x, y) is a product too.
     """
@@ -62,6 +63,7 @@ class JMVAEGuide(PyroModule):
             raise ValueError("neither x nor an attribute is given")
         prior = torch.zeros_like(experts[0])
         loc, log_scale = torch.stack([prior, *experts], dim=-2).chunk(2, dim=-1)
+        log_scale = 3.0 * (log_scale / 3.0).tanh()  # scales of 1 / 20 to 20: a sure expert must not drown the others
         mask = torch.cat([torch.ones_like(known[0]), *known], dim=-1)
         return ProductOfNormals(loc, log_scale.exp(), mask, dim=-2).to_event(1)
 

@@ -99,6 +99,7 @@ def test_given_attributes_alone_the_guide_is_the_product_of_the_prior_and_their_
     precision, weighted = torch.ones(7, 2), torch.zeros(7, 2)
     for site in given:
         loc, log_scale = guide.experts[site](2 * batch[site] - 1).chunk(2, -1)
+        log_scale = 3 * (log_scale / 3).tanh()
         precision = precision + (-2 * log_scale).exp()
         weighted = weighted + loc * (-2 * log_scale).exp()
     q = guide.posterior(**{site: batch[site] for site in given})
@@ -109,6 +110,7 @@ def test_given_attributes_alone_the_guide_is_the_product_of_the_prior_and_their_
 def test_a_guide_that_is_a_product_multiplies_the_expert_of_the_image_too(batch):
     _, guide = pair(product=True)
     loc, log_scale = guide.encoder(batch["x"]).chunk(2, -1)
+    log_scale = 3 * (log_scale / 3).tanh()
     image = (-2 * log_scale).exp()
     for given in ({}, {"y1": batch["y1"]}):
         others = guide.posterior(**given) if given else dist.Normal(torch.zeros(7, 2), 1.0)

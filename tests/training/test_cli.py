@@ -19,6 +19,7 @@ from pyro_models.training.run import open_run
 
 ROOT = Path(__file__).parents[2]
 EXTRA = {"vae": [], "autoencoder": ["--network", "simple", "--tied"], "gmvae": ["--labels", "20"], "classifier": []}
+EXTRA["jmvae"] = ["--steps", "2", "--width", "16"]
 
 
 @pytest.fixture(autouse=True)
