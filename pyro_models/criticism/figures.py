@@ -139,9 +139,12 @@ def clouds(
     """
     figure = _figure(4.4 * len(panels), 4.6)
     drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    reach: list[Tensor] = []
     for panel, (title, groups) in zip(drawn, panels.items(), strict=True):
         for number, (name, points) in enumerate(groups.items()):
             x, y = points.cpu().numpy().T
+            radius = 0.0 if sizes is None else float(sizes[title][name].max())
+            reach = [torch.cat([points.cpu() - radius, points.cpu() + radius]), *reach]
             if sizes is None:
                 panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=f"C{number % 10}", label=name)
                 continue
@@ -153,8 +156,9 @@ def clouds(
             panel.add_collection(discs)
             panel.scatter([], [], color=f"C{number % 10}", label=name)
         panel.set(title=title, xlabel="z[0]", ylabel="z[1]", aspect="equal")
-        panel.autoscale_view()
-        panel.legend(frameon=False, fontsize=8, markerscale=2, loc="upper right")
+        panel.legend(framealpha=0.7, fontsize=8, markerscale=2, loc="upper right")
+    lower, upper = torch.cat(reach).amin(0).tolist(), torch.cat(reach).amax(0).tolist()
+    drawn[0].set(xlim=(lower[0], upper[0]), ylim=(lower[1], upper[1]))
     return figure
 
 
@@ -364,7 +368,8 @@ def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | N
     n, channels, height, width = images.shape
     figure = _figure(6, 6 * (n // columns) * height / (columns * width) + 0.4)
     panel = figure.subplots()
-    images, height, width = F.pad(images, (1, 1, 1, 1)), height + 2, width + 2  # a gap between the images
+    line = 0.0 if width == height else 0.3  # of images that are not square nobody knows where one ends
+    images, height, width = F.pad(images, (1, 1, 1, 1), value=line), height + 2, width + 2
     sheet = images.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
     _show(panel, sheet.reshape(channels, -1, columns * width), extent)
     if extent is not None:

@@ -184,7 +184,9 @@ def adversaries(run: "Run") -> dict[str, Any]:
     def said(log_q: torch.Tensor) -> list[str]:
         return [f"{int(row.argmax())} ({float(row.max()):.2f})" for row in log_q[worst].exp()]
 
-    title = f"the steps of length {recipe.radius:g} that change q(y | x) most, of {len(x)} test images"
+    title = (
+        f"the ten of {len(x)} test images whose guess (and its probability) a step of {recipe.radius:g} changes most"
+    )
     drawn = figures.steps(x[worst], step[worst], said(before), said(after), title)
     return {"adversaries": drawn}
 

@@ -127,7 +127,7 @@ def write_report(run: "Run", results: dict[str, Any]) -> None:
         for path in sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
     )
     rows = "\n".join(
-        f"<tr><td>{name}</td><td>{value:.4f}</td><td>{results['validation'].get(name, math.nan):.4f}</td>"
+        f"<tr><td>{name}</td><td>{value:.4f}</td><td>{_four_digits(results['validation'].get(name))}</td>"
         f"<td>{results['units'][name]}</td></tr>"
         for name, value in results["test"].items()
     )
@@ -145,6 +145,10 @@ def write_report(run: "Run", results: dict[str, Any]) -> None:
         pictures=pictures,
     )
     write(run.folder / "report.html", page)
+
+
+def _four_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _docstring(half: object) -> str:
@@ -171,7 +175,7 @@ figcaption {{ color: #666; }}
 <pre>{story}</pre>
 <h2>Guide</h2>
 <pre>{guide}</pre>
-<h2>Figures after {epochs} epochs</h2>
+<h2>Results, epochs: {epochs}</h2>
 <table>
 <tr><th>name</th><th>test ({images})</th><th>validation</th><th>unit</th></tr>
 {rows}

@@ -457,6 +457,7 @@ def _finish(run: Run) -> None:
         if run.dataset.is_table and run.recipe.explains == "x":
             results["gaussian_mixture"] = gaussian_mixture(run.dataset, run.recipe.kinds, run.recipe.seed)
     write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+    print("test: " + ", ".join(f"{name} {value:.4g}" for name, value in test.items()), flush=True)
     write_pictures(run)
     write_report(run, results)
 
