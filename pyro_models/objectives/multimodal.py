@@ -32,7 +32,10 @@ def all_of(y: Attributes) -> Attributes:
 
 
 def some_of(y: Attributes) -> Attributes:
-    """Choose some attributes of each datum, one at least; the others become NaN. Every number of them is as likely."""
+    """Choose some attributes of each datum, one at least; the others become NaN, which bounds need `masked` for.
+
+    Every number of them is as likely.
+    """
     first = next(iter(y.values()))
     ranks = torch.rand(len(first), len(y), device=first.device).argsort(1).argsort(1)
     kept = ranks < torch.randint(1, len(y) + 1, (len(first), 1), device=first.device)
