@@ -461,9 +461,9 @@ for precision in precisions:
     )
 
 # %% [markdown]
-# In single precision the article's $\xi$ finds directions that have little to do with the reference. They are
-# better than random ones all the same, and training with them works. Larger differences are beyond the reach of
-# rounding. And the reference is not the best that can be had: it belongs to an infinitely small step, while the step
+# In single precision the article's $\xi$ finds directions of which many are far from the reference, though better
+# than random ones all the same. Larger differences are beyond the reach of rounding. And the reference is not the best
+# that can be had: it belongs to an infinitely small step, while the step
 # that is taken has length 2.5. A slope measured some way off, at 0.1 or 1, turns away from the reference and leads to
 # *larger* changes; at 10 it is measured too far off. So `vat` has 0.1 as its default, and the preset keeps the
 # article's number.
