@@ -58,13 +58,26 @@ class Recipe:
         raise NotImplementedError
 
     def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
-        """Build what is minimised: the bound, and what a recipe adds to it."""
+        """Build what is minimised: `objective_at` each moment of the run, or the same throughout."""
+        from pyro_models.objectives import Annealed
+
+        if self.anneals:
+            return Annealed(lambda progress: self.objective_at(progress, guide, train))
+        return self.objective_at(1.0, guide, train)
+
+    def objective_at(self, progress: float, guide: "nn.Module", train: "Split") -> "Objective":
+        """Build what is minimised when a fraction of the run is over: the bound, and what a recipe adds to it."""
         return self.bound()
+
+    @property
+    def anneals(self) -> bool:
+        """Whether what is minimised changes over the run."""
+        return False
 
     @property
     def paced(self) -> bool:
         """Whether what a step does depends on how many epochs there are."""
-        return self.schedule == "cosine"
+        return self.schedule == "cosine" or self.anneals
 
     def check_data(self, dataset: "Dataset") -> None:
         """Refuse data that the recipe cannot learn from.

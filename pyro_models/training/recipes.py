@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pyro_models.data import Attribute, Dataset, Split
     from pyro_models.distributions import Likelihood
-    from pyro_models.objectives import Annealed, Objective
+    from pyro_models.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -300,9 +300,9 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
     epochs: int = option(20, "passes over the training data", 1, 100_000)
 
     @property
-    def paced(self) -> bool:
-        """Whether what a step does depends on how many epochs there are."""
-        return super().paced or self.final_temperature is not None
+    def anneals(self) -> bool:
+        """Whether the temperature falls."""
+        return self.final_temperature is not None
 
     def check_data(self, dataset: "Dataset") -> None:
         """Refuse data that the recipe cannot learn from."""
@@ -366,15 +366,8 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
             return super().bound()
         return relaxed(super().bound(), self.temperature_at(progress))
 
-    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+    def objective_at(self, progress: float, guide: "nn.Module", train: "Split") -> "Objective":
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
-        from pyro_models.objectives import Annealed
-
-        if self.final_temperature is None:
-            return self._objective(guide, train, 1.0)
-        return Annealed(lambda progress: self._objective(guide, train, progress))
-
-    def _objective(self, guide: "nn.Module", train: "Split", progress: float) -> "Objective":
         from pyro_models import objectives
 
         classify: Any = guide.classify
@@ -477,7 +470,7 @@ class ClassifierRecipe(KindsRecipe):
             network = nn.encoder(nn.mlp(nn.size(shape), 64, 64, self.kinds, norm=BatchNorm1d), shape)
         return Classifier(network), ClassifierGuide(network)
 
-    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective":
+    def objective_at(self, progress: float, guide: "nn.Module", train: "Split") -> "Objective":
         """Build the log-likelihood of the labels, and the terms of the other data."""
         from pyro_models import objectives
 
@@ -570,16 +563,16 @@ class JMVAERecipe(VariationalRecipe):
             )
 
     @property
-    def paced(self) -> bool:
-        """Whether what a step does depends on how many epochs there are."""
-        return super().paced or self.warm_up > 0 or self.variant == "two-stage"
+    def anneals(self) -> bool:
+        """Whether the kl warms up, or a second stage follows."""
+        return self.warm_up > 0 or self.variant == "two-stage"
 
     def load(self, data_dir: "Path | None") -> "Dataset":
         """Load the data, made of the source and split as asked for."""
         from pyro_models.data import load
 
         source = None if self.source == "auto" else self.source
-        split: Any = self.split if self.data == "mnist-a" or self.split != "iid" else "official"
+        split: Any = "official" if self.split == "iid" else self.split
         return load(self.data, data_dir=data_dir, pixels=self.pixels, split=split, source=source)
 
     def check_data(self, dataset: "Dataset") -> None:
@@ -614,15 +607,8 @@ class JMVAERecipe(VariationalRecipe):
 
         return masked(super().bound())
 
-    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+    def objective_at(self, progress: float, guide: Any, train: "Split") -> "Objective":
         """Build the bound with its divergences, or the sum of bounds."""
-        from pyro_models.objectives import Annealed
-
-        if self.warm_up or self.variant == "two-stage":
-            return Annealed(lambda progress: self._objective(guide, progress))
-        return self._objective(guide, 1.0)
-
-    def _objective(self, guide: Any, progress: float) -> "Objective":
         from pyro_models import objectives
 
         heat = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
