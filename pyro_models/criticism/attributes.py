@@ -18,7 +18,7 @@ from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism.metrics import evaluation
-from pyro_models.data import Attribute, Dataset, Split, cut
+from pyro_models.data import Attribute, Dataset, Split, cut, encoded
 from pyro_models.nn import strided_classifier
 
 if TYPE_CHECKING:
@@ -50,10 +50,16 @@ def imagine(
     images = []
     with evaluation(model, guide, seed=seed):
         for part in codes.split(batch_size):
-            y = {f"y{i}": attribute.encode(part[:, i - 1]) for i, attribute in enumerate(attributes, 1)}
-            x: Any = model.likelihood(model.decoder(guide.posterior(**y).sample()))  # type: ignore[operator]
+            q = guide.posterior(**encoded(attributes, part))  # type: ignore[operator]
+            x: Any = model.likelihood(model.decoder(q.sample()))  # type: ignore[operator]
             images.append(x.mean if mean else x.sample())
     return torch.cat(images)
+
+
+def imagined_by(run: "Run", codes: Tensor, *, seed: int = 0) -> Tensor:
+    """Return what a run imagines, in the kind of pixels that it learned: see `imagine`. Grey ones are means."""
+    mean = run.recipe.pixels == "grey"
+    return imagine(run.model, run.guide, run.attributes, codes, mean=mean, seed=seed)
 
 
 def said(attributes: tuple[Attribute, ...], codes: Tensor) -> str:
@@ -220,7 +226,7 @@ def three_cs(run: "Run") -> dict[str, float]:
         images = max(10 if whole else 100, 2000 // len(asked))
         told = []
         for part in asked.split(100):  # so that the images of a few queries are in memory at a time
-            x = imagine(run.model, run.guide, attributes, part.repeat_interleave(images, 0), mean=pixels == "grey")
+            x = imagined_by(run, part.repeat_interleave(images, 0))
             told.append(classifier.told(x).unflatten(0, (-1, images)))
         name = "correctness" if whole else f"correctness_{given}"
         figures[name] = correctness(asked, torch.cat(told))

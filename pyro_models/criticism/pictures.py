@@ -5,14 +5,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
 from pyro_models.criticism import figures
-from pyro_models.criticism.attributes import imagine, queries, said
+from pyro_models.criticism.attributes import imagined_by, queries, said
 from pyro_models.criticism.kinds import SCORES, infer_kinds, matching, per_class
 from pyro_models.criticism.kinds import confusion as count
 from pyro_models.criticism.metrics import codes, decode, draw, evaluation
 from pyro_models.criticism.units import units
-from pyro_models.data import cut
+from pyro_models.data import batch_of, cut, encoded
 from pyro_models.objectives import Paired, adversary
 
 if TYPE_CHECKING:
@@ -208,8 +209,7 @@ def imagined(run: "Run") -> dict[str, Any]:
     drawn = {}
     for title, asked in _conditions(run).items():
         some = asked[:: max(1, math.ceil(len(asked) / 20))][:20]
-        mean = run.recipe.pixels == "grey"
-        x = imagine(run.model, run.guide, run.attributes, some.repeat_interleave(10, 0), mean=mean)
+        x = imagined_by(run, some.repeat_interleave(10, 0))
         names = [said(run.attributes, codes) for codes in some]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
         stem = title.replace(", ", "-and-").replace("/", "-")
@@ -223,7 +223,7 @@ def given(run: "Run") -> dict[str, Any]:
         return {}
     panels = {}
     for title, asked in _conditions(run).items():
-        q = run.guide.posterior(**_encoded(run, asked))  # type: ignore[operator]
+        q = run.guide.posterior(**encoded(run.attributes, asked))  # type: ignore[operator]
         z = q.sample(torch.Size([300])).transpose(0, 1)
         panels[f"z from q(z | {title})"] = {
             said(run.attributes, codes): points for codes, points in zip(asked[:10], z, strict=False)
@@ -236,14 +236,14 @@ def scales(run: "Run") -> dict[str, Any]:
     if run.recipe.latent_dim != 2:
         return {}
     some = run.dataset.test[:300]
-    y = _encoded(run, some.attributes)  # type: ignore[arg-type]
-    x = cut(some.x, run.recipe.pixels)
+    y = batch_of(some, run.recipe.pixels, run.attributes)
+    x = y.pop("x")
+    rows, kinds = torch.unique(some.attributes, dim=0, return_inverse=True)
+    groups = {said(run.attributes, codes): kinds == k for k, codes in enumerate(rows[:10])}
     panels: dict[str, dict[str, torch.Tensor]] = {}
     sizes: dict[str, dict[str, torch.Tensor]] = {}
     for title, known in (("q(z | x)", {}), ("q(z | x, y)", y)):
         q = run.guide.posterior(x, **known)  # type: ignore[operator]
-        rows, kinds = torch.unique(some.attributes, dim=0, return_inverse=True)
-        groups = {said(run.attributes, codes): kinds == k for k, codes in enumerate(rows[:10])}
         panels[title] = {name: q.mean[member] for name, member in groups.items()}
         sizes[title] = {name: q.stddev.mean(-1)[member] for name, member in groups.items()}
     return {"codes-of-images": figures.clouds(panels, sizes)}
@@ -258,9 +258,8 @@ def borders(run: "Run") -> dict[str, Any]:
     grid = figures.plane_of_codes(z.new_full((2,), -limit), z.new_full((2,), limit), 120).to(z)
     panels = {}
     for i, (head, attribute) in enumerate(zip(run.model.heads.values(), run.attributes, strict=True)):  # type: ignore[operator]
-        p = head(grid).softmax(-1) if attribute.size > 1 else head(grid).sigmoid() * grid.new_tensor([-1, 1])
-        p = p if attribute.size > 1 else p + grid.new_tensor([1, 0])
-        panels[attribute.name] = (p, run.dataset.test.attributes[:, i], attribute.values)  # type: ignore[index]
+        logits = head(grid) if attribute.size > 1 else F.pad(head(grid), (1, 0))  # of a bit: the logit of 0 is 0
+        panels[attribute.name] = (logits.softmax(-1), run.dataset.test.attributes[:, i], attribute.values)  # type: ignore[index]
     return {"borders": figures.borders(panels, z, limit)}
 
 
@@ -271,15 +270,7 @@ def _conditions(run: "Run") -> dict[str, torch.Tensor]:
     alone = queries(run.dataset.test, 1) if len(attributes) > 1 else torch.empty(0)
     for i, attribute in enumerate(attributes if len(attributes) > 1 else ()):
         whole[attribute.name] = alone[alone[:, i] >= 0]
-    return {title: asked[_order(asked)] for title, asked in whole.items() if len(asked)}
-
-
-def _order(asked: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(sorted(range(len(asked)), key=lambda row: asked[row].tolist()))
-
-
-def _encoded(run: "Run", asked: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {f"y{i}": attribute.encode(asked[:, i - 1]) for i, attribute in enumerate(run.attributes, 1)}
+    return {title: asked.unique(dim=0) for title, asked in whole.items() if len(asked)}  # sorted
 
 
 def points(run: "Run") -> dict[str, Any]:

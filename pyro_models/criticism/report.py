@@ -19,7 +19,7 @@ from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
 from pyro_models.base.names import WEIGHTED
 from pyro_models.criticism import figures
-from pyro_models.criticism.attributes import asked_for, imagine, said
+from pyro_models.criticism.attributes import asked_for, imagined_by, said
 from pyro_models.criticism.compare import compare, table
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.criticism.pictures import PICTURES
@@ -107,8 +107,7 @@ def write_samples(run: "Run", given: Sequence[str], count: int, seed: int) -> Pa
     if not run.attributes:
         raise UserError(f"the story of {run.recipe.name} tells of no attributes that could be given")
     asked = asked_for(run.attributes, given)
-    mean = run.recipe.pixels == "grey"
-    x = imagine(run.model, run.guide, run.attributes, asked.expand(count, -1), mean=mean, seed=seed)
+    x = imagined_by(run, asked.expand(count, -1), seed=seed)
     columns = math.ceil(count**0.5)
     blank = x.new_zeros(-count % columns, *x.shape[1:])
     title = f"given {said(run.attributes, asked[0])} ({run.recipe.pixels} pixels)"

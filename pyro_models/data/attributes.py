@@ -46,6 +46,11 @@ class Attribute:
         raise UserError(f"unknown {self.name} {value!r}: {hint if hint == choice else f'{hint} {choice}'}")
 
 
+def encoded(attributes: tuple[Attribute, ...], codes: Tensor) -> dict[str, Tensor]:
+    """Encode codes [n, attributes] for their sites `y1`, `y2`, ...: [n, size] each, NaN where missing."""
+    return {f"y{i}": attribute.encode(codes[:, i - 1]) for i, attribute in enumerate(attributes, 1)}
+
+
 SIDES = (Attribute("side", ("left", "right")), Attribute("digit", ("1", "2")))
 MNIST_A = (
     Attribute("digit", tuple(map(str, range(10)))),

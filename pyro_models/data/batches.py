@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data.attributes import Attribute
+from pyro_models.data.attributes import Attribute, encoded
 from pyro_models.data.datasets import Split
 
 
@@ -32,12 +32,12 @@ def batch_of(split: Split, pixels: PixelMode, attributes: tuple[Attribute, ...] 
     Raises:
         ValueError: attributes of a split that has no codes of them.
     """
-    batch = {"x": cut(split.x, pixels)}
-    if attributes and split.attributes is None:
+    x = cut(split.x, pixels)
+    if not attributes:
+        return {"x": x}
+    if split.attributes is None:
         raise ValueError("a split without attributes")
-    for k, attribute in enumerate(attributes):
-        batch[f"y{k + 1}"] = attribute.encode(split.attributes[:, k])  # type: ignore[index]
-    return batch
+    return {"x": x} | encoded(attributes, split.attributes)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,24 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from pyro_models.__main__ import main as verbs
-from pyro_models.criticism import report
 from pyro_models.data import cut, load
 from pyro_models.training import fit as fit_module
-from pyro_models.training import run as run_module
 from pyro_models.training.cli import main
 from pyro_models.training.run import open_run
 from tests.training.test_run import assert_same_run
 
+pytestmark = pytest.mark.usefixtures("quick")
 QUICK = ["classifier", "--network", "mlp", "--epochs", "1", "--steps", "4", "--batch-size", "50", "--device", "cpu"]
 TABLE = ["classifier", "--preset", "table", "--data", "blobs", "--kinds", "3", "--labels", "12", "--device", "cpu"]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Single precision, a checkpoint after each epoch, and no pictures, which are tested elsewhere."""
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
 
 
 def results(folder):
@@ -164,20 +156,9 @@ def test_verbs_that_are_of_a_density_of_x_say_so_in_one_line(tmp_path, capsys):
 
 
 @pytest.fixture
-def line(capsys, tmp_path):
-    """Run train.py and return the one line of its complaint, which comes before any folder is made."""
-
-    def run(*words):
-        try:
-            code = main(["classifier", *words, "--out", str(tmp_path / "run")])
-        except SystemExit as stop:
-            code = stop.code
-        assert code in (1, 2)
-        assert not (tmp_path / "run").exists()
-        (complaint,) = capsys.readouterr().err.strip().splitlines()
-        return complaint
-
-    return run
+def line(complaint_of):
+    """The one line in which a wrong use of the recipe ends."""
+    return partial(complaint_of, "classifier")
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,8 @@ TELBO = ["--objective", "telbo"]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Single precision, a checkpoint after each epoch, and no pictures; a classifier of a few steps judges."""
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+def quickly_judged(quick, monkeypatch):
+    """Runs that are quick, and judged by a classifier of a few steps."""
     monkeypatch.setattr(attributes_module, "attribute_classifier", partial(attribute_classifier, steps=3))
 
 
@@ -251,14 +248,14 @@ def test_attributes_of_ones_own_some_missing_are_learnt_and_asked_for(own, tmp_p
 
 @pytest.mark.parametrize("words", [["--given", "size=1", "colour=2"], ["--given", "size=1", "--given", "colour=2"]])
 def test_all_that_is_given_is_asked_for_as_many_times_as_asked(own, tmp_path, monkeypatch, words):
-    asked, imagine = [], report.imagine
+    asked, imagine = [], attributes_module.imagine
 
     def listens(model, guide, attributes, codes, **options):
         asked.append((codes.tolist(), options["seed"]))
         return imagine(model, guide, attributes, codes, **options)
 
     assert main([*QUICK, "--data", own, "--out", str(tmp_path / "run")]) == 0
-    monkeypatch.setattr(report, "imagine", listens)
+    monkeypatch.setattr(attributes_module, "imagine", listens)
     assert verbs(["sample", str(tmp_path / "run"), *words, "--count", "5", "--seed", "4"]) == 0
     assert asked == [([[2, 1, -1]] * 5, 4)]
 
@@ -394,20 +391,9 @@ def test_seeds_have_their_mean_and_spread_and_each_its_samples(own, tmp_path, ca
 
 
 @pytest.fixture
-def line(capsys, tmp_path):
-    """Run train.py and return the one line of its complaint, which comes before any folder is made."""
-
-    def run(*words):
-        try:
-            code = main(["jmvae", *words, "--out", str(tmp_path / "run")])
-        except SystemExit as stop:
-            code = stop.code
-        assert code in (1, 2)
-        assert not (tmp_path / "run").exists()
-        (complaint,) = capsys.readouterr().err.strip().splitlines()
-        return complaint
-
-    return run
+def line(complaint_of):
+    """The one line in which a wrong use of the recipe ends."""
+    return partial(complaint_of, "jmvae")
 
 
 @pytest.mark.parametrize(

@@ -17,22 +17,14 @@ import torch
 from safetensors.torch import load_file
 
 from pyro_models.base.errors import UserError
-from pyro_models.criticism import report
 from pyro_models.training import fit as fit_module
 from pyro_models.training import run as run_module
 from pyro_models.training.cli import main, parse
 from pyro_models.training.run import open_run, train
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("quick")
 OPTIONS = ["vae", "--network", "article", "--batch-size", "256", "--pixels", "dynamic", "--device", "cpu"]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Single precision, a checkpoint after each epoch, and no pictures, which are tested elsewhere."""
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
 
 
 def weights(folder):
