@@ -19,7 +19,7 @@ from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.data import Attribute, Dataset, Split, cut, encoded
-from pyro_models.nn import strided_classifier
+from pyro_models.nn import spatial_classifier
 
 if TYPE_CHECKING:
     from pyro_models.training.run import Run
@@ -106,7 +106,7 @@ class AttributeClassifier(nn.Module):
     def __init__(self, shape: tuple[int, ...], attributes: tuple[Attribute, ...]):
         super().__init__()
         self.counts = [len(attribute.values) for attribute in attributes]
-        self.network = strided_classifier(shape, sum(self.counts))
+        self.network = spatial_classifier(shape, sum(self.counts))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the logits of each attribute's values, from images [batch, *image]."""
@@ -127,11 +127,11 @@ def attribute_classifier(
     Args:
         dataset: with attributes.
         pixels: the pixel mode.
-        steps: of 128 images; None takes 300 to 2,000 of them, two passes over the data in between.
+        steps: of 128 images; None takes 300 to 4,000 of them, two passes over the data in between.
         seed: of weights and order.
     """
     train = dataset.train
-    steps = steps or max(300, min(2000, len(train) // 64))
+    steps = steps or max(300, min(4000, len(train) // 64))
     codes: Any = train.attributes
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, "attribute classifier"))
@@ -203,24 +203,29 @@ def jensen_shannon(p: Tensor, q: Tensor) -> float:
     return float(of_both - (of_p + of_q) / 2) / math.log(2)
 
 
-def three_cs(run: "Run") -> dict[str, float]:
-    """Judge what a run imagines for the attributes of its test split, by a classifier that is trained here.
+def three_cs(run: "Run") -> dict[str, dict[str, float]]:
+    """Judge what a run imagines for the attributes of its validation and test splits, by a classifier trained here.
 
     A query that gives all attributes gets 10 images, one that leaves some open 100; few queries share 2,000.
 
     Returns:
-        `correctness` with all attributes given, `correctness_N` and `coverage_N` with N of them, their mean
-        `coverage`, and `classifier_accuracy`, the share of the test images' attributes that the classifier tells.
+        For `validation` and `test`: `correctness` with all attributes given, `correctness_N` and `coverage_N` with N
+        of them, their mean `coverage`, and `classifier_accuracy`, the share of the split's attributes that the
+        classifier tells from the images.
     """
-    dataset, pixels, attributes = run.dataset, run.recipe.pixels, run.attributes
-    classifier = attribute_classifier(dataset, pixels)
-    test: Any = dataset.test.attributes
+    classifier = attribute_classifier(run.dataset, run.recipe.pixels)
+    return {name: _judged(run, run.dataset.parts[name], classifier) for name in ("validation", "test")}
+
+
+def _judged(run: "Run", split: Split, classifier: AttributeClassifier) -> dict[str, float]:
+    """Judge what a run imagines for the attributes of a split: see `three_cs`."""
+    attributes, codes = run.attributes, split.attributes
     with evaluation(classifier):
-        seen = classifier.told(cut(dataset.test.x, pixels))
-    figures = {"classifier_accuracy": float((seen == test)[test >= 0].double().mean())}
+        seen = classifier.told(cut(split.x, run.recipe.pixels))
+    figures = {"classifier_accuracy": float((seen == codes)[codes >= 0].double().mean())}  # type: ignore[operator,index]
     for given in range(len(attributes), 0, -1):
         whole = given == len(attributes)
-        asked = queries(dataset.test, given)
+        asked = queries(split, given)
         if not len(asked):
             continue
         images = max(10 if whole else 100, 2000 // len(asked))
@@ -231,6 +236,6 @@ def three_cs(run: "Run") -> dict[str, float]:
         name = "correctness" if whole else f"correctness_{given}"
         figures[name] = correctness(asked, torch.cat(told))
         if not whole:
-            figures[f"coverage_{given}"] = coverage(asked, torch.cat(told), dataset.train.attributes)  # type: ignore[arg-type]
+            figures[f"coverage_{given}"] = coverage(asked, torch.cat(told), run.dataset.train.attributes)  # type: ignore[arg-type]
     covered = [value for name, value in figures.items() if name.startswith("coverage_")]
     return figures | ({"coverage": sum(covered) / len(covered)} if covered else {})

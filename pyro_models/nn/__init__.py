@@ -13,11 +13,13 @@ from pyro_models.nn.mlp import (
     shrunk,
     size,
 )
+from pyro_models.nn.spatial import SpatialDecoder, spatial_classifier, spatial_encoder
 
 __all__ = [
     "Conditional",
     "ConvEncoder",
     "GaussianNoise",
+    "SpatialDecoder",
     "TransposedLinear",
     "conv_classifier",
     "conv_component",
@@ -29,5 +31,7 @@ __all__ = [
     "residual_mlp",
     "shrunk",
     "size",
+    "spatial_classifier",
+    "spatial_encoder",
     "strided_classifier",
 ]

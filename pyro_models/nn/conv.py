@@ -49,16 +49,19 @@ def conv_classifier(
     return nn.Sequential(*block(channels, widths[0]), *block(*widths), *head)
 
 
-def strided_classifier(shape: Sequence[int], kinds: int) -> nn.Sequential:
-    """From images [batch, *shape] to logits: two convolutions of stride 2, 128 hidden units, batch norm throughout."""
-    channels, height, width = shape
+def strided(channels: int, height: int, width: int) -> tuple[nn.Sequential, int]:
+    """From images of that shape to features, by two convolutions of stride 2; and how many features."""
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 5, 2, 2), nn.BatchNorm2d(outputs), nn.ReLU()]
 
-    features = 32 * -(-height // 4) * -(-width // 4)
-    head = [nn.Flatten(), nn.Linear(features, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, kinds)]
-    return nn.Sequential(*block(channels, 16), *block(16, 32), *head)
+    return nn.Sequential(*block(channels, 16), *block(16, 32), nn.Flatten()), 32 * -(-height // 4) * -(-width // 4)
+
+
+def strided_classifier(shape: Sequence[int], kinds: int) -> nn.Sequential:
+    """From images [batch, *shape] to logits: two convolutions of stride 2, 128 hidden units, batch norm throughout."""
+    convolutions, features = strided(*shape)
+    return nn.Sequential(*convolutions, nn.Linear(features, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, kinds))
 
 
 class ConvEncoder(nn.Module):

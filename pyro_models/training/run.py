@@ -432,7 +432,9 @@ def _finish(run: Run) -> None:
             exact = evaluate(run.model, run.guide, ESTIMATORS["enum"], split, run.recipe.pixels, batch_size=200)
             figures["elbo_exact"] = exact["elbo"]
     if run.attributes:
-        test |= three_cs(run)
+        judged = three_cs(run)
+        test |= judged["test"]
+        validation |= judged["validation"]
     results: dict[str, Any] = {
         "recipe": run.recipe.name,
         "data": run.recipe.data,

@@ -196,7 +196,7 @@ def test_attributes_that_are_never_known_teach_nothing(sides):
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(0, "attribute classifier"))
         first = AttributeClassifier(sides.shape, sides.attributes)
-    before, after = (classifier.network[-1].weight for classifier in (first, trained))
+    before, after = (classifier.network.what[-1].weight for classifier in (first, trained))
     assert torch.equal(before[2:], after[2:])
     assert not torch.isclose(before[:2], after[:2]).all()
 
@@ -210,7 +210,7 @@ def test_the_classifier_depends_on_its_seed_alone_and_leaves_the_noise_alone(sid
     again, other = (attribute_classifier(sides, "grey", steps=1, seed=seed) for seed in (0, 1))
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
-    assert not torch.equal(first.network[-1].weight, other.network[-1].weight)
+    assert not torch.equal(first.network.what[-1].weight, other.network.what[-1].weight)
 
 
 def test_the_classifier_tells_the_likeliest_value_of_each_attribute_whatever_the_batches(sides):
@@ -376,7 +376,8 @@ def judged(monkeypatch):
 
     def judge(guide):
         recipe = SimpleNamespace(pixels="grey")
-        return three_cs(SimpleNamespace(dataset=dataset, recipe=recipe, attributes=TWO, model=Renderer(), guide=guide))
+        run = SimpleNamespace(dataset=dataset, recipe=recipe, attributes=TWO, model=Renderer(), guide=guide)
+        return three_cs(run)["test"]
 
     return judge
 

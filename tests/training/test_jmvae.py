@@ -235,8 +235,8 @@ def test_attributes_of_ones_own_some_missing_are_learnt_and_asked_for(own, tmp_p
     assert {"correctness", "correctness_2", "correctness_1", "coverage_2", "coverage_1"} <= set(found["test"])
     covered = [found["test"][f"coverage_{given}"] for given in (1, 2)]
     assert found["test"]["coverage"] == pytest.approx(sum(covered) / 2)
-    again = three_cs(open_run(folder))
-    assert again == {name: found["test"][name] for name in again}
+    for split, again in three_cs(open_run(folder)).items():
+        assert again == {name: found[split][name] for name in again}
     capsys.readouterr()
     given = ["--given", "size=1", "colour=2"]
     assert verbs(["sample", str(folder), *given, "--count", "5"]) == 0
