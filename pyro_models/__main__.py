@@ -8,6 +8,7 @@ from typing import Any
 
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
+from pyro_models.base.markdown import markdown
 from pyro_models.training.options import Parser
 
 PROG = "pyro-stories"
@@ -114,60 +115,78 @@ def results(words: Sequence[str]) -> int:
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
-    tables = {"mse": _table_of_bounds, "kinds_used": _table_of_kinds, "f1": _table_of_classifiers}
-    of_each: dict[str, list[dict[str, Any]]] = {name: [] for name in tables}
+    rows = {"kinds_used": _of_kinds, "f1": _of_a_classifier, "correctness": _of_attributes, "mse": _of_a_bound}
+    of_each: dict[str, list[dict[str, str]]] = {name: [] for name in rows}
     for run in runs:
-        of_each[next(name for name in ("kinds_used", "f1", "mse") if name in run["test"])].append(run)
-    for name, its in of_each.items():
-        if its:
-            tables[name](its)
+        name = next(name for name in rows if name in run["test"])
+        of_each[name].append({"command": f"`{run['command']}`"} | rows[name](run, run.get("seeds", [run])))
+    tables = [table for table in of_each.values() if table]
+    print("\n\n".join(markdown(table) for table in tables))
     return 0
 
 
-def _table_of_classifiers(runs: list[dict[str, Any]]) -> None:
-    """Print means over the seeds and every value; the validation data are the article's held-back ones in its split."""
-    print("\n| command | accuracy | of each seed | f1 | of each seed | f1 (validation) | minutes a run |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for run in runs:
-        seeds, test = run.get("seeds", [run]), run["test"]
-        cells = [f"`{run['command']}`"]
-        for name, factor, digits in (("accuracy", 100, 2), ("f1", 1, 4)):
-            cells += [_cell(test, name, factor, digits)]
-            cells += [", ".join(_cell(seed["test"], name, factor, digits) for seed in seeds)]
-        cells += [_cell(run["validation"], "f1", 1, 4), f"{run['seconds'] / 60 / len(seeds):.1f}"]
-        print("| " + " | ".join(cells) + " |")
+def _of_a_classifier(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
+    """Means over the seeds and every value; the validation data are the article's held-back ones in its split."""
+    return {
+        "accuracy": _figure(run, "accuracy", 100, 2),
+        "accuracy of each seed": _each(seeds, "accuracy", 100, 2),
+        "f1": _figure(run, "f1", 1, 4),
+        "f1 of each seed": _each(seeds, "f1", 1, 4),
+        "f1 (validation)": f"{run['validation']['f1']:.4f}",
+    } | _minutes(run, seeds)
 
 
-def _table_of_kinds(runs: list[dict[str, Any]]) -> None:
-    """Print means over the seeds, every accuracy, and that of scikit-learn's Gaussian mixture where it was fitted."""
-    print("\n| command | accuracy | of each seed | GaussianMixture | purity | nmi | ari | exact elbo | minutes a run |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for run in runs:
-        seeds, test = run.get("seeds", [run]), run["test"]
-        each = [f"{100 * seed['test']['accuracy']:.1f}" for seed in seeds if "accuracy" in test]
-        mixtures = [seed["gaussian_mixture"] for seed in seeds if "gaussian_mixture" in seed]
-        others = [100 * mixture["accuracy"] for mixture in mixtures if "accuracy" in mixture]
-        cells = [f"`{run['command']}`", _cell(test, "accuracy", 100, 1), ", ".join(each)]
-        cells += [f"{sum(others) / len(others):.1f}" if others else "", _cell(test, "purity", 100, 1)]
-        cells += [_cell(test, "nmi", 1, 3), _cell(test, "ari", 1, 3), f"{test['elbo_exact']:.2f}"]
-        print("| " + " | ".join([*cells, f"{run['seconds'] / 60 / len(seeds):.1f}"]) + " |")
+def _of_kinds(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
+    """Means over the seeds, every accuracy, and that of scikit-learn's Gaussian mixture where it was fitted."""
+    others = [seed.get("gaussian_mixture", {}).get("accuracy") for seed in seeds]
+    return {
+        "accuracy": _figure(run, "accuracy", 100, 1),
+        "accuracy of each seed": _each(seeds, "accuracy", 100, 1),
+        "GaussianMixture": f"{100 * sum(others) / len(others):.1f}" if None not in others else "",
+        "purity": _figure(run, "purity", 100, 1),
+        "nmi": _figure(run, "nmi", 1, 3),
+        "ari": _figure(run, "ari", 1, 3),
+        "exact elbo": _figure(run, "elbo_exact", 1, 2),
+    } | _minutes(run, seeds)
 
 
-def _cell(figures: dict[str, float], name: str, factor: float, digits: int) -> str:
-    return f"{factor * figures[name]:.{digits}f}" if name in figures else ""
+def _of_attributes(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
+    """Means over the seeds and every value, in per cent."""
+    return {
+        "correctness, all given": _figure(run, "correctness", 100, 1),
+        "correctness of each seed": _each(seeds, "correctness", 100, 1),
+        "coverage, one given": _figure(run, "coverage_1", 100, 1),
+        "coverage of each seed": _each(seeds, "coverage_1", 100, 1),
+        "classifier": _figure(run, "classifier_accuracy", 100, 1),
+        "log p(x) (samples)": _evidence(run),
+    } | _minutes(run, seeds)
 
 
-def _table_of_bounds(runs: list[dict[str, Any]]) -> None:
-    print("| command | likelihood | elbo | mse | log p(x) (samples) | minutes |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for run in runs:
-        evidence = run.get("log_likelihood")
-        shown = f"{evidence['mean']:.2f} ({evidence['samples']})" if evidence else ""
-        test, likelihood = run["test"], run["units"]["elbo"].removeprefix("nats per image, ")
-        print(
-            f"| `{run['command']}` | {likelihood} | {test['elbo']:.2f} | {test['mse']:.5f} | {shown} "
-            f"| {run['seconds'] / 60 / len(run.get('seeds', [run])):.0f} |"
-        )
+def _of_a_bound(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        "likelihood": run["units"]["elbo"].removeprefix("nats per image, "),
+        "elbo": _figure(run, "elbo", 1, 2),
+        "mse": _figure(run, "mse", 1, 5),
+        "log p(x) (samples)": _evidence(run),
+        "minutes": f"{run['seconds'] / 60 / len(seeds):.0f}",
+    }
+
+
+def _figure(run: dict[str, Any], name: str, factor: float, digits: int) -> str:
+    return f"{factor * run['test'][name]:.{digits}f}" if name in run["test"] else ""
+
+
+def _each(seeds: list[dict[str, Any]], name: str, factor: float, digits: int) -> str:
+    return ", ".join(_figure(seed, name, factor, digits) for seed in seeds if name in seed["test"])
+
+
+def _evidence(run: dict[str, Any]) -> str:
+    found = run.get("log_likelihood")
+    return f"{found['mean']:.2f} ({found['samples']})" if found else ""
+
+
+def _minutes(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
+    return {"minutes a run": f"{run['seconds'] / 60 / len(seeds):.1f}"}
 
 
 def recipes(words: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_models.base.markdown import markdown
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.objectives import Objective
 
@@ -134,13 +135,12 @@ def _summary(tallies: list[Tally], times: list[float]) -> Comparison:
 
 def table(found: Mapping[str, Comparison], named: Callable[[str], str] = str) -> str:
     """Return a comparison as a Markdown table; `named` says what an estimator's bound is a bound of."""
-    groups = list(next(iter(found.values())).variance)
-    head = ["estimator", "bound of", "bound", "ms a step"]
-    head += [f"{what}, {group}" for group in groups for what in ("variance", "signal / noise")]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    rows = []
     for name, one in found.items():
-        cells = [name, named(name), f"{one.bound:.2f} +- {one.error:.2f}", f"{one.milliseconds:.1f}"]
-        for group in groups:
-            cells += [f"{one.variance[group]:.3g}", f"{one.signal_to_noise[group]:.3g}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        row = {"estimator": name, "bound of": named(name), "bound": f"{one.bound:.2f} +- {one.error:.2f}"}
+        row["ms a step"] = f"{one.milliseconds:.1f}"
+        for group, variance in one.variance.items():
+            row[f"variance, {group}"] = f"{variance:.3g}"
+            row[f"signal / noise, {group}"] = f"{one.signal_to_noise[group]:.3g}"
+        rows.append(row)
+    return markdown(rows)

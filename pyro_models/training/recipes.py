@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.markdown import markdown
 from pyro_models.base.names import WEIGHTED
 from pyro_models.training.options import option
 from pyro_models.training.recipe import Recipe
@@ -507,6 +508,16 @@ class JMVAERecipe(VariationalRecipe):
             "epochs": 10,
             "schedule": "constant",
         },
+        "labels": {
+            "data": "mnist",
+            "pixels": "dynamic",
+            "latent_dim": 64,
+            "unimodal_weight": 0.1,
+            "attribute_weight": 1.0,
+            "batch_size": 128,
+            "steps": 4290,
+            "epochs": 15,
+        },
         "mnist-a": {
             "data": "mnist-a",
             "pixels": "static",
@@ -675,9 +686,14 @@ def from_json(content: dict[str, Any]) -> Recipe:
 
 def table() -> str:
     """Return the recipes as a Markdown table."""
-    lines = ["| recipe | what it is | networks | presets |", "| --- | --- | --- | --- |"]
-    for name, recipe in RECIPES.items():
-        networks = get_args(get_type_hints(recipe)["network"])
-        what = str(recipe.__doc__).replace("|", "\\|")
-        lines.append(f"| `{name}` | {what} | {', '.join(networks)} | {', '.join(recipe.presets)} |")
-    return "\n".join(lines)
+    return markdown(
+        [
+            {
+                "recipe": f"`{name}`",
+                "what it is": str(recipe.__doc__).replace("|", "\\|"),
+                "networks": ", ".join(get_args(get_type_hints(recipe)["network"])),
+                "presets": ", ".join(recipe.presets),
+            }
+            for name, recipe in RECIPES.items()
+        ]
+    )
