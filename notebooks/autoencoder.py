@@ -80,7 +80,7 @@ def train(recipe: AutoencoderRecipe):
 
 
 EPOCHS = 3 if SHORT else 50
-simple = AutoencoderRecipe(**AutoencoderRecipe.presets["article"] | {"epochs": EPOCHS})
+simple = AutoencoderRecipe.preset("article", epochs=EPOCHS)
 model, guide, errors, frames = train(simple)
 print(
     "validation error of a pixel:",
@@ -109,7 +109,7 @@ HTML(figures.reconstruction_animation(originals, frames, numbers).to_jshtml())
 # of four. Fewer parameters, and a smaller error after as many epochs.
 
 # %%
-tied = AutoencoderRecipe(**AutoencoderRecipe.presets["article"] | {"epochs": EPOCHS, "tied": True})
+tied = AutoencoderRecipe.preset("article", epochs=EPOCHS, tied=True)
 tied_model, tied_guide, tied_errors, tied_frames = train(tied)
 for name, pair, last in (("simple", (model, guide), errors[-1]), ("tied", (tied_model, tied_guide), tied_errors[-1])):
     print(f"{name}: {len(parameters(*pair))} tensors, validation error {last['validation_mse']:.4f}")
@@ -123,7 +123,7 @@ display(figures.reconstructions(originals, tied_frames[-1], f"tied, epoch {numbe
 # two-number code, and of the twenty-number code.
 
 # %%
-plane_recipe = AutoencoderRecipe(**AutoencoderRecipe.presets["article"] | {"epochs": EPOCHS, "latent_dim": 2})
+plane_recipe = AutoencoderRecipe.preset("article", epochs=EPOCHS, latent_dim=2)
 _, plane_guide, _, _ = train(plane_recipe)
 some = dataset.test[: 300 if SHORT else 2000]
 two, twenty = codes(plane_guide, some, "grey"), codes(guide, some, "grey")

@@ -301,14 +301,12 @@ show_components(model, recipe)
 # terms beside the bound, and a KL of `z` that weighs more than 1 (`beta`). That setting is a preset:
 
 # %%
-article = GMVAERecipe(**GMVAERecipe.presets["article"] | {"data": dataset.name, "epochs": 5})
+article = GMVAERecipe.preset("article", data=dataset.name, epochs=5)
 article_pair = article.pair(dataset.shape)
 for half in article_pair:
     for name, part in half.named_children():
         print(f"{name:>10}: {sum(p.numel() for p in part.parameters()):,} parameters")
-print("\npython train.py gmvae --preset article --data mnist")
-for name, value in GMVAERecipe.presets["article"].items():
-    print(f"{name:>16} = {value}")
+print("\npython train.py gmvae --preset article --data mnist\n\nThe preset says:", GMVAERecipe.presets["article"])
 
 # %% [markdown]
 # In full, this notebook trains it for a few epochs and shows its kinds. The short form leaves that out.
@@ -443,7 +441,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
 
 for name, kinds, epochs in (("blobs", 3, 15), ("pinwheel", 5, 30)):
     points = load(name)
-    plane = GMVAERecipe(**GMVAERecipe.presets["table"] | {"data": name, "kinds": kinds})
+    plane = GMVAERecipe.preset("table", data=name, kinds=kinds)
     plane = replace(plane, epochs=epochs) if SHORT else plane
     plane_model, plane_guide, _ = train(plane, points)
     show_points(plane_model, plane_guide, plane, points)

@@ -737,5 +737,5 @@ display(figures.rows(images.unflatten(0, (-1, 10)), [words(values) for values in
 # `attribute_names`. The options that the presets set:
 
 # %%
-for preset, settings in JMVAERecipe.presets.items():
-    print(f"--preset {preset}: " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+for preset, words in JMVAERecipe.presets.items():
+    print(f"--preset {preset}: {words}")

@@ -52,7 +52,7 @@ print(VAEGuide.__doc__)
 # anything yet, so they are noise:
 
 # %%
-article = VAERecipe(**VAERecipe.presets["article"] | {"epochs": EPOCHS})
+article = VAERecipe.preset("article", epochs=EPOCHS)
 torch.manual_seed(article.seed)
 untrained, _ = article.pair(dataset.shape)
 with torch.no_grad():
@@ -105,7 +105,7 @@ for epoch in (min(10, EPOCHS), EPOCHS):
 # ## With twenty numbers for z
 
 # %%
-wide = VAERecipe(**VAERecipe.presets["article"] | {"epochs": EPOCHS, "latent_dim": 20})
+wide = VAERecipe.preset("article", epochs=EPOCHS, latent_dim=20)
 _, _, wide_rows, wide_kept = train(wide)
 display(figures.reconstructions(eight, wide_kept[EPOCHS], f"z of 20, epoch {EPOCHS}"))
 print(

@@ -384,8 +384,7 @@ show_scores("with VAT, 500 unlabelled", few_guide, few_rows)
 # is one. What the preset says:
 
 # %%
-for name, value in ClassifierRecipe.presets["article"].items():
-    print(f"{name:>18} = {value}")
+print(ClassifierRecipe.presets["article"])
 
 # %% [markdown]
 # ## How small may the finite difference be?

@@ -29,9 +29,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def learning_curves(
-    metrics: Sequence[Mapping[str, float]],
-    terms: Mapping[str, str],
-    splits: Sequence[str] = ("train", "test"),
+    metrics: Sequence[Mapping[str, float]], terms: Mapping[str, str], splits: Sequence[str] = ("train", "test")
 ) -> Figure:
     """Each term over the epochs.
 

@@ -23,5 +23,7 @@ def units(run: "Run", name: str) -> str:
     if name.startswith("coverage"):
         return "1 - Jensen-Shannon divergence, in bits, of the attributes not given"
     unit, of = run.recipe.unit(run.dataset), run.recipe.bound_of
+    if run.attributes and name in ("elbo", "reconstruction"):
+        unit += ", attributes included"
     named = {"elbo_exact": f"{unit}, sum over y", "labelled_elbo": f"{unit}, y observed"}
     return SCORES.get(name) or named.get(name, unit if of == "the story" else f"{unit}, bound of {of}")

@@ -31,13 +31,7 @@ class ProductOfNormals(dist.Normal):
     """
 
     def __init__(
-        self,
-        loc: Tensor,
-        scale: Tensor,
-        mask: Tensor | None = None,
-        *,
-        dim: int,
-        validate_args: bool | None = None,
+        self, loc: Tensor, scale: Tensor, mask: Tensor | None = None, *, dim: int, validate_args: bool | None = None
     ):
         if dim >= 0:
             raise ValueError(f"dim counts from the right, as -1 or -2 do; it is {dim}")

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 
 def mlp(
-    *sizes: int,
-    activation: Callable[[], nn.Module] = nn.ReLU,
-    norm: Callable[[int], nn.Module] | None = None,
+    *sizes: int, activation: Callable[[], nn.Module] = nn.ReLU, norm: Callable[[int], nn.Module] | None = None
 ) -> nn.Sequential:
     """Linear layers through `sizes`; between them, and not after the last, `norm` of the width and the activation."""
     layers: list[nn.Module] = []
@@ -67,10 +65,7 @@ class Residual(nn.Module):
 def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int) -> nn.Sequential:
     """One layer to `width`, `depth` residual ones, one to `outputs`."""
     return nn.Sequential(
-        nn.Linear(inputs, width),
-        nn.GELU(),
-        *(Residual(width) for _ in range(depth)),
-        nn.Linear(width, outputs),
+        nn.Linear(inputs, width), nn.GELU(), *(Residual(width) for _ in range(depth)), nn.Linear(width, outputs)
     )
 
 

@@ -164,11 +164,7 @@ def _is_open(msg: Any) -> bool:
 
 
 def recorded(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    *,
-    latents: Mapping[str, Site] | None = None,
-    **batch: Tensor,
+    model: Callable[..., Any], guide: Callable[..., Any], *, latents: Mapping[str, Site] | None = None, **batch: Tensor
 ) -> tuple[dict[str, Site], dict[str, Site]]:
     """Run the guide, then the model at what the guide drew: the sites of the model, and of the guide.
 

@@ -76,10 +76,7 @@ def _defaults(name: str, words: Sequence[str]) -> tuple[Recipe, bool]:
     given, _ = first.parse_known_args(words)
     if given.resume:
         return _saved(name, given), True
-    presets = RECIPES[name].presets
-    if given.preset and given.preset not in presets:
-        raise UserError(f"unknown preset {given.preset!r}: {nearest(given.preset, presets)}")
-    return RECIPES[name](**presets[given.preset] if given.preset else {}), False
+    return RECIPES[name].preset(given.preset) if given.preset else RECIPES[name](), False
 
 
 def _saved(name: str, given: argparse.Namespace) -> Recipe:

@@ -96,14 +96,27 @@ def add_options(parser: Parser, options: Any) -> None:
         group.add_argument(flag(field.name), type=convert, metavar=metavar, default=default, help=help)
 
 
+def read(words: Sequence[str], options: Any) -> dict[str, Any]:
+    """Read words of the command line into the fields of a dataclass instance, whose values are the defaults."""
+    parser = Parser(add_help=False)
+    add_options(parser, options)
+    return vars(parser.parse_args(words))
+
+
 def _converter(hint: Any) -> tuple[Any, str]:
     """Return the function that reads a value of type `hint`, and the word for it in the help; `check` does the rest."""
+    reads: dict[Any, tuple[Any, str]] = {
+        int: (_whole, "N"),
+        float: (_number, "R"),
+        str: (str, "NAME"),
+        Path: (Path, "DIR"),
+    }
     if get_origin(hint) is Literal:
         return str, "{" + ",".join(get_args(hint)) + "}"
     if isinstance(hint, types.UnionType):
-        (hint,) = (part for part in get_args(hint) if part is not type(None))
-    reads = {int: _whole, float: _number, str: str, Path: Path}
-    return reads[hint], {int: "N", float: "R", str: "NAME", Path: "DIR"}[hint]
+        convert, metavar = reads[next(part for part in get_args(hint) if part is not type(None))]
+        return (lambda word: None if word == "none" else convert(word)), metavar
+    return reads[hint]
 
 
 def _number(word: str) -> float:

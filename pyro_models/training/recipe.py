@@ -8,11 +8,11 @@ for torch.
 import dataclasses
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.names import DATASETS, PixelMode, check_name
-from pyro_models.training.options import check, flag, option
+from pyro_models.training.options import check, flag, option, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class Recipe:
     """
 
     name: ClassVar[str]
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets: ClassVar[dict[str, str]] = {}  # as words of the command line
     figures: ClassVar[tuple[str, ...]]
     explains: ClassVar[Literal["x", "y"]] = "x"  # the site whose log-density the bound is of
     multimodal: ClassVar[bool] = False  # whether the story tells of attributes beside x
@@ -52,6 +52,17 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         check_name(self.data)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """Make the recipe that a preset says, but for the changes.
+
+        Raises:
+            UserError: there is no such preset, or the options do not do.
+        """
+        if name not in cls.presets:
+            raise UserError(f"unknown preset {name!r}: {nearest(name, cls.presets)}")
+        return cls(**read(cls.presets[name].split(), cls()) | changes)
 
     def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
         """Build the story and its guide for images [channel, height, width] or rows [columns], and attributes."""
@@ -120,21 +131,20 @@ class Recipe:
     def command(self, processes: int = 1) -> str:
         """Return the command that trains this recipe: the options that are not the defaults."""
         words = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
-        by_preset = (["--preset", name, *self._words(preset)] for name, preset in self.presets.items())
-        given = [self._words({}), *(each for each in by_preset if "None" not in each)]  # no word takes an option back
-        return shlex.join([*words, "train.py", self.name, *min(given, key=len)])
+        by_preset = [["--preset", name, *self._words(self.preset(name))] for name in self.presets]
+        return shlex.join([*words, "train.py", self.name, *min(self._words(type(self)()), *by_preset, key=len)])
 
-    def _words(self, preset: dict[str, Any]) -> list[str]:
-        """The options in which this recipe differs from a preset."""
+    def _words(self, base: "Recipe") -> list[str]:
+        """The options in which this recipe differs from another."""
         words: list[str] = []
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), flag(field.name)
-            if value == preset.get(field.name, field.default):
+            if value == getattr(base, field.name):
                 continue
             if isinstance(value, bool):
                 words.append(name if value else name.replace("--", "--no-", 1))
             else:
-                words += [name, str(value)]
+                words += [name, "none" if value is None else str(value)]
         return words
 
     def as_json(self) -> dict[str, Any]:

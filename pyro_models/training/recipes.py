@@ -100,10 +100,7 @@ class KindsRecipe(Recipe):
         from pyro_models import objectives
 
         worst = partial(
-            objectives.vat,
-            radius=self.radius,
-            finite_difference=self.finite_difference,
-            iterations=self.iterations,
+            objectives.vat, radius=self.radius, finite_difference=self.finite_difference, iterations=self.iterations
         )
         moved = partial(objectives.consistency, jitter=partial(objectives.jitter, amount=self.jitter))
         return {
@@ -156,9 +153,7 @@ class VAERecipe(VariationalRecipe):
     """Variational auto-encoder: z ~ Normal(0, I), x ~ likelihood(decoder(z)), q(z | x) Normal."""
 
     name: ClassVar[str] = "vae"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {"network": "article", "encoder_dropout": 0.0, "schedule": "constant"}
-    }
+    presets: ClassVar[dict[str, str]] = {"article": "--network article --encoder-dropout 0 --schedule constant"}
     figures: ClassVar[tuple[str, ...]] = (
         "reconstructions",
         "latent_map",
@@ -191,14 +186,8 @@ class AutoencoderRecipe(LatentRecipe):
 
     name: ClassVar[str] = "autoencoder"
     generative: ClassVar[bool] = False
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {
-            "network": "simple",
-            "latent_dim": 20,
-            "learning_rate": 0.01,
-            "schedule": "constant",
-            "epochs": 50,
-        }
+    presets: ClassVar[dict[str, str]] = {
+        "article": "--network simple --latent-dim 20 --learning-rate 0.01 --schedule constant --epochs 50"
     }
     figures: ClassVar[tuple[str, ...]] = (
         "reconstructions",
@@ -248,31 +237,12 @@ class GMVAERecipe(KindsRecipe, VariationalRecipe):
     """Gaussian-mixture VAE: y ~ Uniform, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
 
     name: ClassVar[str] = "gmvae"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {
-            "network": "conv",
-            "latent_dim": 2,
-            "beta": 8.0,
-            "encoder_dropout": 0.0,
-            "consistency": 0.0,
-            "balance": 0.0,
-            "decision": 0.0,
-            "epochs": 100,
-            "batch_size": 128,
-            "schedule": "constant",
-        },
-        "vat": {"network": "strided", "vat": 100.0, "epochs": 7},
-        "table": {
-            "kinds": 3,
-            "latent_dim": 2,
-            "likelihood": "normal",
-            "scale": 0.2,
-            "encoder_dropout": 0.0,
-            "jitter": 0.1,
-            "batch_size": 64,
-            "epochs": 100,
-            "learning_rate": 3e-3,
-        },
+    presets: ClassVar[dict[str, str]] = {
+        "article": "--network conv --latent-dim 2 --beta 8 --encoder-dropout 0 --consistency 0 --balance 0 "
+        "--decision 0 --epochs 100 --batch-size 128 --schedule constant",
+        "vat": "--network strided --vat 100 --epochs 7",
+        "table": "--kinds 3 --latent-dim 2 --likelihood normal --scale 0.2 --encoder-dropout 0 --jitter 0.1 "
+        "--batch-size 64 --epochs 100 --learning-rate 0.003",
     }
     figures: ClassVar[tuple[str, ...]] = (
         "kinds",
@@ -390,32 +360,13 @@ class ClassifierRecipe(KindsRecipe):
     name: ClassVar[str] = "classifier"
     explains: ClassVar[Literal["x", "y"]] = "y"
     generative: ClassVar[bool] = False
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {
-            "network": "article",
-            "split": "article",
-            "finite_difference": 1e-6,
-            "consistency": 0.0,
-            "balance": 0.0,
-            "decision": 0.0,
-            "batch_size": 512,
-            "steps": 100,
-            "epochs": 30,
-            "learning_rate": 1e-3,
-            "schedule": "constant",
-        },
-        "paper": {
-            "network": "paper",
-            "radius": 5.0,
-            "finite_difference": 1e-6,
-            "consistency": 0.0,
-            "balance": 0.0,
-            "decision": 0.0,
-            "batch_size": 256,
-            "steps": 500,
-            "epochs": 100,
-        },
-        "table": {"kinds": 3, "network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
+    presets: ClassVar[dict[str, str]] = {
+        "article": "--network article --split article --finite-difference 1e-06 --consistency 0 --balance 0 "
+        "--decision 0 --batch-size 512 --steps 100 --epochs 30 --learning-rate 0.001 "
+        "--schedule constant",
+        "paper": "--network paper --radius 5 --finite-difference 1e-06 --consistency 0 --balance 0 "
+        "--decision 0 --batch-size 256 --steps 500 --epochs 100",
+        "table": "--kinds 3 --network mlp --radius 0.3 --jitter 0.1 --batch-size 64",
     }
     figures: ClassVar[tuple[str, ...]] = (
         "confusion",
@@ -496,59 +447,18 @@ class JMVAERecipe(VariationalRecipe):
 
     name: ClassVar[str] = "jmvae"
     multimodal: ClassVar[bool] = True
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "article": {
-            "source": "mnist",
-            "unimodal_weight": 1.0,
-            "attribute_weight": 1.0,
-            "subsets": False,
-            "encoder_dropout": 0.0,
-            "batch_size": 128,
-            "steps": None,
-            "epochs": 10,
-            "schedule": "constant",
-        },
-        "labels": {
-            "data": "mnist",
-            "pixels": "dynamic",
-            "latent_dim": 64,
-            "unimodal_weight": 0.1,
-            "attribute_weight": 1.0,
-            "batch_size": 128,
-            "steps": 4290,
-            "epochs": 15,
-        },
-        "mnist-a": {
-            "data": "mnist-a",
-            "pixels": "static",
-            "network": "spatial",
-            "latent_dim": 16,
-            "encoder_dropout": 0.0,
-            "beta": 0.2,
-            "unimodal_weight": 0.8,
-            "attribute_weight": 10.0,
-            "subsets": False,
-            "batch_size": 128,
-            "learning_rate": 1.5e-3,
-            "steps": 5000,
-            "epochs": 5,
-        },
-        "mnist-a-telbo": {
-            "data": "mnist-a",
-            "pixels": "static",
-            "network": "spatial",
-            "latent_dim": 16,
-            "encoder_dropout": 0.0,
-            "objective": "telbo",
-            "variant": "stop-gradient",
-            "private_weight": 3.0,
-            "attribute_weight": 10.0,
-            "batch_size": 128,
-            "learning_rate": 1.5e-3,
-            "steps": 4000,
-            "epochs": 5,
-        },
-        "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 50.0},
+    presets: ClassVar[dict[str, str]] = {
+        "article": "--source mnist --unimodal-weight 1 --attribute-weight 1 --no-subsets --encoder-dropout 0 "
+        "--batch-size 128 --steps none --epochs 10 --schedule constant",
+        "labels": "--data mnist --pixels dynamic --latent-dim 64 --unimodal-weight 0.1 --attribute-weight 1 "
+        "--batch-size 128 --steps 4290 --epochs 15",
+        "mnist-a": "--data mnist-a --pixels static --network spatial --latent-dim 16 --encoder-dropout 0 "
+        "--beta 0.2 --unimodal-weight 0.8 --attribute-weight 10 --no-subsets --batch-size 128 "
+        "--learning-rate 0.0015 --steps 5000 --epochs 5",
+        "mnist-a-telbo": "--data mnist-a --pixels static --network spatial --latent-dim 16 --encoder-dropout 0 "
+        "--objective telbo --variant stop-gradient --private-weight 3 --attribute-weight 10 "
+        "--batch-size 128 --learning-rate 0.0015 --steps 4000 --epochs 5",
+        "telbo": "--objective telbo --variant stop-gradient --private-weight 50",
     }
     figures: ClassVar[tuple[str, ...]] = (
         "imagined",

@@ -160,8 +160,7 @@ def test_the_divergence_is_scipys(kinds):
 
 
 @pytest.mark.parametrize(
-    ("p", "q"),
-    [([1, 0], [0, 1]), ([1, 0], [0.5, 0.5]), ([0.5, 0.5, 0], [1, 0, 0]), ([0, 1, 0], [0, 1, 0]), ([1], [1])],
+    ("p", "q"), [([1, 0], [0, 1]), ([1, 0], [0.5, 0.5]), ([0.5, 0.5, 0], [1, 0, 0]), ([0, 1, 0], [0, 1, 0]), ([1], [1])]
 )
 def test_the_divergence_is_scipys_where_a_value_never_occurs(p, q):
     found = jensen_shannon(torch.tensor(p).double(), torch.tensor(q).double())

@@ -180,8 +180,10 @@ def test_a_recipe_survives_json(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_presets_and_their_options_are_valid(recipe):
-    for options in recipe.presets.values():
-        assert from_json(recipe(**options).as_json()) == recipe(**options)
+    for name in recipe.presets:
+        preset = recipe.preset(name)
+        assert from_json(preset.as_json()) == preset != recipe()
+        assert parse(preset.command().split()[2:])[0] == preset
 
 
 def test_the_estimators_of_the_command_line_are_those_of_the_table():
@@ -455,7 +457,7 @@ def test_a_mixture_with_known_parameters_is_recovered():
     labels = torch.arange(400) % 2
     x = torch.randn(400, 2) * 0.3 + torch.tensor([[-1.0, 0.5], [1.0, -0.5]])[labels]
     split = Split(x.float(), labels)
-    recipe = GMVAERecipe(**GMVAERecipe.presets["table"] | {"kinds": 2, "epochs": 60})
+    recipe = GMVAERecipe.preset("table", kinds=2, epochs=60)
     pair = recipe.pair((2,))
     optimizer = torch.optim.Adam(parameters(*pair), lr=recipe.learning_rate)
     for _ in fit(
