@@ -26,8 +26,8 @@ class JMVAEGuide(PyroModule):
     Args:
         encoder: from images [batch, *image] and the signs of all attributes [batch, sizes] to [batch, 2 * latent], loc
             beside log_scale; with `product` from images alone.
-        experts: for each attribute's site, from its signs [batch, size] to [batch, 2 * latent], loc beside log_scale,
-            which is bent to lie within -3 and 3.
+        experts: for each attribute's site, from its signs [batch, size] to [batch, 2 * latent], loc beside log_scale.
+            Those of a product, the image's too, are bent to lie within -3 and 3.
         sizes: of the attributes, by site.
         product: whether q(z | x, y) is a product too.
     """
@@ -41,16 +41,17 @@ class JMVAEGuide(PyroModule):
         self.sizes = dict(sizes)
         self.product = product
 
-    def posterior(self, x: Tensor | None = None, **y: Tensor) -> dist.TorchDistribution:
+    def posterior(self, x: Tensor | None = None, **given: Tensor | None) -> dist.TorchDistribution:
         """Return q(z | what is given), batch shape [batch] and event shape [latent].
 
         Args:
             x: images, [batch, *image]; None where they are missing.
-            y: attributes by site, [batch, size]; NaN where one is missing, and left out where all are.
+            given: attributes by site, [batch, size]; NaN where one is missing, and None or left out where all are.
 
         Raises:
             ValueError: neither is given.
         """
+        y = {site: value for site, value in given.items() if value is not None}
         if x is not None and not self.product:
             loc, log_scale = self.encoder(x, self._signs(x, y)).chunk(2, dim=-1)
             return dist.Normal(loc, log_scale.exp()).to_event(1)
@@ -67,7 +68,7 @@ class JMVAEGuide(PyroModule):
         mask = torch.cat([torch.ones_like(known[0]), *known], dim=-1)
         return ProductOfNormals(loc, log_scale.exp(), mask, dim=-2).to_event(1)
 
-    def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor) -> Tensor:
+    def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor | None) -> Tensor:
         """Draw a code for each datum."""
         q = self.posterior(x, **y)
         with pyro.plate("data", q.batch_shape[0]):

@@ -115,7 +115,7 @@ def results(words: Sequence[str]) -> int:
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     runs = [read_json(folder / "results.json") for folder in parser.parse_args(words).runs]
-    rows = {"kinds_used": _of_kinds, "f1": _of_a_classifier, "correctness": _of_attributes, "mse": _of_a_bound}
+    rows = {"kinds_used": _of_kinds, "f1": _of_a_classifier, "classifier_accuracy": _of_attributes, "mse": _of_a_bound}
     of_each: dict[str, list[dict[str, str]]] = {name: [] for name in rows}
     for run in runs:
         name = next(name for name in rows if name in run["test"])

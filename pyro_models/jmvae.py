@@ -36,9 +36,10 @@ class JMVAE(PyroModule):
         self.heads = nn.ModuleDict(heads)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
-    def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor) -> Tensor:
+    def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor | None) -> Tensor:
         """Tell the story of `x` and of the attributes `y1`, `y2`, ..., or of `batch` new data where none is given."""
-        with pyro.plate("data", max(map(len, y.values()), default=batch) if x is None else len(x)):
+        given = [value for value in (x, *y.values()) if value is not None]
+        with pyro.plate("data", len(given[0]) if given else batch):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
             for site, head in self.heads.items():
                 pyro.sample(site, attribute(head(z)), obs=y.get(site))

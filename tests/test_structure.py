@@ -40,7 +40,7 @@ def test_stories_and_guides_import_only_networks_and_distributions(path):
         ("base", {"pyro_models.base"}),
         ("nn", {"pyro_models.nn"}),
         ("distributions", {"pyro_models.distributions"}),
-        ("objectives", {"pyro_models.distributions", "pyro_models.objectives"}),
+        ("objectives", {"pyro_models.nn", "pyro_models.distributions", "pyro_models.objectives"}),
         ("data", {"pyro_models.base", "pyro_models.data"}),
         ("criticism", {f"pyro_models.{room}" for room in ("base", "nn", "data", "objectives", "criticism")}),
     ],

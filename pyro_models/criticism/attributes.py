@@ -178,17 +178,19 @@ def coverage(asked: Tensor, told: Tensor, train: Tensor) -> float:
 
     The divergence is between how often images [queries, n, attributes] show each value, and how often the training
     data [m, attributes] do that have the attributes asked for, [queries, attributes]. With few images a query even a
-    perfect model stays below 1.
+    perfect model stays below 1. Attributes of which training knows no value are left out.
     """
     overlaps = []
     for query, images in zip(asked, told, strict=True):
         alike = train[((train == query) | (query < 0)).all(1)]
         for k in (query < 0).nonzero()[:, 0].tolist():
             of = alike if (alike[:, k] >= 0).any() else train
+            if not (of[:, k] >= 0).any():
+                continue
             count = int(max(train[:, k].max(), images[:, k].max())) + 1
             p, q = (frequencies(values[:, k], count) for values in (of, images))
             overlaps.append(1.0 - jensen_shannon(p, q))
-    return sum(overlaps) / len(overlaps)
+    return sum(overlaps) / len(overlaps) if overlaps else 1.0
 
 
 def frequencies(values: Tensor, count: int) -> Tensor:

@@ -64,7 +64,7 @@ SHARES = {"train": 204, "validation": 12, "test": 24}
 """How many of the 240 combinations each part of a compositional split has: 85, 5 and 10 %, as `mnist_a` says."""
 COPIES = 10
 CANVAS = 64
-PATCH = 40
+TURNED = 40
 """Wide enough for 28 pixels turned by 45 degrees."""
 
 
@@ -169,9 +169,9 @@ def _turned(images: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos, sin: of the angle, in half widths of the image per pixel of the result, [n, 1, 1].
 
     Returns:
-        grey levels in [0, 1], [n, PATCH, PATCH].
+        grey levels in [0, 1], [n, TURNED, TURNED].
     """
-    right = torch.arange(PATCH, dtype=torch.float32) - (PATCH - 1) / 2
+    right = torch.arange(TURNED, dtype=torch.float32) - (TURNED - 1) / 2
     down = right[:, None]
     grid = torch.stack([cos * right - sin * down, sin * right + cos * down], -1)  # affine_grid takes four times as long
     return F.grid_sample(images.float() / 255, grid, align_corners=False)[:, 0]
@@ -179,9 +179,9 @@ def _turned(images: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _pasted(ink: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Put patches, true or false, with their middles at a row and a column of black canvases, bytes."""
-    margin = PATCH // 2
-    canvas = torch.zeros(len(ink), CANVAS + PATCH, CANVAS + PATCH, dtype=torch.uint8)
-    cells = torch.arange(PATCH)
+    margin = TURNED // 2
+    canvas = torch.zeros(len(ink), CANVAS + TURNED, CANVAS + TURNED, dtype=torch.uint8)
+    cells = torch.arange(TURNED)
     rows, columns = row[:, None, None] + cells[:, None], column[:, None, None] + cells
     canvas[torch.arange(len(ink))[:, None, None], rows, columns] = ink.to(torch.uint8) * 255
     return canvas[:, margin:-margin, margin:-margin]

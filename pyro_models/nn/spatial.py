@@ -25,7 +25,9 @@ def placed(images: Tensor, theta: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         [n, channel, height, width] of that shape.
     """
-    down, right = ((torch.arange(size, device=theta.device) + 0.5) * 2 / size - 1 for size in shape[-2:])
+    down, right = (
+        (torch.arange(size, dtype=theta.dtype, device=theta.device) + 0.5) * 2 / size - 1 for size in shape[-2:]
+    )
     by_right, by_down, offset = theta.unflatten(-1, (2, 3))[:, None, None].unbind(-1)  # affine_grid is slower
     grid = by_right * right[:, None] + (by_down * down[:, None, None] + offset)
     return F.grid_sample(images, grid, align_corners=False)

@@ -138,7 +138,7 @@ class Enumerate(Messenger):
 
 
 class MaskMissing(Messenger):
-    """Let an observed attribute, of event shape [size], count only for the data where it is known and not NaN."""
+    """Let what is observed with one event dimension, as an attribute [size] is, count only where no NaN is in it."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] or len(msg["fn"].event_shape) != 1:

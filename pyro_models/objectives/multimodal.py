@@ -1,11 +1,11 @@
 """Objectives of a story with an image x and attributes y1, y2, ...: sums of bounds and divergences, each by its name.
 
-What is missing is hidden: a bound of x alone is that of the story without its attributes, p(x | z) p(z). A site left
-unobserved instead would be drawn from the guide's codes, and its log-density would be added for nothing.
+What is missing is hidden: a bound of x alone is that of the story without its attributes, p(x | z) p(z). The guide's
+passes over one x are one pass, with the same dropout: what differs between q(z | x, y) and q(z | x) is what is given.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from pyro import poutine
@@ -13,7 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_models.objectives.adversarial import module_of
+from pyro_models.nn import Conditional
 from pyro_models.objectives.estimators import Model, Objective, Terms
 from pyro_models.objectives.handlers import MaskMissing
 from pyro_models.objectives.terms import Watch
@@ -25,6 +25,9 @@ Attributes = dict[str, Tensor]
 Choose = Callable[[Attributes], Attributes]
 """From attributes to those that a step looks at."""
 
+Parts = dict[str, tuple[float, Objective, Attributes]]
+"""By the names of their terms, the weight of a bound, its estimator, and what it is a bound of."""
+
 
 def all_of(y: Attributes) -> Attributes:
     """Choose all attributes."""
@@ -32,13 +35,14 @@ def all_of(y: Attributes) -> Attributes:
 
 
 def some_of(y: Attributes) -> Attributes:
-    """Choose some attributes of each datum, one at least; the others become NaN, which bounds need `masked` for.
+    """Choose some of the attributes that each datum has, one at least; the others become NaN.
 
     Every number of them is as likely.
     """
-    first = next(iter(y.values()))
-    ranks = torch.rand(len(first), len(y), device=first.device).argsort(1).argsort(1)
-    kept = ranks < torch.randint(1, len(y) + 1, (len(first), 1), device=first.device)
+    known = torch.stack([~value.isnan().any(-1) for value in y.values()], dim=-1)
+    ranks = torch.rand(known.shape, device=known.device).masked_fill(~known, 2.0).argsort(1).argsort(1)
+    count = 1 + (torch.rand(len(known), device=known.device) * known.sum(1)).long()
+    kept = ranks < count[:, None]
     return {site: value.where(kept[:, [i]], torch.nan) for i, (site, value) in enumerate(y.items())}
 
 
@@ -57,12 +61,13 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
     """
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
-        with Watch("z") as watch:
-            terms = bound(model, guide, **batch)
         x, y = _halves(batch)
-        for name, given in (("kl_given_x", x), ("kl_given_y", choose(y))):
-            value = kl_divergence(watch.fn, posterior(**given)).mean()
-            terms |= {"loss": terms["loss"] + weight * value, name: value.detach()}
+        with _one_look(posterior):
+            with MaskMissing(), Watch("z") as watch:
+                terms = bound(model, guide, **batch)
+            for name, given in (("kl_given_x", x), ("kl_given_y", choose(y))):
+                value = kl_divergence(watch.fn, posterior(**given)).mean()
+                terms |= {"loss": terms["loss"] + weight * value, name: value.detach()}
         return terms
 
     return objective
@@ -85,59 +90,66 @@ def telbo(
     Args:
         bound: an estimator.
         bound_y: the estimator of ELBO(y), where that is another: there the paper weighs p(y | z) more.
-        weight_x, weight_y: of the bounds of one modality.
+        weight_x, weight_y: of the bounds of one modality; at 0 they are told of and train nothing.
         still: which bounds, of `elbo`, `elbo_x` and `elbo_y`, leave the story as it is and train the guide alone.
         choose: which attributes ELBO(y) is of.
     """
 
-    def parts(batch: Attributes) -> dict[str, tuple[float, Attributes]]:
+    def parts(batch: Attributes) -> Parts:
         x, y = _halves(batch)
-        return {"elbo_x": (weight_x, x), "elbo_y": (weight_y, choose(y))}
+        return {"elbo_x": (weight_x, bound, x), "elbo_y": (weight_y, bound_y or bound, choose(y))}
 
-    return _bounds(bound, parts, still, {"elbo_y": bound_y or bound})
+    return _bounds(bound, parts, still)
 
 
 def mvae(bound: Objective, *, choose: Choose = some_of) -> Objective:
-    """The sub-sampled bounds of a guide that is a product: of all, of each site alone, and of some at random.
+    """The bounds of a guide that is a product: of all, of each site alone, and of some attributes without and with x.
 
-    Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018, equation 5.
+    A sub-sampling after Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018,
+    equation 5, where each step draws some subsets of all modalities.
     """
 
-    def parts(batch: Attributes) -> dict[str, tuple[float, Attributes]]:
+    def parts(batch: Attributes) -> Parts:
         x, y = _halves(batch)
-        alone = {f"elbo_{site}": (1.0, {site: value}) for site, value in batch.items()}
-        return alone | {"elbo_some": (1.0, x | choose(y))}
+        alone: Parts = {f"elbo_{site}": (1.0, bound, {site: value}) for site, value in batch.items()}
+        return alone | {"elbo_y": (1.0, bound, choose(y)), "elbo_some": (1.0, bound, x | choose(y))}
 
     return _bounds(bound, parts)
 
 
-def _bounds(
-    bound: Objective,
-    parts: Callable[[Attributes], dict[str, tuple[float, Attributes]]],
-    still: Collection[str] = (),
-    others: Mapping[str, Objective] | None = None,
-) -> Objective:
-    """Minus the bound of all, and minus weight times the bound of each part of a batch.
-
-    Args:
-        bound: an estimator.
-        parts: from a batch to the weight and the given of each part, by the names of their terms.
-        still: which spare the story.
-        others: estimators of parts that have one of their own.
-    """
+def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], still: Collection[str] = ()) -> Objective:
+    """Minus the bound of all, minus weight times the bound of each part of a batch; `still` ones spare the story."""
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
-        story = module_of(model).forward if still else model  # calling a frozen module makes Pyro warn of it
-        with frozen(module_of(model)) if "elbo" in still else nullcontext():
-            terms = bound(story, guide, **batch)
-        for name, (weight, given) in parts(batch).items():
-            seen = poutine.block(story, hide=[site for site in batch if site not in given])
-            with frozen(module_of(model)) if name in still else nullcontext():
-                part = (others or {}).get(name, bound)(seen, guide, **given)
-            terms |= {"loss": terms["loss"] + weight * part["loss"], name: part["elbo"]}
+        story = _module(model).forward if still else model  # calling a frozen module makes Pyro warn of it
+        with MaskMissing(), _one_look(guide):
+            with frozen(_module(model)) if "elbo" in still else nullcontext():
+                terms = bound(story, guide, **batch)
+            for name, (weight, estimator, given) in parts(batch).items():
+                seen = poutine.block(story, hide=[site for site in batch if site not in given])
+                with frozen(_module(model)) if name in still else nullcontext(), torch.set_grad_enabled(weight != 0):
+                    part = estimator(seen, guide, **given)
+                terms |= {"loss": terms["loss"] + weight * part["loss"], name: part["elbo"]}
         return terms
 
     return objective
+
+
+def _module(model: Model) -> nn.Module:
+    """Return the story that `model` is, or is the `forward` of."""
+    module = getattr(model, "__self__", model)
+    if not isinstance(module, nn.Module) or model not in (module, module.forward):
+        raise TypeError(f"a story that some bounds leave as it is must be an nn.Module, not {model!r}")
+    return module
+
+
+def _one_look(guide: Callable[..., object]) -> ExitStack:
+    """Let the networks of a guide, or of a method of one, look at each x once meanwhile."""
+    module, looks = getattr(guide, "__self__", guide), ExitStack()
+    for part in module.modules() if isinstance(module, nn.Module) else ():
+        if isinstance(part, Conditional):
+            looks.enter_context(part.once())
+    return looks
 
 
 def masked(objective: Objective) -> Objective:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hin
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.markdown import markdown
 from pyro_models.base.names import WEIGHTED
-from pyro_models.training.options import option
+from pyro_models.training.options import flag, option
 from pyro_models.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -441,6 +441,12 @@ class ClassifierRecipe(KindsRecipe):
         return others if len(others) else labelled, labelled
 
 
+MNIST_A = (
+    "--data mnist-a --pixels static --network spatial --latent-dim 16 --encoder-dropout 0 --attribute-weight 10 "
+    "--batch-size 128 --learning-rate 0.0015 --epochs 5 "
+)
+
+
 @dataclass(frozen=True)
 class JMVAERecipe(VariationalRecipe):
     """Joint multimodal VAE: z ~ Normal(0, I), attributes y ~ head(z), x ~ likelihood(decoder(z)), q(z | x, y)."""
@@ -452,12 +458,8 @@ class JMVAERecipe(VariationalRecipe):
         "--batch-size 128 --steps none --epochs 10 --schedule constant",
         "labels": "--data mnist --pixels dynamic --latent-dim 64 --unimodal-weight 0.1 --attribute-weight 1 "
         "--batch-size 128 --steps 4290 --epochs 15",
-        "mnist-a": "--data mnist-a --pixels static --network spatial --latent-dim 16 --encoder-dropout 0 "
-        "--beta 0.2 --unimodal-weight 0.8 --attribute-weight 10 --no-subsets --batch-size 128 "
-        "--learning-rate 0.0015 --steps 5000 --epochs 5",
-        "mnist-a-telbo": "--data mnist-a --pixels static --network spatial --latent-dim 16 --encoder-dropout 0 "
-        "--objective telbo --variant stop-gradient --private-weight 3 --attribute-weight 10 "
-        "--batch-size 128 --learning-rate 0.0015 --steps 4000 --epochs 5",
+        "mnist-a": MNIST_A + "--steps 5000 --beta 0.2 --unimodal-weight 0.8 --no-subsets",
+        "mnist-a-telbo": MNIST_A + "--steps 4000 --objective telbo --variant stop-gradient --private-weight 3",
         "telbo": "--objective telbo --variant stop-gradient --private-weight 50",
     }
     figures: ClassVar[tuple[str, ...]] = (
@@ -498,11 +500,14 @@ class JMVAERecipe(VariationalRecipe):
             raise UserError(f"--variant and --private-weight go with --objective telbo, not with {self.objective}")
         if self.objective != "jmvae" and self.unimodal_weight != JMVAERecipe.unimodal_weight:
             raise UserError(f"--unimodal-weight goes with --objective jmvae, not with {self.objective}")
-        weights = (self.image_weight, self.attribute_weight, self.private_weight, 1.0 - self.warm_up)
-        if self.elbo in WEIGHTED and weights != (1.0,) * 4:
-            raise UserError(
-                f"--warm-up or a weight but 1 with --elbo {self.elbo} bounds nothing: use trace or mean-field"
-            )
+        if self.objective == "mvae" and not self.subsets:
+            raise UserError("--objective mvae is of subsets: leave --no-subsets out")
+        for name in ("image_weight", "attribute_weight", "private_weight"):
+            if self.elbo in WEIGHTED and getattr(self, name) != 1.0:
+                weight = f"{flag(name)} {getattr(self, name):g}"
+                raise UserError(f"{weight} with --elbo {self.elbo} bounds nothing: say {flag(name)} 1")
+        if self.elbo in WEIGHTED and self.warm_up:
+            raise UserError(f"--warm-up with --elbo {self.elbo} bounds nothing: use trace or mean-field")
 
     @property
     def anneals(self) -> bool:

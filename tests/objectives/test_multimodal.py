@@ -1,11 +1,13 @@
 """The objectives of a story with attributes, against the stories that are left when something is hidden."""
 
 import math
+from functools import partial
 
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch.distributions import kl_divergence
 
 from guides.jmvae import JMVAEGuide, signs
 from guides.vae import VAEGuide
@@ -234,8 +236,72 @@ def test_the_subsampled_bounds_of_mvae_are_a_sum(batch):
     model, guide = pair(product=True)
     terms = mvae(mean_field, choose=all_of)(model, guide, **batch)
     parts = [name for name in terms if name.startswith("elbo")]
-    assert parts == ["elbo", "elbo_x", "elbo_y1", "elbo_y2", "elbo_some"]
+    assert parts == ["elbo", "elbo_x", "elbo_y1", "elbo_y2", "elbo_y", "elbo_some"]
     torch.testing.assert_close(terms["loss"], -sum(terms[name] for name in parts))
+
+
+def first(y):
+    return {"y1": y["y1"]}
+
+
+@pytest.mark.parametrize(
+    ("objective", "name", "with_x"), [(telbo, "elbo_y", False), (mvae, "elbo_y", False), (mvae, "elbo_some", True)]
+)
+def test_a_bound_of_chosen_attributes_is_that_of_the_story_of_these(batch, objective, name, with_x):
+    model, guide = pair(product=objective is mvae)
+    few = first(batch) | ({"x": batch["x"]} if with_x else {})
+    by_hand = mean_field(poutine.block(model, hide=[s for s in batch if s not in few]), guide, particles=20_000, **few)
+    means = [
+        objective(partial(mean_field, particles=20_000), choose=c)(model, guide, **batch)[name] for c in (first, all_of)
+    ]
+    torch.testing.assert_close(means[0], by_hand["elbo"], rtol=0, atol=0.03)
+    assert abs(means[1] - by_hand["elbo"]) > 0.3
+
+
+def test_the_divergence_of_chosen_attributes_is_from_the_product_of_their_experts(batch):
+    model, guide = pair()
+    terms = jmvae(mean_field, guide.posterior, choose=first)(model, guide, **batch)
+    by_hand = kl_divergence(guide.posterior(**batch), guide.posterior(y1=batch["y1"])).mean()
+    torch.testing.assert_close(terms["kl_given_y"], by_hand.detach())
+
+
+def test_attributes_that_are_left_out_count_in_no_bound_nor_does_it_take_masked(batch):
+    model, guide = pair(product=True)
+    terms, again = (seeded(mvae(bound), model, guide, **batch) for bound in (mean_field, masked(mean_field)))
+    torch.testing.assert_close(terms, again)
+
+
+@pytest.mark.parametrize("objective", ["jmvae", "telbo"])
+def test_an_image_is_looked_at_once_with_one_dropout_whatever_is_given(batch, objective):
+    """Where no attribute is known q(z | x, y) is q(z | x), though training hides other pixels in each pass."""
+    model, guide = pair()
+    looks = []
+    guide.encoder.body.insert(0, torch.nn.Dropout(0.5))
+    guide.encoder.body.register_forward_hook(lambda *_: looks.append(1))
+    blank = batch | {site: torch.full_like(batch[site], torch.nan) for site in SIZES}
+    terms = (jmvae(mean_field, guide.posterior) if objective == "jmvae" else telbo(mean_field))(model, guide, **blank)
+    assert len(looks) == 1
+    if objective == "jmvae":
+        torch.testing.assert_close(terms["kl_given_x"], torch.zeros(()))
+    guide.posterior(batch["x"])
+    guide.posterior(batch["x"])
+    assert len(looks) == 3
+
+
+@pytest.mark.parametrize("wrap", [partial, lambda model: lambda **given: model(**given), lambda model: model.tell])
+def test_a_story_that_is_left_as_it_is_must_be_a_module(batch, wrap):
+    model, guide = pair()
+    model.tell = partial(model)
+    with pytest.raises(TypeError, match=r"must be an nn\.Module, not"):
+        telbo(mean_field, still=("elbo_x",))(wrap(model), guide, **batch)
+
+
+def test_none_is_nothing_given(batch):
+    model, guide = pair()
+    q = guide.posterior(batch["x"], y1=None, y2=batch["y2"])
+    torch.testing.assert_close(q.mean, guide.posterior(batch["x"], y2=batch["y2"]).mean)
+    assert model(None, y1=None, y2=batch["y2"]).shape == batch["x"].shape
+    assert len(model(y1=None, batch=3)) == 3
 
 
 def test_missing_attributes_do_not_count(batch):
@@ -299,3 +365,15 @@ def test_some_attributes_are_chosen_every_number_of_them_as_often():
             kept[counts == number].double().mean(0), torch.full((4,), number / 4), rtol=0, atol=0.03
         )
     assert not (counts == 0).any()
+
+
+def test_of_attributes_some_of_which_are_missing_one_at_least_stays():
+    known = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=torch.bool).repeat(10_000, 1)
+    y = {f"y{i}": torch.zeros(30_000, 1).masked_fill(~known[:, [i]], torch.nan) for i in range(3)}
+    kept = torch.cat([~value.isnan() for value in some_of(y).values()], -1)
+    assert not (kept & ~known).any()
+    two, one, none = kept.unflatten(0, (-1, 3)).unbind(1)
+    torch.testing.assert_close(two.double().mean(0), torch.tensor([0.75, 0.0, 0.75]), rtol=0, atol=0.02)
+    assert two.any(1).all()
+    assert one[:, 2].all()
+    assert not none.any()

@@ -121,7 +121,7 @@ def test_jmvae_is_the_bound_and_two_divergences(own, tmp_path):
 
 
 def test_telbo_and_mvae_are_sums_of_bounds(own, tmp_path):
-    for name, bounds in (("telbo", ("x", "y")), ("mvae", ("x", "y1", "y2", "y3", "some"))):
+    for name, bounds in (("telbo", ("x", "y")), ("mvae", ("x", "y1", "y2", "y3", "y", "some"))):
         terms = trained(tmp_path / name, "--data", own, "--objective", name)
         assert {term for term in terms if term.startswith("elbo")} == {"elbo", *(f"elbo_{bound}" for bound in bounds)}
         total = terms["elbo"] + sum(terms[f"elbo_{bound}"] for bound in bounds)
@@ -273,12 +273,15 @@ NEVER_WITH_SMALL = np.where(np.arange(N)[:, None] % 2 < [2, 1], np.arange(N)[:, 
 
 
 @pytest.mark.parametrize("codes", [NEVER_TOGETHER, NEVER_WITH_SMALL], ids=["together", "with a value of the other"])
-def test_attributes_that_are_never_known_together_are_learnt(tmp_path, codes):
+def test_attributes_that_are_never_known_together_are_learnt(tmp_path, codes, capsys):
     data = write(tmp_path / "own.npz", codes, ("size", "place"))
     assert main([*QUICK, "--data", data, "--out", str(tmp_path / "run")]) == 0
     found = results(tmp_path / "run")["test"]
     assert 0 <= found["correctness_1"] <= 1
     assert 0 <= found["coverage"] <= 1
+    capsys.readouterr()
+    assert verbs(["results", str(tmp_path / "run")]) == 0
+    assert "| coverage, one given |" in capsys.readouterr().out
 
 
 class Blind(torch.nn.Module):
@@ -305,7 +308,7 @@ def test_combinations_that_training_never_saw_are_what_is_asked_for(tmp_path, mo
     assert found["command"].count("--split compositional") == found["command"].count("--source digits") == 1
     seen = {tuple(row) for row in open_run(tmp_path / "run").dataset.train.attributes.tolist()}
     whole = {tuple(row) for codes in asked for row in codes.tolist() if min(row) >= 0}
-    assert len(whole) == 24
+    assert len(whole) == 24 + 12  # of test and of validation
     assert not seen & whole
 
 
@@ -408,7 +411,10 @@ def line(complaint_of):
         ("--private-weight 2", "--variant and --private-weight go with --objective telbo, not with jmvae"),
         ("--variant joynt", "--variant: unknown value 'joynt': did you mean 'joint'?"),
         ("--objective mvae --variant two-stage", "go with --objective telbo, not with mvae"),
-        ("--elbo iwae --particles 5 --image-weight 2", "a weight but 1 with --elbo iwae bounds nothing"),
+        (
+            "--elbo iwae --particles 5 --image-weight 2",
+            "--image-weight 2 with --elbo iwae bounds nothing: say --image-weight 1",
+        ),
         ("--elbo iwae --particles 5 --warm-up 0.5", "--elbo iwae"),
         ("--elbo enum", "--elbo enum is for discrete sites, of which jmvae has none"),
         ("--warm-up 2", "--warm-up must be between 0 and 1, not 2"),

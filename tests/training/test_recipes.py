@@ -60,6 +60,7 @@ VARIANTS = [
     JMVAERecipe(width=16, objective="telbo", elbo="trace"),
     JMVAERecipe(width=16, objective="telbo", variant="stop-gradient", private_weight=3.0),
     JMVAERecipe(width=16, objective="mvae"),
+    JMVAERecipe(width=16, network="spatial", pixels="static", unimodal_weight=1.0),
 ]
 ATTRIBUTES = (Attribute("even", ("no", "yes")), Attribute("kind", ("0", "1", "2")))
 every_variant = pytest.mark.parametrize(
@@ -295,7 +296,11 @@ def test_options_of_the_classifier_that_make_no_sense_are_refused(options, messa
         ({"variant": "stop-gradient"}, "--variant and --private-weight go with --objective telbo, not with jmvae"),
         ({"private_weight": 2.0, "objective": "mvae"}, "go with --objective telbo, not with mvae"),
         ({"warm_up": 1.5}, "--warm-up must be between 0 and 1, not 1.5"),
-        ({"elbo": "iwae", "particles": 5, "attribute_weight": 10.0}, "bounds nothing"),
+        (
+            {"elbo": "iwae", "particles": 5},
+            "--attribute-weight 30 with --elbo iwae bounds nothing: say --attribute-weight 1",
+        ),
+        ({"objective": "mvae", "subsets": False}, "--objective mvae is of subsets"),
         ({"elbo": "enum"}, "--elbo enum is for discrete sites, of which jmvae has none"),
     ],
 )
