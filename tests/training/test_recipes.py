@@ -60,7 +60,7 @@ VARIANTS = [
     JMVAERecipe(width=16, objective="telbo", elbo="trace"),
     JMVAERecipe(width=16, objective="telbo", variant="stop-gradient", private_weight=3.0),
     JMVAERecipe(width=16, objective="mvae"),
-    JMVAERecipe(width=16, network="spatial", pixels="static", unimodal_weight=1.0),
+    JMVAERecipe(width=16, network="spatial", unimodal_weight=1.0),
 ]
 ATTRIBUTES = (Attribute("even", ("no", "yes")), Attribute("kind", ("0", "1", "2")))
 every_variant = pytest.mark.parametrize(
