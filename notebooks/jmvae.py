@@ -295,13 +295,11 @@ joint_model, joint_guide, joint_rows = train(lambda guide: jmvae(mean_field, gui
 unit = recipe.unit(dataset)
 display(figures.learning_curves(joint_rows, {"elbo": unit, "kl_given_x": "nats", "kl_given_y": "nats"}))
 last = joint_rows[-1]
-print(f"{recipe.encoder_dropout:.0%} of the pixels are hidden from the encoder while it trains, others in each pass")
+print(f"{recipe.encoder_dropout:.0%} of the pixels are hidden from the encoder while it trains, the same in both guesses")
 for name in ("elbo", "kl_given_x", "kl_given_y"):
     print(f"{name:>10}: training {last[f'train_{name}']:8.2f}, test {last[f'test_{name}']:8.2f}")
 
 # %% [markdown]
-# (In training the two guesses that `kl_given_x` compares see different pixels, which makes it larger there.)
-#
 # One of the divergences stays small and the other does not, and they should: an image tells nearly all that there is to
 # know of its code, and the attributes only in which region to look. `kl_given_y` ends at what an image says of its code
 # beyond its attributes, and more where the codes of a combination do not have the shape that $q(z \mid y)$ can take.
@@ -508,12 +506,11 @@ show_plane(joint_model)
 # In the last two, what is missing is hidden. $q(z \mid y)$ never meets the codes of images now. It is to find codes
 # of which the story's own $p(y \mid z)$ says $y$, and otherwise to stay near the prior; and since the same bound
 # trains the story too, the borders may move so as to suit it. As before, some images count all their attributes in
-# ELBO(y) and others one; what is not chosen becomes NaN, which `masked` leaves out of the bound. Same pair, same
-# first weights, same steps:
+# ELBO(y) and others one; what is not chosen becomes NaN, which counts in no bound. Same pair, same first
+# weights, same steps:
 
 # %%
-bound = masked(mean_field)
-triple_model, triple_guide, triple_rows = train(lambda _: telbo(bound, choose=some_of), dataset)
+triple_model, triple_guide, triple_rows = train(lambda _: telbo(mean_field, choose=some_of), dataset)
 terms = {"elbo": unit, "elbo_x": unit, "elbo_y": "nats per datum"}
 display(figures.learning_curves(triple_rows, terms))
 no_image = poutine.block(triple_model, hide=["x"])
