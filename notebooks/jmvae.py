@@ -295,7 +295,7 @@ joint_model, joint_guide, joint_rows = train(lambda guide: jmvae(mean_field, gui
 unit = recipe.unit(dataset)
 display(figures.learning_curves(joint_rows, {"elbo": unit, "kl_given_x": "nats", "kl_given_y": "nats"}))
 last = joint_rows[-1]
-print(f"{recipe.encoder_dropout:.0%} of the pixels are hidden from the encoder while it trains, the same in both guesses")
+print(f"{recipe.encoder_dropout:.0%} of the pixels are hidden in training, the same ones from both guesses")
 for name in ("elbo", "kl_given_x", "kl_given_y"):
     print(f"{name:>10}: training {last[f'train_{name}']:8.2f}, test {last[f'test_{name}']:8.2f}")
 
@@ -697,7 +697,7 @@ with evaluation(joint_model, joint_guide):
     for given in (one, {"y1": one["y1"]}):
         apart = kl_divergence(joint_guide.posterior(**given, y2=nothing), joint_guide.posterior(**given))
         print(f"given {', '.join(given)}: KL between y2 = NaN and no y2 at all: {apart.item():g}")
-    elbo = partial(bound, guide=joint_guide, **one)
+    elbo = partial(masked(mean_field), guide=joint_guide, **one)
 with evaluation(joint_model, joint_guide):
     as_nan = elbo(joint_model, y2=nothing)["elbo"]
 with evaluation(joint_model, joint_guide):
@@ -708,7 +708,7 @@ print(f"elbo with y2 = NaN: {as_nan:.4f}, with y2 hidden: {as_hidden:.4f}")
 # The same training as above, with a third of the attributes missing:
 
 # %%
-holey_model, holey_guide, _ = train(lambda guide: jmvae(bound, guide.posterior, choose=some_of), partial_data)
+holey_model, holey_guide, _ = train(lambda guide: jmvae(mean_field, guide.posterior, choose=some_of), partial_data)
 judged("JMVAE, a third missing", holey_model, holey_guide)
 display(Markdown("\n".join(lines)))
 show_borders(holey_model, holey_guide)
