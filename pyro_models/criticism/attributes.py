@@ -223,7 +223,7 @@ def _judged(run: "Run", split: Split, classifier: AttributeClassifier) -> dict[s
     """Judge what a run imagines for the attributes of a split: see `three_cs`."""
     attributes, codes = run.attributes, split.attributes
     with evaluation(classifier):
-        seen = classifier.told(cut(split.x, run.recipe.pixels))
+        seen = torch.cat([classifier.told(cut(part, run.recipe.pixels)) for part in split.x.split(10_000)])
     figures = {"classifier_accuracy": float((seen == codes)[codes >= 0].double().mean())}  # type: ignore[operator,index]
     for given in range(len(attributes), 0, -1):
         whole = given == len(attributes)
