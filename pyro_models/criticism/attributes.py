@@ -216,11 +216,12 @@ def three_cs(run: "Run") -> dict[str, dict[str, float]]:
         classifier tells from the images.
     """
     classifier = attribute_classifier(run.dataset, run.recipe.pixels)
-    return {name: _judged(run, run.dataset.parts[name], classifier) for name in ("validation", "test")}
+    names = ("test", "validation")
+    return {name: _judged(run, run.dataset.parts[name], classifier, seed) for seed, name in enumerate(names)}
 
 
-def _judged(run: "Run", split: Split, classifier: AttributeClassifier) -> dict[str, float]:
-    """Judge what a run imagines for the attributes of a split: see `three_cs`."""
+def _judged(run: "Run", split: Split, classifier: AttributeClassifier, seed: int) -> dict[str, float]:
+    """Judge what a run imagines for the attributes of a split, by draws of its own: see `three_cs`."""
     attributes, codes = run.attributes, split.attributes
     with evaluation(classifier):
         seen = torch.cat([classifier.told(cut(part, run.recipe.pixels)) for part in split.x.split(10_000)])
@@ -233,7 +234,7 @@ def _judged(run: "Run", split: Split, classifier: AttributeClassifier) -> dict[s
         images = max(10 if whole else 100, 2000 // len(asked))
         told = []
         for part in asked.split(100):  # so that the images of a few queries are in memory at a time
-            x = imagined_by(run, part.repeat_interleave(images, 0))
+            x = imagined_by(run, part.repeat_interleave(images, 0), seed=seed)
             told.append(classifier.told(x).unflatten(0, (-1, images)))
         name = "correctness" if whole else f"correctness_{given}"
         figures[name] = correctness(asked, torch.cat(told))

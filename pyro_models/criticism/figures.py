@@ -117,7 +117,7 @@ def rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
     """Images in rows, each with its name: [rows, columns, channel, height, width]."""
     height, width = images.shape[-2:]
     count, columns = images.shape[:2]
-    figure = _figure(1.6 + 0.5 * columns * width / height, 0.6 + 0.52 * count)
+    figure = _figure(0.6 + 0.1 * max(map(len, names)) + 0.6 * columns * width / height, 0.6 + 0.62 * count)
     panels = figure.subplots(count, 1, squeeze=False)[:, 0]
     for panel, several, name in zip(panels, images, names, strict=True):
         _show(panel, torch.cat(list(F.pad(several, (1, 1), value=0.3)), dim=-1))

@@ -1,6 +1,5 @@
 """The pictures of a run, by name: what a recipe lists is drawn."""
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +207,7 @@ def imagined(run: "Run") -> dict[str, Any]:
     """Draw images for what can be given of attributes, a row a combination: all of them, and each alone."""
     drawn = {}
     for title, asked in _conditions(run).items():
-        some = asked[:: max(1, math.ceil(len(asked) / 20))][:20]
+        some = asked[torch.randperm(len(asked), generator=torch.Generator().manual_seed(0))[:20].sort().values]
         x = imagined_by(run, some.repeat_interleave(10, 0))
         names = [said(run.attributes, codes) for codes in some]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
