@@ -57,7 +57,7 @@ def likelihood(words: Sequence[str]) -> int:
         "standard_error": (values.std() / len(values) ** 0.5).item(),
         "samples": given.samples,
         "seed": given.seed,
-        "unit": run.recipe.unit(run.dataset),
+        "unit": run.recipe.unit(run.dataset) + (", attributes left out" if run.attributes else ""),
     }
     written = read_json(given.run / "results.json") | {"log_likelihood": estimate}
     write(given.run / "results.json", json.dumps(written, indent=2) + "\n")
@@ -72,10 +72,15 @@ def sample(words: Sequence[str]) -> int:
     """Draw images from a finished run, given some attributes."""
     parser = _on_a_run("sample", sample.__doc__)
     parser.add_argument(
-        "--given", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="what the images are to show"
+        "--given",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what to show, as digit=2 side=left",
     )
-    parser.add_argument("--count", type=int, default=16, metavar="N", help="how many images")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="how many images (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     given = parser.parse_args(words)
     if given.count < 1:
         parser.error(f"--count must be at least 1, not {given.count}")

@@ -6,6 +6,7 @@ never saw (`--split compositional`).
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -63,11 +64,14 @@ def imagined_by(run: "Run", codes: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def said(attributes: tuple[Attribute, ...], codes: Tensor) -> str:
-    """Put codes [attributes] into words; those that are not given are left out."""
-    all_values = [value for attribute in attributes for value in attribute.values]
-    pairs = zip(attributes, codes.tolist(), strict=True)
-    given = [(attribute.name, attribute.values[code]) for attribute, code in pairs if code >= 0]
-    return " ".join(value if all_values.count(value) == 1 else f"{name}={value}" for name, value in given)
+    """Put codes [attributes] into words, with the names of attributes that share values; what is open is left out."""
+    count = Counter(value for attribute in attributes for value in attribute.values)
+    words = []
+    for attribute, code in zip(attributes, codes.tolist(), strict=True):
+        if code >= 0:
+            alone = all(count[value] == 1 for value in attribute.values)
+            words.append(attribute.values[code] if alone else f"{attribute.name}={attribute.values[code]}")
+    return " ".join(words)
 
 
 def asked_for(attributes: tuple[Attribute, ...], given: Sequence[str]) -> Tensor:
@@ -82,7 +86,7 @@ def asked_for(attributes: tuple[Attribute, ...], given: Sequence[str]) -> Tensor
         raise UserError(f"nothing is given: say --given NAME=VALUE, with a name out of {', '.join(names)}")
     codes = torch.full((1, len(attributes)), -1)
     for word in given:
-        name, separator, value = word.partition("=")
+        name, separator, value = word.rpartition("=")
         if not separator:
             raise UserError(f"--given {word}: say NAME=VALUE, as {names[0]}={attributes[0].values[0]}")
         if name not in names:

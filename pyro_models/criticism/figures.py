@@ -12,6 +12,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
@@ -118,10 +119,12 @@ def rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
     height, width = images.shape[-2:]
     count, columns = images.shape[:2]
     figure = _figure(0.6 + 0.1 * max(map(len, names)) + 0.6 * columns * width / height, 0.6 + 0.62 * count)
+    figure.set_layout_engine("constrained", w_pad=0.2)
     panels = figure.subplots(count, 1, squeeze=False)[:, 0]
     for panel, several, name in zip(panels, images, names, strict=True):
         _show(panel, torch.cat(list(F.pad(several, (1, 1), value=0.3)), dim=-1))
         panel.set_ylabel(name, rotation=0, ha="right", va="center")
+        panel.set_anchor("E")  # what the images do not take is room for the names
     figure.suptitle(title)
     return figure
 
@@ -135,7 +138,7 @@ def clouds(
         panels: from title and group to points.
         sizes: from title and group to the radius of each point in the units of the axes, [n]; None draws dots.
     """
-    figure = _figure(4.4 * len(panels), 4.6)
+    figure = _figure(5.4 * len(panels), 4.4)
     drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     reach: list[Tensor] = []
     for panel, (title, groups) in zip(drawn, panels.items(), strict=True):
@@ -150,14 +153,23 @@ def clouds(
             discs = EllipseCollection(
                 2 * radii, 2 * radii, 0 * radii, units="x", offsets=np.stack([x, y], 1), transOffset=panel.transData
             )
-            discs.set(facecolor=f"C{number % 10}", alpha=0.35)
+            discs.set(facecolor="none", edgecolor=f"C{number % 10}", alpha=0.5)
             panel.add_collection(discs)
             panel.scatter([], [], color=f"C{number % 10}", label=name)
         panel.set(title=title, xlabel="z[0]", ylabel="z[1]", aspect="equal")
-        panel.legend(framealpha=0.7, fontsize=8, markerscale=2, loc="upper right")
+        _legend(panel)
     lower, upper = torch.cat(reach).amin(0).tolist(), torch.cat(reach).amax(0).tolist()
     drawn[0].set(xlim=(lower[0], upper[0]), ylim=(lower[1], upper[1]))
     return figure
+
+
+def _legend(panel: Axes) -> None:
+    """Name the groups beside the panel; of more than twelve, as many as fit."""
+    handles, names = panel.get_legend_handles_labels()
+    if handles:
+        panel.legend(
+            handles[:12], names[:12], frameon=False, fontsize=8, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1)
+        )
 
 
 def borders(panels: Mapping[str, tuple[Tensor, Tensor, Sequence[str]]], points: Tensor, limit: float) -> Figure:
@@ -169,23 +181,25 @@ def borders(panels: Mapping[str, tuple[Tensor, Tensor, Sequence[str]]], points: 
         points: [n, 2].
         limit: the grid reaches from -limit to limit.
     """
-    figure = _figure(5.0 * len(panels), 4.6)
+    figure = _figure(5.4 * len(panels), 4.4)
     for panel, (name, (p, values, names)) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         side = math.isqrt(len(p))
         axis = np.linspace(-limit, limit, side)
         heights = p.cpu().numpy().reshape(side, side, -1)[::-1]
-        for k, value in enumerate(names):
-            colour = f"C{k % 10}"
-            shade = np.where(heights.argmax(-1) == k, heights[..., k], np.nan)
-            panel.contourf(axis, axis, shade, levels=np.linspace(0, 1, 11), colors=[colour], alpha=0.25)
-            panel.contour(axis, axis, heights[..., k], levels=[0.5], colors=[colour], linewidths=1.5)
+        likeliest = heights.argmax(-1)
+        shade = to_rgba_array([f"C{k % 10}" for k in range(len(names))])[likeliest]
+        shade[..., 3] = 0.4 * heights.max(-1)
+        panel.imshow(shade, origin="lower", extent=(-limit, limit, -limit, limit))
+        if likeliest.min() < likeliest.max():
+            levels = np.arange(len(names) - 1) + 0.5
+            panel.contour(axis, axis, likeliest, levels=levels, colors="0.3", linewidths=1.0)
+        for k in values[values >= 0].unique().tolist():
             x, y = points[values == k].cpu().numpy().T
-            panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=colour, label=value)
-        panel.set(title=f"p({name} | z), and test data", xlabel="z[0]", ylabel="z[1]", aspect="equal")
-        panel.set(xlim=(-limit, limit), ylim=(-limit, limit))
-        panel.legend(frameon=False, fontsize=8, markerscale=2, loc="upper right")
+            panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=f"C{k % 10}", label=names[k])
+        panel.set(title=f"likeliest {name} (fainter where unsure), and test data", xlabel="z[0]", ylabel="z[1]")
+        _legend(panel)
     return figure
 
 

@@ -207,7 +207,7 @@ def imagined(run: "Run") -> dict[str, Any]:
     """Draw images for what can be given of attributes, a row a combination: all of them, and each alone."""
     drawn = {}
     for title, asked in _conditions(run).items():
-        some = asked[torch.randperm(len(asked), generator=torch.Generator().manual_seed(0))[:20].sort().values]
+        some = asked[_spread(len(asked), 20)]
         x = imagined_by(run, some.repeat_interleave(10, 0))
         names = [said(run.attributes, codes) for codes in some]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
@@ -224,9 +224,7 @@ def given(run: "Run") -> dict[str, Any]:
     for title, asked in _conditions(run).items():
         q = run.guide.posterior(**encoded(run.attributes, asked))  # type: ignore[operator]
         z = q.sample(torch.Size([300])).transpose(0, 1)
-        panels[f"z from q(z | {title})"] = {
-            said(run.attributes, codes): points for codes, points in zip(asked[:10], z, strict=False)
-        }
+        panels[f"z from q(z | {title})"] = {said(run.attributes, asked[k]): z[k] for k in _spread(len(asked), 10)}
     return {"codes-given-attributes": figures.clouds(panels)}
 
 
@@ -238,10 +236,10 @@ def scales(run: "Run") -> dict[str, Any]:
     y = batch_of(some, run.recipe.pixels, run.attributes)
     x = y.pop("x")
     rows, kinds = torch.unique(some.attributes, dim=0, return_inverse=True)
-    groups = {said(run.attributes, codes): kinds == k for k, codes in enumerate(rows[:10])}
+    groups = {said(run.attributes, rows[k]): kinds == k for k in _spread(len(rows), 10)}
     panels: dict[str, dict[str, torch.Tensor]] = {}
     sizes: dict[str, dict[str, torch.Tensor]] = {}
-    for title, known in (("q(z | x)", {}), ("q(z | x, y)", y)):
+    for title, known in (("q(z | x), one sd as the radius", {}), ("q(z | x, y), likewise", y)):
         q = run.guide.posterior(x, **known)  # type: ignore[operator]
         panels[title] = {name: q.mean[member] for name, member in groups.items()}
         sizes[title] = {name: q.stddev.mean(-1)[member] for name, member in groups.items()}
@@ -260,6 +258,11 @@ def borders(run: "Run") -> dict[str, Any]:
         logits = head(grid) if attribute.size > 1 else F.pad(head(grid), (1, 0))  # of a bit: the logit of 0 is 0
         panels[attribute.name] = (logits.softmax(-1), run.dataset.test.attributes[:, i], attribute.values)  # type: ignore[index]
     return {"borders": figures.borders(panels, z, limit)}
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return all of `count` indices, or `most` drawn from all over, in order."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values.tolist()
 
 
 def _conditions(run: "Run") -> dict[str, torch.Tensor]:

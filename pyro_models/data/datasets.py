@@ -162,6 +162,8 @@ def _check_split(name: str, split: SplitName, source: str | None) -> None:
     if split == "article" and name not in _TORCHVISION:
         raise UserError(f"--split article is of 60,000 training images, as mnist has, not of {name}")
     valid = ["official", *["article"] * (name in _TORCHVISION), *["iid", "compositional"] * (name == "mnist-a")]
+    if split == "compositional" and name != "mnist-a":
+        raise UserError(f"--split compositional is of combinations of attributes, as mnist-a has, not of {name}")
     if split not in valid:
         raise UserError(f"--split {split}: of {name} there is only {', '.join(valid)}")
     if source is not None and name not in COMPOSED:

@@ -350,7 +350,7 @@ def test_the_likelihood_is_that_of_images_alone(own, tmp_path, capsys):
     assert verbs(["likelihood", str(folder), "--samples", "300"]) == 0
     assert capsys.readouterr().out.startswith("log p(x) = ")
     found = results(folder)["log_likelihood"]
-    assert found["unit"] == "nats per image, grey pixels"
+    assert found["unit"] == "nats per image, grey pixels, attributes left out"
     run = open_run(folder)
     axis = torch.linspace(-6, 6, 61)
     z = torch.cartesian_prod(axis, axis)
@@ -402,8 +402,8 @@ def line(complaint_of):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--split compositional", "--split compositional: of attributes there is only official"),
-        ("--split compositional --data digits", "--split compositional: of digits there is only official"),
+        ("--split compositional", "of combinations of attributes, as mnist-a has, not of attributes"),
+        ("--split compositional --data digits", "as mnist-a has, not of digits"),
         ("--split article", "--split: unknown value 'article': choose from iid, compositional"),
         ("--source digits --data digits", "only attributes and mnist-a are made from a source, not digits"),
         ("--source kmnist", "--source: unknown value 'kmnist': did you mean 'mnist'?"),
