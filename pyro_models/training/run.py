@@ -121,6 +121,8 @@ def train(recipe: Recipe, place: Place) -> Path:
             if processes.rank == 0:
                 if run.metrics:
                     print(f"going on after epoch {len(run.metrics)} of the run in {folder}", flush=True)
+                for site, meaning in _meanings(run).items():
+                    print(f"{site}: {meaning}", flush=True)
                 _keep_books(run, optimizer, _progress(epochs, run))
                 _finish(run)
                 print(f"report: {folder / 'report.html'}\nrun folder: {folder}")
@@ -450,6 +452,8 @@ def _finish(run: Run) -> None:
         "versions": {"pyro-stories": __version__} | {name: version(name) for name in ("torch", "pyro-ppl")},
         "machine": _machine(run),
     }
+    if run.attributes:
+        results["attributes"] = _meanings(run)
     if run.recipe.kinds:
         _report_kinds(run)
         test_labels = run.dataset.test.labels
@@ -462,6 +466,11 @@ def _finish(run: Run) -> None:
     print("test: " + ", ".join(f"{name} {value:.4g}" for name, value in test.items()), flush=True)
     write_pictures(run)
     write_report(run, results)
+
+
+def _meanings(run: Run) -> dict[str, str]:
+    """What each attribute's site is."""
+    return {f"y{i}": f"{one.name} ({', '.join(one.values)})" for i, one in enumerate(run.attributes, 1)}
 
 
 def _report_kinds(run: Run) -> None:
