@@ -126,7 +126,7 @@ class AttributeClassifier(nn.Module):
 def attribute_classifier(
     dataset: Dataset, pixels: PixelMode, *, steps: int | None = None, seed: int = 0
 ) -> AttributeClassifier:
-    """Train a classifier of the attributes on the training images, with nothing of the model that it is to judge.
+    """Train a classifier of the attributes, on the data set's `judges` or training images, apart from any model.
 
     Args:
         dataset: with attributes.
@@ -134,7 +134,7 @@ def attribute_classifier(
         steps: of 128 images; None takes 300 to 4,000 of them, two passes over the data in between.
         seed: of weights and order.
     """
-    train = dataset.train
+    train = dataset.judges or dataset.train
     steps = steps or max(300, min(4000, len(train) // 64))
     codes: Any = train.attributes
     with torch.random.fork_rng():

@@ -105,7 +105,9 @@ def combinations(*, compositional: bool, seed: int) -> dict[str, Tensor]:
     return {part: torch.isin(torch.arange(len(order)), some).reshape(shape) for part, some in drawn}
 
 
-def mnist_a(images: Tensor, labels: Tensor, *, allowed: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def mnist_a(
+    images: Tensor, labels: Tensor, *, allowed: Tensor, seed: int, copies: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Scale, turn and place each digit at random on a black canvas, ten times.
 
     Vedantam, Fischer, Huang and Murphy, Generative Models of Visually Grounded Imagination, 2018. The recipe is that
@@ -129,13 +131,14 @@ def mnist_a(images: Tensor, labels: Tensor, *, allowed: Tensor, seed: int) -> tu
         labels: their digits, [n].
         allowed: the combinations to draw from, true or false, [digits, poses]; digits that have none are left out.
         seed: of all draws.
+        copies: other than ten.
 
     Returns:
         images [m, 1, 64, 64], bytes of 0 or 255, each source image once before any comes again; and codes of
         `MNIST_A`, [m, 4].
     """
     generator = torch.Generator().manual_seed(seed)
-    index = allowed.any(1)[labels].nonzero()[:, 0].repeat(COPIES)
+    index = allowed.any(1)[labels].nonzero()[:, 0].repeat(copies or COPIES)
     pose = allowed.double()[labels[index]].multinomial(1, generator=generator)[:, 0]
     scale, orientation, location = torch.unravel_index(pose, POSES)
     size = _normal(0.9 - 0.3 * scale.double(), 0.1, 0.4, 1.0, generator)

@@ -57,7 +57,8 @@ class Dataset:
     """Disjoint splits: train to learn from, validation to choose by, test to report and nothing else.
 
     The columns of a table have mean 0 and standard deviation 1 over its training rows. The attributes are those whose
-    codes the splits hold, in their order.
+    codes the splits hold, in their order. Where combinations of them are held out of training, `judges` has training's
+    images in all combinations: for who judges what is imagined, and would else believe that there are no others.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     test: Split
     columns: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()
+    judges: Split | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +82,7 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set on `device`."""
-        return self.each(lambda _, part: part.to(device))
+        return replace(self.each(lambda _, part: part.to(device)), judges=self.judges and self.judges.to(device))
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -185,6 +187,11 @@ def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool
         return Split(x, codes[:, 0], codes)
 
     made = replace(source.each(make), name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
+    if compositional:
+        digits, seed = source.train, derived_seed(SPLIT_SEED, f"{name} judges")
+        everything = torch.ones_like(allowed["train"])
+        x, codes = mnist_a(digits.x, torch.as_tensor(digits.labels), allowed=everything, seed=seed, copies=2)
+        made = replace(made, judges=Split(x, codes[:, 0], codes))
     return made if name == "mnist-a" else _binarised(made)  # mnist-a is black and white as it is
 
 

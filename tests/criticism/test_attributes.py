@@ -212,6 +212,18 @@ def test_the_classifier_depends_on_its_seed_alone_and_leaves_the_noise_alone(sid
     assert not torch.equal(first.network.what[-1].weight, other.network.what[-1].weight)
 
 
+def test_the_classifier_learns_from_the_images_for_judges_where_there_are_some(sides):
+    torch.set_default_dtype(torch.float32)
+    some = replace(sides, judges=sides.validation)
+    judge = attribute_classifier(some, "grey", steps=2)
+    same, other = (
+        attribute_classifier(replace(sides, train=part), "grey", steps=2) for part in (some.judges, sides.train)
+    )
+    weights = [list(classifier.parameters()) for classifier in (judge, same, other)]
+    assert all(torch.equal(one, two) for one, two in zip(weights[0], weights[1], strict=True))
+    assert not all(torch.equal(one, two) for one, two in zip(weights[0], weights[2], strict=True))
+
+
 def test_the_classifier_tells_the_likeliest_value_of_each_attribute_whatever_the_batches(sides):
     classifier = AttributeClassifier((1, 8, 8), THREE)
     x = torch.rand(7, 1, 8, 8)
