@@ -132,39 +132,37 @@ def results(words: Sequence[str]) -> int:
 
 def _of_a_classifier(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
     """Means over the seeds and every value; the validation data are the article's held-back ones in its split."""
-    return {
-        "accuracy": _figure(run, "accuracy", 100, 2),
-        "accuracy of each seed": _each(seeds, "accuracy", 100, 2),
-        "f1": _figure(run, "f1", 1, 4),
-        "f1 of each seed": _each(seeds, "f1", 1, 4),
-        "f1 (validation)": f"{run['validation']['f1']:.4f}",
-    } | _minutes(run, seeds)
+    accuracy, f1 = _over_seeds("accuracy", "accuracy", run, seeds, 100, 2), _over_seeds("f1", "f1", run, seeds, 1, 4)
+    return accuracy | f1 | {"f1 (validation)": f"{run['validation']['f1']:.4f}"} | _minutes(run, seeds)
 
 
 def _of_kinds(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
     """Means over the seeds, every accuracy, and that of scikit-learn's Gaussian mixture where it was fitted."""
-    others = [seed.get("gaussian_mixture", {}).get("accuracy") for seed in seeds]
-    return {
-        "accuracy": _figure(run, "accuracy", 100, 1),
-        "accuracy of each seed": _each(seeds, "accuracy", 100, 1),
-        "GaussianMixture": f"{100 * sum(others) / len(others):.1f}" if None not in others else "",
-        "purity": _figure(run, "purity", 100, 1),
-        "nmi": _figure(run, "nmi", 1, 3),
-        "ari": _figure(run, "ari", 1, 3),
-        "exact elbo": _figure(run, "elbo_exact", 1, 2),
-    } | _minutes(run, seeds)
+    mixtures = [seed.get("gaussian_mixture", {}) for seed in seeds]
+    others = [100 * mixture["accuracy"] for mixture in mixtures if "accuracy" in mixture]
+    return (
+        _over_seeds("accuracy", "accuracy", run, seeds, 100, 1)
+        | {
+            "GaussianMixture": f"{sum(others) / len(others):.1f}" if others else "",
+            "purity": _figure(run, "purity", 100, 1),
+            "nmi": _figure(run, "nmi", 1, 3),
+            "ari": _figure(run, "ari", 1, 3),
+            "exact elbo": _figure(run, "elbo_exact", 1, 2),
+        }
+        | _minutes(run, seeds)
+    )
 
 
 def _of_attributes(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
     """Means over the seeds and every value, in per cent."""
-    return {
-        "correctness, all given": _figure(run, "correctness", 100, 1),
-        "correctness of each seed": _each(seeds, "correctness", 100, 1),
-        "coverage, one given": _figure(run, "coverage_1", 100, 1),
-        "coverage of each seed": _each(seeds, "coverage_1", 100, 1),
-        "classifier": _figure(run, "classifier_accuracy", 100, 1),
-        "log p(x) (samples)": _evidence(run),
-    } | _minutes(run, seeds)
+    right = _over_seeds("correctness, all given", "correctness", run, seeds, 100, 1)
+    varied = _over_seeds("coverage, one given", "coverage_1", run, seeds, 100, 1)
+    return (
+        right
+        | varied
+        | {"classifier": _figure(run, "classifier_accuracy", 100, 1), "log p(x) (samples)": _evidence(run)}
+        | _minutes(run, seeds)
+    )
 
 
 def _of_a_bound(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]:
@@ -181,8 +179,12 @@ def _figure(run: dict[str, Any], name: str, factor: float, digits: int) -> str:
     return f"{factor * run['test'][name]:.{digits}f}" if name in run["test"] else ""
 
 
-def _each(seeds: list[dict[str, Any]], name: str, factor: float, digits: int) -> str:
-    return ", ".join(_figure(seed, name, factor, digits) for seed in seeds if name in seed["test"])
+def _over_seeds(
+    title: str, name: str, run: dict[str, Any], seeds: list[dict[str, Any]], factor: float, digits: int
+) -> dict[str, str]:
+    """The mean of a figure, and beside it every value."""
+    each = ", ".join(_figure(seed, name, factor, digits) for seed in seeds if name in seed["test"])
+    return {title: _figure(run, name, factor, digits), f"{title.split(',')[0]} of each seed": each}
 
 
 def _evidence(run: dict[str, Any]) -> str:

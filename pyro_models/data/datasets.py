@@ -178,20 +178,18 @@ def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool
     """Make each part of `attributes` or `mnist-a` from the same part of its source."""
     allowed = combinations(compositional=compositional, seed=derived_seed(SPLIT_SEED, "combinations"))
 
-    def make(part: str, digits: Split) -> Split:
+    def make(part: str, digits: Split, poses: torch.Tensor, copies: int | None = None) -> Split:
         seed, labels = derived_seed(SPLIT_SEED, f"{name} {part}"), torch.as_tensor(digits.labels)
         if name == "attributes":
             x, codes = beside(digits.x, labels, seed=seed)
             return Split(x, codes[:, 1] + 1, codes)
-        x, codes = mnist_a(digits.x, labels, allowed=allowed[part], seed=seed)
+        x, codes = mnist_a(digits.x, labels, allowed=poses, seed=seed, copies=copies)
         return Split(x, codes[:, 0], codes)
 
-    made = replace(source.each(make), name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
+    made = source.each(lambda part, digits: make(part, digits, allowed[part]))
+    made = replace(made, name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
     if compositional:
-        digits, seed = source.train, derived_seed(SPLIT_SEED, f"{name} judges")
-        everything = torch.ones_like(allowed["train"])
-        x, codes = mnist_a(digits.x, torch.as_tensor(digits.labels), allowed=everything, seed=seed, copies=2)
-        made = replace(made, judges=Split(x, codes[:, 0], codes))
+        made = replace(made, judges=make("judges", source.train, torch.ones_like(allowed["train"]), copies=2))
     return made if name == "mnist-a" else _binarised(made)  # mnist-a is black and white as it is
 
 

@@ -121,13 +121,14 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], still: Colle
     """Minus the bound of all, minus weight times the bound of each part of a batch; `still` ones spare the story."""
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
-        story = _module(model).forward if still else model  # calling a frozen module makes Pyro warn of it
+        module = _module(model) if still else nn.Module()
+        story = module.forward if still else model  # calling a frozen module makes Pyro warn of it
         with MaskMissing(), _one_look(guide):
-            with frozen(_module(model)) if "elbo" in still else nullcontext():
+            with frozen(module) if "elbo" in still else nullcontext():
                 terms = bound(story, guide, **batch)
             for name, (weight, estimator, given) in parts(batch).items():
                 seen = poutine.block(story, hide=[site for site in batch if site not in given])
-                with frozen(_module(model)) if name in still else nullcontext(), torch.set_grad_enabled(weight != 0):
+                with frozen(module) if name in still else nullcontext(), torch.set_grad_enabled(weight != 0):
                     part = estimator(seen, guide, **given)
                 terms |= {"loss": terms["loss"] + weight * part["loss"], name: part["elbo"]}
         return terms
@@ -143,13 +144,15 @@ def _module(model: Model) -> nn.Module:
     return module
 
 
-def _one_look(guide: Callable[..., object]) -> ExitStack:
+@contextmanager
+def _one_look(guide: Callable[..., object]) -> Iterator[None]:
     """Let the networks of a guide, or of a method of one, look at each x once meanwhile."""
-    module, looks = getattr(guide, "__self__", guide), ExitStack()
-    for part in module.modules() if isinstance(module, nn.Module) else ():
-        if isinstance(part, Conditional):
-            looks.enter_context(part.once())
-    return looks
+    module = getattr(guide, "__self__", guide)
+    with ExitStack() as looks:
+        for part in module.modules() if isinstance(module, nn.Module) else ():
+            if isinstance(part, Conditional):
+                looks.enter_context(part.once())
+        yield
 
 
 def masked(objective: Objective) -> Objective:

@@ -565,7 +565,7 @@ class JMVAERecipe(VariationalRecipe):
 
         heat = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
         weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight, "z": heat}
-        bound = objectives.tempered(self.bound(), weights)
+        bound = objectives.tempered(super().bound(), weights)  # the objectives leave out themselves what is missing
         choose = objectives.some_of if self.subsets else objectives.all_of
         if self.objective == "jmvae":
             return objectives.jmvae(bound, guide.posterior, weight=self.unimodal_weight, choose=choose)
