@@ -365,8 +365,8 @@ show_codes(joint_guide)
 #
 # ## Codes for images
 #
-# Now the other side: $q(z \mid x)$ and $q(z \mid x, y)$ of test images. Each image is a disc, as large as the scale of
-# its guess, coloured by what the image shows.
+# Now the other side: $q(z \mid x)$ and $q(z \mid x, y)$ of test images. Each image is a circle, as large as the scale
+# of its guess, coloured by what the image shows.
 
 # %%
 some = min(300, len(dataset.test))
@@ -385,8 +385,8 @@ display(figures.clouds(panels, sizes))
 
 # %% [markdown]
 # Each combination has a region of its own. The regions lie side by side around the middle, with narrow gaps, because
-# together they are to fill the prior, which is one bell. With the attributes as well as the image the discs are smaller
-# on average, and the borders, which will be drawn below, are clearer: an image that looks like another combination is
+# together they are to fill the prior, which is one bell. With the attributes as well as the image the circles are
+# smaller on average, and the borders, which will be drawn below, are clearer: an image that looks like another combination is
 # drawn towards its own.
 #
 # None of the four regions is an ellipse with upright or lying axes. That is a reason for the wrong images. Averaged
@@ -444,8 +444,8 @@ show_fit(joint_model, joint_guide, "JMVAE")
 #
 # ## The borders
 #
-# Where in the plane does the story change its mind? The colour is the likelier value, and the thick line is where both
-# are as likely; from one thin line to the next the probability changes by a tenth. The dots are the means of
+# Where in the plane does the story change its mind? The colour is the likelier value, fainter where the story is less
+# sure, and the line is where both are as likely. The dots are the means of
 # $q(z \mid x)$ of test images, coloured by their true attribute.
 
 
