@@ -386,8 +386,8 @@ display(figures.clouds(panels, sizes))
 # %% [markdown]
 # Each combination has a region of its own. The regions lie side by side around the middle, with narrow gaps, because
 # together they are to fill the prior, which is one bell. With the attributes as well as the image the circles are
-# smaller on average, and the borders, which will be drawn below, are clearer: an image that looks like another combination
-# is drawn towards its own.
+# smaller on average, and the borders, which will be drawn below, are clearer: an image that looks like another
+# combination is drawn towards its own.
 #
 # None of the four regions is an ellipse with upright or lying axes. That is a reason for the wrong images. Averaged
 # over the images of one combination, $\mathrm{KL}(q(z \mid x, y) \,\Vert\, q(z \mid y))$ is smallest where
