@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
-from pyro_models.objectives import Annealed, Objective, Terms
+from pyro_models.objectives import Annealed, Objective
 from pyro_models.training.processes import average, average_gradients
 
 
@@ -75,7 +75,8 @@ def fit(
         torch.manual_seed(derived_seed(seed, "noise", epoch, batches.rank))
         model.train()
         guide.train()
-        history: list[Terms] = []
+        names: list[str] = []
+        history = torch.empty(0)  # a table: small tensors kept among a step's large ones would split up the heap
         with pyro.get_param_store().scope():  # or a second pair in the process would be given this one's parameters
             for step, batch in enumerate(batches.epoch(epoch)):
                 progress = (epoch + step / len(batches)) / epochs
@@ -88,8 +89,10 @@ def fit(
                 terms["loss"].backward()
                 average_gradients(optimizer)
                 optimizer.step()
-                history.append({name: term.detach() for name, term in terms.items()})
-        means = _averages(history, optimizer, epoch + 1)  # waits for the device, so before the clock is read
+                if step == 0:
+                    names, history = list(terms), terms["loss"].new_empty(len(batches), len(terms))
+                history[step] = torch.stack([terms[name].detach() for name in names])
+        means = _averages(names, history, optimizer, epoch + 1)  # waits for the device, so before the clock is read
         yield Epoch(epoch + 1, time.perf_counter() - start, means)
 
 
@@ -109,10 +112,9 @@ def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-def _averages(history: list[Terms], optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
+def _averages(names: list[str], history: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
     """Average each term over the steps and the processes, once it is sure that all, and the weights, are finite."""
-    names = list(history[0])
-    table = average(torch.stack([torch.stack([terms[name] for name in names]) for terms in history]))
+    table = average(history)
     for step, row in enumerate(table.tolist()):
         bad = [f"{name} became {value}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
         if bad:
