@@ -83,7 +83,11 @@ def reconstruction_animation(originals: Tensor, frames: Tensor, epochs: Sequence
 
 
 def plane(
-    panels: Mapping[str, Tensor], labels: Tensor | None, limit: float | None = None, legend: str = "label"
+    panels: Mapping[str, Tensor],
+    labels: Tensor | None,
+    limit: float | None = None,
+    legend: str = "label",
+    names: Sequence[str] = (),
 ) -> Figure:
     """Points in the plane, [n, 2] for each titled panel, coloured by label.
 
@@ -92,8 +96,9 @@ def plane(
         labels: whole numbers, [n], or None for one colour.
         limit: axes from -limit to limit; None fits each panel to its points.
         legend: what the colours are.
+        names: of the labels, in their order; else their numbers.
     """
-    figure = _figure(4.6 * len(panels) + 0.6, 4.4)
+    figure = _figure(4.6 * len(panels) + 1.0, 4.4)
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         x, y = points.cpu().numpy().T
         size = 4 if len(points) > 4000 else 12
@@ -108,9 +113,9 @@ def plane(
         else:
             panel.set(xticks=[], yticks=[])
     if labels is not None:
-        figure.legend(
-            *dots.legend_elements(num=None, fmt="{x:g}"), loc="outside right center", frameon=False, title=legend
-        )
+        handles, _ = dots.legend_elements(num=None)
+        texts = [names[k] if names else f"{k}" for k in labels.unique().tolist()]
+        figure.legend(handles, texts, loc="outside right center", frameon=False, title=legend)
     return figure
 
 

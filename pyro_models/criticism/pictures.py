@@ -67,7 +67,7 @@ def reconstructions(run: "Run") -> dict[str, Any]:
 
 
 def latent_map(run: "Run") -> dict[str, Any]:
-    """Draw the test set's codes in the plane, coloured by label: as they are, or laid out by t-SNE."""
+    """Draw the test set's codes in the plane, coloured by label or attribute: as they are, or laid out by t-SNE."""
     split, limit = run.dataset.test, None
     if run.recipe.latent_dim > 2:
         split = split[: min(len(split), MOST_POINTS)]
@@ -76,6 +76,13 @@ def latent_map(run: "Run") -> dict[str, Any]:
     if run.recipe.latent_dim == 2:
         title, limit = "mean of q(z | x) for each test datum", float(z.abs().max() * 1.05)
     panels = {title: z if limit else figures.tsne(z)}
+    if len(run.attributes) > 1:
+        maps = {}
+        for attribute, codes_of in zip(run.attributes, split.attributes.T, strict=True):  # type: ignore[union-attr]
+            known = {name: points[codes_of >= 0] for name, points in panels.items()}
+            colours = figures.plane(known, codes_of[codes_of >= 0], limit, attribute.name, attribute.values)
+            maps[f"latent-map-by-{attribute.name}"] = colours
+        return maps
     maps = {"latent-map": figures.plane(panels, split.labels, limit)}
     if run.recipe.kinds:
         inferred = infer_kinds(run.guide, split, run.recipe.pixels)
@@ -211,7 +218,7 @@ def imagined(run: "Run") -> dict[str, Any]:
         x = imagined_by(run, some.repeat_interleave(10, 0))
         names = [said(run.attributes, codes) for codes in some]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
-        stem = title.replace(", ", "-and-").replace("/", "-")
+        stem = title.replace(", ", "-and-")
         drawn[f"images-from-{stem}"] = figures.rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
     return drawn
 

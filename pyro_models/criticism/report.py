@@ -47,7 +47,7 @@ def write_pictures(run: "Run") -> None:
             pictures = PICTURES[name](run)
         for title, picture in pictures.items():
             number += 1
-            stem = folder / f"{number:02d}-{title}"
+            stem = folder / f"{number:02d}-{title.replace('/', '-')}"
             if isinstance(picture, FuncAnimation):
                 replace(stem.with_suffix(".gif"), partial(picture.save, writer=PillowWriter(fps=6), dpi=60))
             else:

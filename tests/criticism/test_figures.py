@@ -66,6 +66,11 @@ def test_a_sheet_holds_the_images_row_by_row(channels):
     np.testing.assert_allclose(sheet[6, 1::5].reshape(3, -1)[:, 0], [0.6, 0.8, 1.0], rtol=1e-6)
 
 
+def test_points_are_named_in_the_legend():
+    figure = figures.plane({"codes": torch.zeros(3, 2)}, torch.tensor([2, 0, 2]), names=("left", "middle", "right"))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["left", "right"]
+
+
 def test_the_plane_of_codes_is_laid_out_as_the_sheet_shows_it():
     """Left to right is z[0] rising, bottom to top is z[1] rising."""
     z = figures.plane_of_codes(torch.tensor([-1.0, 10.0]), torch.tensor([1.0, 30.0]), 3)

@@ -329,8 +329,9 @@ def drawn(tmp_path, monkeypatch):
 
 def test_pictures_are_drawn_of_attributes_some_missing(own, drawn):
     imagined = [f"images-from-{name}" for name in ("colour-and-size-and-place", "colour", "size", "place")]
-    found = drawn(own, "imagined", "given", "scales", "borders")
-    assert found == [*imagined, "codes-given-attributes", "codes-of-images", "borders"]
+    maps = [f"latent-map-by-{name}" for name in ("colour", "size", "place")]
+    found = drawn(own, "imagined", "given", "scales", "borders", "latent_map")
+    assert found == [*imagined, "codes-given-attributes", "codes-of-images", "borders", *maps]
 
 
 def test_pictures_are_drawn_of_attributes_that_are_never_known_together(tmp_path, drawn):
@@ -339,7 +340,9 @@ def test_pictures_are_drawn_of_attributes_that_are_never_known_together(tmp_path
 
 
 def test_the_name_of_an_attribute_may_hold_what_a_files_may_not(tmp_path, drawn):
-    assert len(drawn(write(tmp_path / "own.npz", np.arange(N)[:, None] % 2, ("and/or",)), "imagined")) == 1
+    codes = np.stack([np.arange(N) % 2, np.arange(N) // 2 % 2], -1)
+    found = drawn(write(tmp_path / "own.npz", codes, ("and/or", "size")), "imagined", "latent_map")
+    assert {"images-from-and-or", "latent-map-by-and-or"} <= set(found)
 
 
 def test_the_likelihood_is_that_of_images_alone(own, tmp_path, capsys):
