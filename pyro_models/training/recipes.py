@@ -460,7 +460,7 @@ class JMVAERecipe(VariationalRecipe):
         "--batch-size 128 --steps 4290 --epochs 6",
         "mnist-a": MNIST_A + "--steps 5000 --beta 0.2 --unimodal-weight 0.8 --no-subsets",
         "mnist-a-telbo": MNIST_A + "--steps 4000 --objective telbo --variant stop-gradient --private-weight 3",
-        "telbo": "--objective telbo --variant stop-gradient --private-weight 50",
+        "telbo": "--objective telbo --variant stop-gradient --private-weight 5",
     }
     figures: ClassVar[tuple[str, ...]] = (
         "imagined",
