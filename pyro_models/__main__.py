@@ -12,6 +12,8 @@ from pyro_models.base.markdown import markdown
 from pyro_models.training.options import Parser
 
 PROG = "pyro-stories"
+FORMATS = {"text": ".txt", "markdown": ".md", "latex": ".tex", "mermaid": ".mmd", "dot": ".dot", "svg": ".svg"}
+FORMATS["html"] = ".html"
 
 
 def train(words: Sequence[str]) -> int:
@@ -91,6 +93,39 @@ def sample(words: Sequence[str]) -> int:
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(write_samples(run, given.given, given.count, given.seed))
+    return 0
+
+
+def story(words: Sequence[str]) -> int:
+    """Tell a recipe, or that of a run, as a story: read off the program itself."""
+    parser = Parser(prog=f"{PROG} story", description=story.__doc__)
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe, and its options as for training, or a run folder")
+    parser.add_argument("--format", choices=FORMATS, help="(default: what --out ends in, else text)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: print it)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data sets")
+    given, options = parser.parse_known_args(words)
+    from pyro_models.training.cli import parse
+    from pyro_models.training.recipes import from_json
+
+    folder = Path(given.recipe)
+    if (folder / "recipe.json").is_file():
+        if options:
+            parser.error(f"{options[0]}: the run in {folder} has the options that it has")
+        recipe = from_json(read_json(folder / "recipe.json"))
+    elif folder.is_dir() or len(folder.parts) > 1:
+        parser.error(f"{folder} is no run folder: it holds no recipe.json")
+    else:
+        recipe, _ = parse([given.recipe, *options], f"{PROG} story")
+    from pyro_models.criticism import story_of
+
+    dataset = recipe.load(given.data_dir)
+    recipe.check_data(dataset)
+    suffix = given.out.suffix if given.out else ".txt"
+    form = given.format or next((form for form, end in FORMATS.items() if end == suffix), "text")
+    told = getattr(story_of(recipe, dataset), form)
+    if given.out:
+        write(given.out, told + "\n")
+    print(given.out or told)
     return 0
 
 
@@ -205,7 +240,7 @@ def recipes(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {verb.__name__: verb for verb in (train, report, sample, likelihood, compare, results, recipes)}
+VERBS = {verb.__name__: verb for verb in (train, story, report, sample, likelihood, compare, results, recipes)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

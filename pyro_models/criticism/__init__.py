@@ -2,5 +2,6 @@
 
 from pyro_models.criticism.likelihood import log_likelihood
 from pyro_models.criticism.metrics import codes, decode, evaluate, reconstruct
+from pyro_models.criticism.story import Story, story, story_of
 
-__all__ = ["codes", "decode", "evaluate", "log_likelihood", "reconstruct"]
+__all__ = ["Story", "codes", "decode", "evaluate", "log_likelihood", "reconstruct", "story", "story_of"]

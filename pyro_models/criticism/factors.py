@@ -1,0 +1,325 @@
+"""What a probabilistic program is made of: its factors, each with its parents, found by running it."""
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro.ops.provenance import ProvenanceTensor, extract_provenance, get_provenance
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from pyro.util import get_rng_state, set_rng_state
+from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pyro_models.base.errors import UserError, first_line
+
+DRAWS = 20
+OF_SHAPE = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
+Values = dict[str, Any]
+Tell = Callable[[Values], "Telling"]
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A vectorised `pyro.plate`: its name, its size, and how many of these a subsample has."""
+
+    name: str
+    size: int
+    drawn: int
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One site of a program, and so one factor of its density, or an argument that sites depend on.
+
+    Attributes:
+        name: of the site.
+        kind: `latent` or `observed`; `improper`, whose density is masked to a constant; `deterministic` and `factor`
+            for `pyro.deterministic` and `pyro.factor`; `input` for an argument.
+        distribution: its name and its parameters', as `Normal(loc, scale)`.
+        parents: the sites and arguments that the distribution depends on directly.
+        plates: those around the site, the outermost first.
+        shapes: the batch's and the event's.
+        marks: what else is to be said: enumerated, masked, scaled, in a sequential plate.
+    """
+
+    name: str
+    kind: str
+    distribution: str = ""
+    parents: tuple[str, ...] = ()
+    plates: tuple[Plate, ...] = ()
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """The factors of a program, its inputs first, then in the order of its run.
+
+    Attributes:
+        factors: by name.
+        learns: how many numbers each parameter or network has.
+        observes: by `input x`, the site that the argument x is observed at, where there is one.
+    """
+
+    factors: dict[str, Factor]
+    learns: dict[str, int]
+    observes: dict[str, str]
+
+    def of(self, *kinds: str) -> list[str]:
+        """Return the names of the factors of some kinds."""
+        return [name for name, factor in self.factors.items() if factor.kind in kinds]
+
+    def given(self, name: str) -> list[str]:
+        """Return the parents of a factor, deterministic ones replaced by theirs."""
+        sure = self.of("deterministic")
+        found = [self.given(up) if up in sure else [up] for up in self.factors[name].parents]
+        return list(dict.fromkeys(up for ups in found for up in ups))
+
+
+class Telling(Messenger):
+    """Run a program with some values decided beforehand, and keep what happens at each site.
+
+    Attributes:
+        sites: the messages of the sample sites, in order; the indices of plates are among them.
+        learns: as in `Program`.
+    """
+
+    def __init__(self, values: Values):
+        super().__init__()
+        self.values = values
+        self.sites: dict[str, Any] = {}
+        self.learns: dict[str, int] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["infer"]["_parameters"] = _parameters(layers(msg["fn"])[-1])  # before a draw makes logits beside probs
+        observed = msg["is_observed"] and not msg["infer"].get("_deterministic")
+        msg["infer"]["_given"] = get_provenance(msg["value"]) if observed else ()
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.sites[msg["name"]] = dict(msg)
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        owner = msg["name"].split("$$$")[0].split(".")[0]
+        self.learns[owner] = self.learns.get(owner, 0) + math.prod(msg["value"].shape)
+
+
+class ShapesUntagged(TorchFunctionMode):
+    """Rid of tags what only takes the shape of a tensor, as `zeros_like` does: it depends on no value."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in OF_SHAPE:
+            args, kwargs = (extract_provenance(given)[0] for given in (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def inputs_of(program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Values:
+    """Return the tensors that a program is called with, by the names of its arguments: `input x`.
+
+    Raises:
+        UserError: the program does not take these arguments.
+    """
+    told = inspect.unwrap(program)
+    signature = inspect.signature(getattr(told, "forward", told))
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise UserError(f"{_name(program)} takes {signature}: {first_line(error)}") from None
+    for rest in [name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD]:
+        given |= given.pop(rest, {})
+    leaves = {name: [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)] for name, value in given.items()}
+    return {
+        f"input {name}" + f"[{i}]" * (len(some) > 1): leaf
+        for name, some in leaves.items()
+        for i, leaf in enumerate(some)
+    }
+
+
+def read(
+    program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], model: Program | None = None
+) -> Program:
+    """Find the factors of a program by running it, and leave no trace of that.
+
+    A site's parents are the sites and arguments that its distribution is computed from, or whose value alone, all
+    other sites held as they were, changes its distribution or whether there is such a site. The first are found by
+    tagging tensors (Wingate et al., Nonstandard interpretations of probabilistic programs, 2011; Pyro's
+    `ProvenanceTensor`), whatever the weights are. Tags are lost under `if`, where a program leaves torch, and where it
+    writes in place; the second are found by up to `DRAWS` other draws of each value. What stays unseen is a dependence
+    without tags that none of these draws shows. A program that branches is read as it ran.
+
+    Args:
+        program: a model or a guide.
+        args, kwargs: what it is called with.
+        model: where the program is its guide.
+
+    Raises:
+        UserError: the program does not take the arguments, or raises an error.
+    """
+    inputs = inputs_of(program, args, kwargs)
+
+    def tell(values: Values) -> Telling:
+        instead = {id(leaf): values.get(name, leaf) for name, leaf in inputs.items()}
+        some, named = tree_map(lambda leaf: instead.get(id(leaf), leaf), (list(args), dict(kwargs)))
+        pyro.set_rng_seed(0)
+        with Telling(values) as telling:
+            program(*some, **named)
+        return telling
+
+    with _untouched():
+        try:
+            first = tell({})
+            sites = {name: msg for name, msg in first.sites.items() if not site_is_subsample(msg)}
+            indices = {name: msg["value"] for name, msg in first.sites.items() if name not in sites}
+            held = inputs | {name: torch.as_tensor(msg["value"]) for name, msg in sites.items()}
+            again = tell(indices | held).sites  # where nothing is drawn, as in what this is compared with
+            was = {name: evidence(again[name]) for name in sites}
+        except Exception as error:
+            kind = type(error).__name__
+            raise UserError(f"{_name(program)} cannot be told: it raises {kind}: {first_line(error)}") from error
+        parents, given = _by_tags(tell, held, indices, sites)
+        _by_draws(lambda values: tell(indices | values), held, was, sites, parents)
+    at = {up: [name for name in sites if up in given.get(name, ())] for up in inputs}
+    observes = model.observes if model else {up: found[0] for up, found in at.items() if len(found) == 1}
+    known = model.factors if model else {}
+    factors: dict[str, Factor] = {}
+    for site, msg in sites.items():
+        ups = [_shown(up, site, sites, observes) for up in held if up in parents[site] and up != site]
+        factors |= {
+            up: Factor(up, "input", plates=known[up].plates if up in known else ()) for up in ups if up not in sites
+        }
+        factors[site] = _factor(msg, tuple(dict.fromkeys(ups)))
+    return Program(dict(sorted(factors.items(), key=lambda item: item[0] in sites)), first.learns, observes)
+
+
+def _by_tags(tell: Tell, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:
+    """Return the parents that tags show, and the tags of what observed sites were given."""
+    try:
+        with ShapesUntagged():
+            tagged = {name: ProvenanceTensor(value, frozenset({name})) for name, value in held.items()}
+            second = tell(indices | tagged).sites
+            parents = {name: set(get_provenance(evidence(second[name]))) for name in sites}
+        return parents, {name: second[name]["infer"]["_given"] for name in sites}
+    except Exception:  # a program that does not stand tags: all is found by other draws
+        return {name: set() for name in sites}, {}
+
+
+def _by_draws(tell: Tell, held: Values, was: Values, sites: Values, parents: dict[str, set[str]]) -> None:
+    """Add the parents whose value, changed alone, changes what comes later."""
+    names = list(sites)
+    for up in held:
+        later = names[names.index(up) + 1 :] if up in sites else names
+        for seed in range(DRAWS):
+            if not (unknown := [site for site in later if up not in parents[site]]):
+                break
+            with suppress(Exception):  # an argument may not take every value
+                pyro.set_rng_seed(1 + seed)
+                value = sites[up]["fn"].sample() if up in sites else held[up]
+                now = tell(held | {up: _moved(value) if torch.equal(value, held[up]) else value}).sites
+                for site in unknown:
+                    if site not in now or not _same(evidence(now[site]), was[site]):
+                        parents[site].add(up)
+
+
+@contextmanager
+def _untouched() -> Iterator[None]:
+    """Put back, afterwards, random numbers, Pyro's parameters, and what modules change in themselves (batch norm)."""
+    kept: dict[int, tuple[Any, Values, list[tuple[Tensor, Tensor]]]] = {}
+
+    def keep(module: torch.nn.Module, inputs: Any) -> None:
+        if id(module) not in kept:
+            was = {name: copy.copy(v) if isinstance(v, dict | list | set) else v for name, v in vars(module).items()}
+            kept[id(module)] = (module, was, [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)])
+
+    store, state, hook = pyro.get_param_store(), get_rng_state(), register_module_forward_pre_hook(keep)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), store.scope(store.get_state()), pyro.validation_enabled(False):
+            yield
+    finally:
+        hook.remove()
+        set_rng_state(state)
+        for module, was, buffers in kept.values():
+            vars(module).clear()
+            vars(module).update(was)
+            for buffer, value in buffers:
+                buffer.data.copy_(value)
+
+
+def layers(fn: Any) -> list[Any]:
+    """Return a distribution and what is under its layers of batch, event and mask: the last one has the parameters."""
+    wraps = type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution")
+    return [fn, *layers(fn.base_dist)] if wraps else [fn]
+
+
+def evidence(msg: Any) -> list[Tensor]:
+    """Return all that a site adds to the density: where two of these differ, so do two distributions."""
+    fn = layers(msg["fn"])[-1]
+    try:
+        told = [fn.log_prob(extract_provenance(msg["value"])[0])]
+    except NotImplementedError:  # a distribution that can only be drawn from
+        told = [part for part in vars(fn).values() if isinstance(part, Tensor)]
+    return [*told, *(torch.as_tensor(msg[name]) for name in ("mask", "scale") if msg[name] is not None)]
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    alike = [
+        a.shape == b.shape and ((a == b) | (a.isnan() & b.isnan())).all() for a, b in zip(one, other, strict=False)
+    ]
+    return len(one) == len(other) and all(alike)
+
+
+def _moved(value: Tensor) -> Tensor:
+    """Return other numbers of the same kind: noise added to real ones, others in another order."""
+    if value.is_floating_point():
+        return value + torch.randn_like(value)
+    return value.flatten()[torch.randperm(value.numel())].reshape(value.shape) if value.ndim else value + 1
+
+
+def _shown(up: str, site: str, sites: Values, observes: Mapping[str, str]) -> str:
+    """Name a parent: an argument by the site that it is observed at, if that is another than this one."""
+    if observes.get(up, site) != site:
+        return observes[up]
+    return up if up.removeprefix("input ") in sites else up.removeprefix("input ")
+
+
+def _factor(msg: Any, parents: tuple[str, ...]) -> Factor:
+    fn, mask, scale, kind = layers(msg["fn"]), msg["mask"], msg["scale"], "latent"
+    if msg["infer"].get("_deterministic"):
+        kind = "deterministic"
+    elif type(fn[-1]).__name__ == "Unit":
+        kind = "factor"
+    elif mask is False or any(getattr(layer, "_mask", None) is False for layer in fn):
+        kind = "improper"
+    elif msg["is_observed"]:
+        kind = "observed"
+    marks = [kind] if kind in ("observed", "improper") else []
+    if how := msg["infer"].get("enumerate"):
+        marks.append(f"enumerated, {how}")
+    if isinstance(mask, Tensor):
+        marks.append(f"masked: {int(mask.sum())} of {mask.numel()} count")
+    if isinstance(scale, Tensor) or scale != 1.0:
+        marks.append(f"counts {float(torch.as_tensor(scale).mean()):g} times")
+    marks += [f"one by one in plate {frame.name}" for frame in msg["cond_indep_stack"] if not frame.vectorized]
+    plates = [Plate(one.name, one.full_size or one.size, one.size) for one in msg["cond_indep_stack"] if one.vectorized]
+    called = f"{type(fn[-1]).__name__}({', '.join(msg['infer']['_parameters'])})"
+    shapes = (tuple(fn[0].batch_shape), tuple(fn[0].event_shape))
+    return Factor(msg["name"], kind, called, parents, tuple(plates), shapes, tuple(marks))
+
+
+def _parameters(fn: Any) -> list[str]:
+    """Name the parameters that a distribution was made with, where it or the category in it holds them."""
+    known, held = list(getattr(fn, "arg_constraints", {})), vars(fn) | vars(getattr(fn, "_categorical", fn))
+    return [name for name in known if name in held] or known
+
+
+def _name(program: Any) -> str:
+    return getattr(inspect.unwrap(program), "__name__", type(program).__name__)
