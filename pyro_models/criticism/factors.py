@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from pyro_models.base.errors import UserError, first_line
 
 DRAWS = 20
+METADATA = {"__get__", "__len__", "size", "dim", "numel", "is_floating_point"}
 OF_SHAPE = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 Values = dict[str, Any]
 Tell = Callable[[Values], "Telling"]
@@ -114,13 +115,28 @@ class Telling(Messenger):
         self.learns[owner] = self.learns.get(owner, 0) + math.prod(msg["value"].shape)
 
 
-class ShapesUntagged(TorchFunctionMode):
-    """Rid of tags what only takes the shape of a tensor, as `zeros_like` does: it depends on no value."""
+class Tagging(TorchFunctionMode):
+    """Note which tags get lost: under `if`, by `.item()`, in numpy, in what is written to.
+
+    What only takes the shape of a tensor, as `zeros_like` does, is rid of its tag: it depends on no value.
+
+    Attributes:
+        lost: those tags.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.__name__ in OF_SHAPE:
-            args, kwargs = (extract_provenance(given)[0] for given in (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        name, kwargs = func.__name__, kwargs or {}
+        tags = get_provenance([args, kwargs])
+        if name in OF_SHAPE:
+            args, kwargs = (extract_provenance(given)[0] for given in (args, kwargs))
+        result = func(*args, **kwargs)
+        if name not in OF_SHAPE | METADATA and (name.endswith("_") or not get_provenance(result)):
+            self.lost |= tags
+        return result
 
 
 def inputs_of(program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Values:
@@ -154,8 +170,9 @@ def read(
     other sites held as they were, changes its distribution or whether there is such a site. The first are found by
     tagging tensors (Wingate et al., Nonstandard interpretations of probabilistic programs, 2011; Pyro's
     `ProvenanceTensor`), whatever the weights are. Tags are lost under `if`, where a program leaves torch, and where it
-    writes in place; the second are found by up to `DRAWS` other draws of each value. What stays unseen is a dependence
-    without tags that none of these draws shows. A program that branches is read as it ran.
+    writes in place; the second are found by other draws of each value: `DRAWS` of what lost its tag, one of all else.
+    What stays unseen is a dependence without tags that none of these draws shows. A program that branches is read as it
+    ran.
 
     Args:
         program: a model or a guide.
@@ -186,8 +203,11 @@ def read(
         except Exception as error:
             kind = type(error).__name__
             raise UserError(f"{_name(program)} cannot be told: it raises {kind}: {first_line(error)}") from error
-        parents, given = _by_tags(tell, held, indices, sites)
-        _by_draws(lambda values: tell(indices | values), held, was, sites, parents)
+        tagging = Tagging()
+        with tagging:
+            parents, given = _by_tags(tell, held, indices, sites)
+        draws = {up: DRAWS if up in tagging.lost or not given else 1 for up in held}
+        _by_draws(lambda values: tell(indices | values), held, was, sites, parents, draws)
     at = {up: [name for name in sites if up in given.get(name, ())] for up in inputs}
     observes = model.observes if model else {up: found[0] for up, found in at.items() if len(found) == 1}
     known = model.factors if model else {}
@@ -204,21 +224,22 @@ def read(
 def _by_tags(tell: Tell, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:
     """Return the parents that tags show, and the tags of what observed sites were given."""
     try:
-        with ShapesUntagged():
-            tagged = {name: ProvenanceTensor(value, frozenset({name})) for name, value in held.items()}
-            second = tell(indices | tagged).sites
-            parents = {name: set(get_provenance(evidence(second[name]))) for name in sites}
+        tagged = {name: ProvenanceTensor(value, frozenset({name})) for name, value in held.items()}
+        second = tell(indices | tagged).sites
+        parents = {name: set(get_provenance(evidence(second[name]))) for name in sites}
         return parents, {name: second[name]["infer"]["_given"] for name in sites}
     except Exception:  # a program that does not stand tags: all is found by other draws
         return {name: set() for name in sites}, {}
 
 
-def _by_draws(tell: Tell, held: Values, was: Values, sites: Values, parents: dict[str, set[str]]) -> None:
+def _by_draws(
+    tell: Tell, held: Values, was: Values, sites: Values, parents: dict[str, set[str]], draws: dict[str, int]
+) -> None:
     """Add the parents whose value, changed alone, changes what comes later."""
     names = list(sites)
     for up in held:
         later = names[names.index(up) + 1 :] if up in sites else names
-        for seed in range(DRAWS):
+        for seed in range(draws[up]):
             if not (unknown := [site for site in later if up not in parents[site]]):
                 break
             with suppress(Exception):  # an argument may not take every value
