@@ -105,6 +105,8 @@ def svg(programs: Mapping[str, Program]) -> str:
             bend = (x0 + x) / 2 + (half + 20) * (y - y0 > ROW)  # round what stands between
             path = f"M{x0:g} {y0 + 20:g} Q{bend:g} {(y0 + y) / 2:g} {x:g} {y - 21:g}"
             drawn.append(f'<path d="{path}" fill="none" stroke="#444" marker-end="url(#arrow)"/>')
+    for node in nodes:  # over the edges
+        x, y = at[node.key]
         look = f'fill="{"#ddd" if node.kind in ("observed", "input") else "#fff"}" stroke="#222"'
         dashed = ' stroke-dasharray="4"' * (node.kind == "deterministic")
         drawn.append(_box(x - half, y - 20, 2 * half, 40, 0 if node.kind in ("input", "factor") else 20, look + dashed))

@@ -65,9 +65,10 @@ class Story:
     @property
     def text(self) -> str:
         """The whole story as plain text, 100 columns wide."""
-        note = [f"  ({self.note})"] if self.note else []
-        formulas = ["factorisation", *_indented(self.factorisation), "", "objective", *_indented(self.objective), *note]
-        return "\n".join([self.process, "", *(_wrapped(line, 6) for line in formulas)])
+        said = [*self.objective, *([f"({self.note})"] if self.note else [])]
+        formulas = {"factorisation": self.factorisation, "\nobjective": said}
+        lines = [line for title, some in formulas.items() for line in (title, *(f"  {one}" for one in some))]
+        return "\n".join([self.process, "", *(_wrapped(line, 6) for line in lines)])
 
     @property
     def latex(self) -> str:
@@ -113,7 +114,9 @@ class Story:
         try:
             import graphviz
         except ImportError:
-            raise UserError("Graphviz's Python package is not there: pip install graphviz, or use svg") from None
+            raise UserError(
+                "the package graphviz is not there: pip install 'pyro-stories[graphviz]', or use svg"
+            ) from None
         return graphviz.Source(self.dot)
 
 
@@ -218,8 +221,8 @@ def weights(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
         ValueError: the loss is no such sum.
     """
     values = {name: torch.stack([row[name].detach().double() for row in rows]) for name in rows[0]}
-    loss, kept = values.pop("loss"), [torch.zeros(len(rows)).double()][:0]
-    names: list[str] = []
+    loss, names = values.pop("loss"), list[str]()
+    kept: list[Tensor] = []
     for name, value in values.items():
         table = torch.stack([*kept, value / value.norm().clamp(min=1e-300)], dim=1)
         if torch.linalg.matrix_rank(table, rtol=1e-9) > len(kept):
@@ -330,10 +333,6 @@ def _sentence(factor: Factor) -> str:
     if factor.kind in ("deterministic", "factor"):
         return f"{factor.name} = f({given})" + " (deterministic)" * (factor.kind == "deterministic") + marks
     return f"{factor.name} ~ {factor.distribution}" + (f" given {given}" if given else "") + marks
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return ["  " + line for line in lines]
 
 
 def _wrapped(line: str, indent: int) -> str:
