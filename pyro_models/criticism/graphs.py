@@ -102,7 +102,7 @@ def svg(programs: Mapping[str, Program]) -> str:
         x, y = at[node.key]
         for up in node.parents:
             x0, y0 = at[up]
-            bend = (x0 + x) / 2 + (half + 20) * (y - y0 > ROW)  # round what stands between
+            bend = (x0 + x) / 2 + 2 * (half + 8) * (y - y0 > ROW)  # round what stands between
             path = f"M{x0:g} {y0 + 20:g} Q{bend:g} {(y0 + y) / 2:g} {x:g} {y - 21:g}"
             drawn.append(f'<path d="{path}" fill="none" stroke="#444" marker-end="url(#arrow)"/>')
     for node in nodes:  # over the edges

@@ -135,9 +135,9 @@ def story(model: Callable[..., Any], *args: Any, guide: Callable[..., Any] | Non
         UserError: the arguments do not do, or a program raises an error.
     """
     told = read(model, args, kwargs)
-    programs = {"story p": told} | ({"guide q": read(guide, args, kwargs, told)} if guide else {})
+    programs = {"story p": told} | ({} if guide is None else {"guide q": read(guide, args, kwargs, told)})
     hidden, seen = told.of("latent", "improper"), [*told.of("observed"), *told.of("input")]
-    q = _joint("q", programs["guide q"]) if guide else f"q({_given(hidden, seen)})"
+    q = _joint("q", programs["guide q"]) if "guide q" in programs else f"q({_given(hidden, seen)})"
     p = _joint("p", told)
     elbo = f"ELBO = E_q[log {p} − log {q}] ≤ log p({_given(told.of('observed'), told.of('input'))})"
     return Story(programs, (elbo,) if hidden else (f"log-likelihood = log {p}",))
