@@ -70,6 +70,36 @@ def likelihood(words: Sequence[str]) -> int:
     return 0
 
 
+def check(words: Sequence[str]) -> int:
+    """Check a finished run: replicates against data, and the guide against its story."""
+    parser = _on_a_run("check", check.__doc__)
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(default: test)")
+    fewest = {"data": (1000, 2), "replicates": (100, 39), "seed": (0, 0)}
+    for name, (default, _) in fewest.items():
+        of = {"data": "at most, drawn from the split", "replicates": "of each sort", "seed": "of all noise"}[name]
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{of} (default: {default})")
+    of_x = "one more of x, a function from [n, *shape] to [n] or to one number"
+    parser.add_argument("--statistic", action="append", default=[], metavar="MODULE:FUNCTION", help=of_x)
+    parser.add_argument("--arviz", type=Path, metavar="FILE.nc", help="where to write draws for 50 data, for ArviZ")
+    given = parser.parse_args(words)
+    for name, (_, low) in fewest.items():
+        if getattr(given, name) < low:
+            parser.error(f"--{name} must be at least {low}, not {getattr(given, name)}")
+    from pyro_models.criticism.report import write_arviz, write_checks
+    from pyro_models.criticism.statistics import load
+    from pyro_models.training.run import open_run
+
+    more = {spec: load(spec) for spec in given.statistic}
+    run = open_run(given.run, data_dir=given.data_dir, device=given.device)
+    if not run.recipe.generative:
+        raise UserError(f"the {run.recipe.name} of {given.run} cannot make x up: there are no replicates to check")
+    if given.arviz:
+        write_arviz(run, given.arviz, split=given.split, seed=given.seed)
+    options = {name: getattr(given, name) for name in ("split", *fewest)}
+    print(write_checks(run, **options, more=more))
+    return 0
+
+
 def sample(words: Sequence[str]) -> int:
     """Draw images from a finished run, given some attributes."""
     parser = _on_a_run("sample", sample.__doc__)
@@ -240,7 +270,9 @@ def recipes(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {verb.__name__: verb for verb in (train, story, report, sample, likelihood, compare, results, recipes)}
+VERBS = {
+    verb.__name__: verb for verb in (train, story, report, sample, check, likelihood, compare, results, recipes)
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

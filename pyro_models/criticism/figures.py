@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
+from pyro_models.criticism.calibration import Ranks
+from pyro_models.criticism.checks import Check
+
 COLOURS = "tab10"
 Extent = tuple[float, float, float, float]
 Density = Callable[[Tensor], Tensor]
@@ -39,14 +42,9 @@ def learning_curves(
         terms: which terms, one panel each, and the unit of each, the pixel mode included.
         splits: which splits, together in each panel.
     """
-    columns = min(3, len(terms))
-    rows = math.ceil(len(terms) / columns)
-    figure = _figure(4.2 * columns, 3.2 * rows)
+    figure, panels = _panels(len(terms), 3, 4.2, 3.2)
     epochs = [row["epoch"] for row in metrics]
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for panel in panels[len(terms) :]:
-        panel.remove()
-    for panel, (term, unit) in zip(panels, terms.items(), strict=False):
+    for panel, (term, unit) in zip(panels, terms.items(), strict=True):
         for split in splits:
             values = [row[f"{split}_{term}"] for row in metrics]
             panel.plot(epochs, values, label=split, marker="." if len(epochs) < 10 else None)
@@ -346,6 +344,63 @@ def comparison(
     panels[2].barh(rows, list(times.values()), color="grey")
     panels[2].set(title="one step", xlabel="ms")
     panels[0].invert_yaxis()
+    return figure
+
+
+def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
+    """A statistic of prior and posterior replicates in each panel, and a line at the data's; the least likely first."""
+    chosen = sorted(checked, key=lambda one: min(result["two_sided"] for result in one.against.values()))[:most]
+    figure, panels = _panels(len(chosen), 4, 3.6, 2.6)
+    for panel, one in zip(panels, chosen, strict=True):
+        every = torch.cat([torch.tensor([one.observed]), *one.replicated.values()])
+        edges = torch.linspace(float(every.min()), float(every.max()) + 1e-9, 31).tolist()
+        for given, values in one.replicated.items():
+            panel.hist(values.tolist(), edges, alpha=0.6, label=f"{given}, p = {one.against[given]['p']:.2f}")
+        panel.axvline(one.observed, color="black", linewidth=2, label="data")
+        panel.set_title(textwrap.fill(f"{one.site}: {one.statistic}", 42), fontsize=9)
+        panel.set(yticks=[])
+        panel.legend(frameon=False, fontsize=7)
+    figure.suptitle(title + (f"; the {most} least likely of {len(checked)} statistics" if len(checked) > most else ""))
+    return figure
+
+
+def ranks(found: Sequence[Ranks], most: int = 24) -> Figure:
+    """How many ranks of each latent fall into equal parts of their range, least uniform first; grey: as expected."""
+    chosen = sorted(found, key=lambda one: one.p)[:most]
+    figure, panels = _panels(len(chosen), 6, 2.2, 1.9)
+    for panel, one in zip(panels, chosen, strict=True):
+        panel.bar(range(len(one.counts)), one.counts, width=1.0)
+        panel.axhspan(*one.band, color="grey", alpha=0.4)
+        panel.set_title(f"{one.latent}, p = {one.p:.2g}", fontsize=9)
+        panel.set(xticks=[], yticks=[])
+    figure.suptitle(f"ranks of the story's latents among {found[0].draws} draws of the guide")
+    return figure
+
+
+def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `count` panels in rows."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = _figure(width * columns, height * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel in panels[count:]:
+        panel.remove()
+    return figure, list(panels[:count])
+
+
+def pixel_means(means: Sequence[Tensor], title: str) -> Figure:
+    """The mean of each pixel of the data and of two replicates, [channel, height, width], and how the latter differ."""
+    changes = [(image - means[0]).mean(0, keepdim=True) for image in means[1:]]
+    largest = max(float(change.abs().max()) for change in changes)
+    names = ("data", "a prior replicate", "a posterior replicate", "prior less data", "posterior less data")
+    figure = _figure(12, 0.6 + 2.4 * means[0].shape[1] / means[0].shape[2])
+    panels = figure.subplots(1, 5)
+    for panel, image, name in zip(panels, [*means, *changes], names, strict=True):
+        _show(panel, image)
+        panel.set_title(name, fontsize=9)
+    for panel in panels[3:]:
+        panel.images[0].set(cmap="RdBu", clim=(-largest, largest))
+    figure.suptitle(f"mean of each pixel, {title} (blue: more, to {largest:.2f})", fontsize=10)
     return figure
 
 

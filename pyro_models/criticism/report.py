@@ -6,7 +6,7 @@ import html
 import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,15 +18,25 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
 from pyro_models.base.names import WEIGHTED
+from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism import figures
 from pyro_models.criticism.attributes import asked_for, imagined_by, said
+from pyro_models.criticism.calibration import calibrate
+from pyro_models.criticism.checks import LEVEL, check, checks_table
 from pyro_models.criticism.compare import compare, table
+from pyro_models.criticism.inference_data import as_arviz
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.criticism.pictures import PICTURES
-from pyro_models.data import Batches
+from pyro_models.criticism.replicates import as_drawn, in_parts, is_binary, still
+from pyro_models.criticism.statistics import Statistic, standard
+from pyro_models.data import Batches, batch_of
 
 if TYPE_CHECKING:
     from pyro_models.training.run import Run
+
+REFERENCE = 5000  # training data, spread over all of them, that statistics compare with
+AT_ONCE = 1000
+SIMULATIONS = 1000  # data that a guide is calibrated with
 
 
 def write_pictures(run: "Run") -> None:
@@ -93,6 +103,88 @@ def write_comparison(run: "Run", names: list[str], particles: int, draws: int, b
     )
     replace(run.folder / "figures" / "compare.png", partial(picture.savefig, dpi=110))
     return f"{table(found, of.__getitem__)}\n\nbounds in {unit}; {run.folder / 'figures' / 'compare.png'}"
+
+
+def write_checks(
+    run: "Run", *, split: str, data: int, replicates: int, seed: int, more: Mapping[str, Statistic]
+) -> str:
+    """Check a run's story and calibrate its guide; write checks.json and figures/check-*.png.
+
+    Args:
+        run: of a generative recipe.
+        split: train, validation or test.
+        data: how many at most, drawn from the split by the seed.
+        replicates: of them, prior and posterior predictive each.
+        seed: of all noise.
+        more: statistics of x beside the standard ones, by name.
+
+    Returns:
+        what came of it, in Markdown.
+
+    Raises:
+        UserError: a statistic does not do, or a file cannot be written.
+    """
+    pair, whole = (run.model, run.guide), run.dataset.parts[split]
+    with still(*pair, seed=derived_seed(seed, "data")):
+        part = whole[torch.randperm(len(whole))[:data]]  # not the first ones: those of MNIST's test set are the neater
+        batch = batch_of(part, run.recipe.pixels, run.attributes)
+        statistics, unit = _standard(run)
+    statistics["x"] |= more
+    checks = check(*pair, batch, statistics, replicates=replicates, seed=seed, batch_size=AT_ONCE)
+    simulated = {name: value[torch.arange(SIMULATIONS) % len(part)] for name, value in batch.items()}
+    ranks = calibrate(*pair, simulated, seed=seed)
+    results = [result for one in checks for result in one.against.values()]
+    content = {
+        "split": split,
+        "data": len(part),
+        "replicates": replicates,
+        "simulations": SIMULATIONS,
+        "seed": seed,
+        "unit": unit,
+        "failed": sum(result["two_sided"] <= LEVEL for result in results),
+        "expected_to_fail": round(LEVEL * len(results), 2),
+        "checks": [one.as_json() for one in checks],
+        "calibration": [{"latent": one.latent, "p": one.p, "counts": one.counts} for one in ranks],
+    }
+    write(run.folder / "checks.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    (run.folder / "figures").mkdir(exist_ok=True)
+    title = f"{len(part)} {split} data, {unit}; {replicates} replicates"
+    pictures = {"statistics": figures.checks(checks, title), "ranks": figures.ranks(ranks)}
+    if not run.dataset.is_table:
+        with still(*pair, seed=seed):
+            told = [in_parts(run.model, guide, batch, AT_ONCE).drawn["x"].mean(0) for guide in (None, run.guide)]
+        pictures["pixel-means"] = figures.pixel_means([batch["x"].mean(0), *told], title)
+    for name, picture in pictures.items():
+        replace(run.folder / "figures" / f"check-{name}.png", partial(picture.savefig, dpi=110))
+    off = [f"{one.latent} (p = {one.p:.2g})" for one in ranks if one.p <= LEVEL]
+    verdict = (
+        f"{content['failed']} of {len(results)} checks fail at 5 %, marked *; of a right story "
+        f"{content['expected_to_fail']} or fewer would ({title}).\nThe ranks of {len(off)} of {len(ranks)} latents are "
+        f"not uniform at 5 % ({SIMULATIONS} simulated data): {', '.join(off) or 'none'}."
+    )
+    return f"{checks_table(checks)}\n\n{verdict}\n{run.folder / 'checks.json'}, {run.folder}/figures/check-*.png"
+
+
+def _standard(run: "Run") -> tuple[dict[str, dict[str, Statistic]], str]:
+    """Return the statistics that go with what a run's sites hold, and what the values of its data are."""
+    some = run.dataset.train[:: -(-len(run.dataset.train) // REFERENCE)]
+    once = in_parts(run.model, run.guide, batch_of(some, run.recipe.pixels, run.attributes), AT_ONCE)
+    train = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()}
+    unit = "standardised columns" if run.dataset.is_table else f"{run.recipe.pixels} pixels"
+    unit += "" if train["x"] is once.observed["x"] else " drawn black or white"
+    train |= {name: value for name, value in once.latents.items() if is_binary(value)}
+    names = {f"y{i}": [f"{one.name}={v}" for v in one.values[-one.size :]] for i, one in enumerate(run.attributes, 1)}
+    return standard(train, {"x": run.dataset.columns, **names}), unit
+
+
+def write_arviz(run: "Run", path: Path, *, split: str = "test", seed: int = 0) -> None:
+    """Write draws for the first 50 data of a split to a netCDF file, for ArviZ.
+
+    Raises:
+        UserError: ArviZ is not installed, or the file cannot be written.
+    """
+    data = batch_of(run.dataset.parts[split][:50], run.recipe.pixels, run.attributes)
+    replace(path, as_arviz(run.model, run.guide, data, seed=seed).to_netcdf)
 
 
 def write_samples(run: "Run", given: Sequence[str], count: int, seed: int) -> Path:
