@@ -54,4 +54,4 @@ def as_arviz(model: Program, guide: Program, data: Data, *, draws: int = 100, se
     except ImportError:
         raise UserError("ArviZ is not installed: pip install 'pyro-stories[arviz]'") from None
     found, of_groups = groups(model, guide, data, draws=draws, seed=seed), cast(Any, arviz).from_dict
-    return of_groups(**found) if hasattr(arviz, "InferenceData") else of_groups(found)
+    return of_groups(**found) if arviz.__version__.startswith("0.") else of_groups(found)

@@ -1,5 +1,7 @@
 """What ArviZ gets: every group, and its own plots work on it."""
 
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -50,13 +52,22 @@ def test_log_likelihood_and_replicates_belong_to_the_draws_beside_them():
     assert away.std() == pytest.approx(model.scale, rel=0.25)
 
 
+@pytest.mark.parametrize(("version", "called"), [("0.23.4", "by keyword"), ("1.3.0", "with one dictionary")])
+def test_each_version_of_arviz_is_called_in_its_own_way(version, called, pair, monkeypatch):
+    arviz = types.ModuleType("arviz")
+    arviz.__version__ = version
+    arviz.from_dict = lambda found=None, **groups: "with one dictionary" if found else "by keyword"
+    monkeypatch.setitem(sys.modules, "arviz", arviz)
+    assert as_arviz(*pair, {"x": torch.zeros(6, 3)}, draws=2) == called
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_its_own_plots_and_summary_work(found, pair, tmp_path):
     data = as_arviz(*pair, {"x": torch.zeros(6, 3)}, draws=200)
     summary = az.summary(data)
     assert len(summary) == 12
     assert summary["mean"].iloc[0] == pytest.approx(found["posterior"]["z"][0, :, 0, 0].mean(), abs=0.01)
-    if hasattr(az, "plot_bpv"):
+    if az.__version__.startswith("0."):
         import matplotlib
 
         matplotlib.use("agg")
