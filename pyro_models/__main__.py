@@ -270,9 +270,7 @@ def recipes(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {
-    verb.__name__: verb for verb in (train, story, report, sample, check, likelihood, compare, results, recipes)
-}
+VERBS = {verb.__name__: verb for verb in (train, story, report, sample, check, likelihood, compare, results, recipes)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

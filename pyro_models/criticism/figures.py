@@ -359,6 +359,7 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
         panel.axvline(one.observed, color="black", linewidth=2, label="data")
         panel.set_title(textwrap.fill(f"{one.site}: {one.statistic}", 42), fontsize=9)
         panel.set(yticks=[])
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.legend(frameon=False, fontsize=7)
     figure.suptitle(title + (f"; the {most} least likely of {len(checked)} statistics" if len(checked) > most else ""))
     return figure

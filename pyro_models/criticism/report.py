@@ -148,8 +148,11 @@ def write_checks(
     }
     write(run.folder / "checks.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     (run.folder / "figures").mkdir(exist_ok=True)
-    title = f"{len(part)} {split} data, {unit}; {replicates} replicates"
-    pictures = {"statistics": figures.checks(checks, title), "ranks": figures.ranks(ranks)}
+    title = f"{len(part)} {split} data, {unit}"
+    pictures = {
+        "statistics": figures.checks(checks, f"{title}; {replicates} replicates"),
+        "ranks": figures.ranks(ranks),
+    }
     if not run.dataset.is_table:
         with still(*pair, seed=seed):
             told = [in_parts(run.model, guide, batch, AT_ONCE).drawn["x"].mean(0) for guide in (None, run.guide)]
@@ -159,8 +162,9 @@ def write_checks(
     off = [f"{one.latent} (p = {one.p:.2g})" for one in ranks if one.p <= LEVEL]
     verdict = (
         f"{content['failed']} of {len(results)} checks fail at 5 %, marked *; of a right story "
-        f"{content['expected_to_fail']} or fewer would ({title}).\nThe ranks of {len(off)} of {len(ranks)} latents are "
-        f"not uniform at 5 % ({SIMULATIONS} simulated data): {', '.join(off) or 'none'}."
+        f"{content['expected_to_fail']} or fewer would ({title}; {replicates} replicates).\n"
+        f"The ranks of {len(off)} of {len(ranks)} latents are not uniform at 5 % ({SIMULATIONS} simulated data): "
+        f"{', '.join(off) or 'none'}."
     )
     return f"{checks_table(checks)}\n\n{verdict}\n{run.folder / 'checks.json'}, {run.folder}/figures/check-*.png"
 

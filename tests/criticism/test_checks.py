@@ -125,9 +125,9 @@ def test_false_alarms_and_power_over_many_data_sets(story, shape, breaks):
     p, _ = p_values(model, (model, guide), shape, sets=200)
     alarms_are_as_rare_as_said(p)
     rates = {name: float((values <= 0.05).double().mean()) for name, values in p.items()}
-    low, high = binom.interval(0.95, 200, 0.05)
+    few, many = binom.interval(0.95, 200, 0.05)
     print(f"\n{story.__name__}: {sum(rates.values()) / len(rates):.3f} of the checks of 200 data sets fail,")
-    print(f"of one statistic {min(rates.values()):.3f} to {max(rates.values()):.3f}; 95 % band {low / 200} to {high / 200}")
+    print(f"of one statistic {min(rates.values())} to {max(rates.values())}; 95 % band {few / 200} to {many / 200}")
     for break_it in breaks:
         p, _ = p_values(model, (break_it(model), guide), shape, sets=100, n=100)
         power = {name: float((values <= 0.05).double().mean()) for name, values in p.items()}

@@ -5,6 +5,8 @@ from matplotlib.animation import PillowWriter
 from PIL import Image
 
 from pyro_models.criticism import figures
+from pyro_models.criticism.calibration import Ranks
+from pyro_models.criticism.checks import Check
 
 
 def test_learning_curves_draw_each_split_and_name_the_unit():
@@ -127,3 +129,34 @@ def test_tsne_keeps_far_groups_apart_and_repeats_itself():
     nearest = (distances + torch.eye(60) * 1e9).argmin(1)
     assert ((nearest < 30) == (torch.arange(60) < 30)).all()
     assert torch.equal(plane, figures.tsne(points))
+
+
+def test_replicates_stand_beside_a_line_at_the_data_the_least_likely_first():
+    near = Check("x", "near", 20.0, {"prior": torch.arange(40.0), "posterior": torch.arange(40.0) / 2 + 10})
+    far = Check("x", "far", 99.0, {"prior": torch.arange(40.0)})
+    figure = figures.checks([near, far], "title")
+    first, second = figure.axes
+    assert (first.get_title(), second.get_title()) == ("x: far", "x: near")
+    assert list(first.lines[0].get_xdata()) == [99.0, 99.0]
+    assert sum(bar.get_height() for bar in first.containers[0]) == 40
+    assert [text.get_text() for text in second.get_legend().get_texts()] == [
+        "prior, p = 0.51",
+        "posterior, p = 0.51",
+        "data",
+    ]
+    (only,) = figures.checks([near, far], "title", most=1).axes
+    assert only.get_title() == "x: far"
+
+
+def test_ranks_are_bars_the_least_uniform_first():
+    even, uneven = Ranks("z[0]", torch.arange(100), 99), Ranks("z[1]", torch.arange(100) // 50, 99)
+    first, second = figures.ranks([even, uneven]).axes
+    assert (first.get_title().split(",")[0], second.get_title()) == ("z[1]", "z[0], p = 1")
+    assert [bar.get_height() for bar in first.containers[0]] == [100] + [0] * 19
+
+
+def test_pixel_means_show_what_differs():
+    data, prior, posterior = torch.full((1, 3, 3), 0.5), torch.full((1, 3, 3), 0.75), torch.full((1, 3, 3), 0.4)
+    shown = [panel.images[0] for panel in figures.pixel_means([data, prior, posterior], "title").axes]
+    assert [round(float(image.get_array().mean()), 3) for image in shown] == [0.5, 0.75, 0.4, 0.25, -0.1]
+    assert shown[3].get_clim() == shown[4].get_clim() == (-0.25, 0.25)
