@@ -37,6 +37,15 @@ def redrawn(module: nn.Module, scale: float) -> nn.Module:
     return module
 
 
+def glorot(module: nn.Sequential) -> nn.Sequential:
+    """`module` with the weights of its linear layers drawn as Glorot and Bengio (2010) do, the biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+    return module
+
+
 class GaussianNoise(nn.Module):
     """x + scale * noise while training, x otherwise."""
 

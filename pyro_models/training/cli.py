@@ -102,7 +102,7 @@ def _check_same(saved: Recipe, recipe: Recipe, place: Place) -> None:
     was, now = saved.as_json(), recipe.as_json()
     if saved.epochs != recipe.epochs and saved.paced:
         raise UserError(
-            "--epochs cannot change under --schedule cosine or --final-temperature, which it has paced so far"
+            "--epochs cannot change under --schedule cosine, stages or --final-temperature, which it has paced so far"
         )
     for key in was:
         if key != "epochs" and was[key] != now[key]:

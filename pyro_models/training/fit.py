@@ -129,6 +129,22 @@ def cosine(peak: float) -> Callable[[float], float]:
     return lambda progress: peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def stages(peak: float) -> Callable[[float], float]:
+    """From `peak` to a tenth of it in eight equal ratios, each held for three times as long as the one before.
+
+    Burda, Grosse and Salakhutdinov, 2016, section 5: 3^i passes at 0.001 * 10^(-i / 7), i = 0, ..., 7, which are
+    (3^8 - 1) / 2 = 3,280 passes.
+    """
+    return lambda progress: peak * 10 ** (-int(math.log(1.0 + (3**8 - 1) * progress, 3)) / 7)
+
+
+SCHEDULES: dict[str, Callable[[float], Callable[[float], float] | None]] = {
+    "cosine": cosine,
+    "stages": stages,
+    "constant": lambda peak: None,
+}
+
+
 def parameters(*modules: nn.Module) -> list[Tensor]:
     """Return the parameters of all modules, each once, however many of them share it."""
     return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

@@ -46,7 +46,9 @@ class Recipe:
     steps: int | None = option(None, "steps in an epoch, going round the training data; none makes one pass", 1, 10**6)
     batch_size: int = option(128, "images in a step, over all processes", 1)
     learning_rate: float = option(1e-3, "step size of Adam, at its peak", 0.0, 10.0)
-    schedule: Literal["cosine", "constant"] = option("cosine", "how the step size goes over the run")
+    schedule: Literal["cosine", "stages", "constant"] = option(
+        "cosine", "how the step size goes over the run; stages: down to a tenth in eight, each three times the last"
+    )
     seed: int = option(1, "of weights, order and noise; the split of the data does not depend on it", 0)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class Recipe:
     @property
     def paced(self) -> bool:
         """Whether what a step does depends on how many epochs there are."""
-        return self.schedule == "cosine" or self.anneals
+        return self.schedule != "constant" or self.anneals
 
     def check_data(self, dataset: "Dataset") -> None:
         """Refuse data that the recipe cannot learn from.

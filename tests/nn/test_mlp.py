@@ -8,6 +8,7 @@ from pyro_models.nn import (
     TransposedLinear,
     decoder,
     encoder,
+    glorot,
     mlp,
     redrawn,
     residual_mlp,
@@ -112,3 +113,10 @@ def test_noise_has_its_scale_while_it_trains_and_is_none_otherwise():
     moments = torch.stack([drawn.pow(k).mean() for k in (1, 2, 4)])
     assert ((moments - torch.tensor([0.0, 1.0, 3.0])).abs() < 5 * error).all()
     assert torch.equal(noise.eval()(x), x)
+
+
+def test_glorot_gives_weights_the_variance_of_the_paper_and_no_bias():
+    network = glorot(mlp(300, 100, 400, activation=torch.nn.Tanh))
+    for layer, variance in ((network[0], 2 / 400), (network[2], 2 / 500)):
+        assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
+        assert not layer.bias.any()

@@ -9,7 +9,7 @@ from pyro.nn import PyroModule, PyroSample
 
 from pyro_models.data import Batches, Split
 from pyro_models.objectives import iwae, mean_field, renyi, trace
-from pyro_models.training.fit import NonFiniteTerm, cosine, fit, parameters, program
+from pyro_models.training.fit import NonFiniteTerm, cosine, fit, parameters, program, stages
 from tests.conftest import IMAGE
 
 
@@ -115,6 +115,14 @@ def test_the_step_size_follows_half_a_cosine(vae, batches):
     list(fit(*vae, trace, optimizer, batches, epochs=2, learning_rate=cosine(0.4)))
     expected = [0.2 * (1 + torch.cos(torch.tensor(torch.pi * k / 6)).item()) for k in range(6)]
     assert seen == pytest.approx(expected)
+
+
+def test_the_step_size_goes_through_the_stages_of_the_paper():
+    rate = stages(0.001)
+    passes = [3**i for i in range(8)]
+    assert sum(passes) == 3280
+    expected = [0.001 * 10 ** (-i / 7) for i, held in enumerate(passes) for _ in range(held)]
+    assert [rate((done + 0.5) / 3280) for done in range(3280)] == pytest.approx(expected, rel=1e-12)
 
 
 def test_nothing_is_kept_from_one_epoch_to_the_next(vae, batches):

@@ -34,6 +34,7 @@ EPOCHS = 15
 VARIANTS = [
     VAERecipe(),
     VAERecipe(network="article", latent_dim=3),
+    VAERecipe(network="iwae", elbo="iwae", particles=3, schedule="stages"),
     VAERecipe(likelihood="continuous-bernoulli"),
     VAERecipe(likelihood="normal"),
     VAERecipe(likelihood="normal", scale=0.2),

@@ -168,7 +168,7 @@ def test_a_refused_resume_leaves_every_byte_as_it_was(tmp_path, stopped, capsys)
 
 def test_a_cosine_run_keeps_its_number_of_epochs(whole, capsys):
     error = refused(["vae", "--out", str(whole), "--resume", "--epochs", "9"], capsys, code=2)
-    assert "--epochs cannot change under --schedule cosine" in error
+    assert "--epochs cannot change under --schedule cosine, stages or --final-temperature" in error
 
 
 def test_a_run_keeps_its_number_of_processes(stopped, capsys):
