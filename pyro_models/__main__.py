@@ -1,13 +1,12 @@
 """Every command but training from a checkout: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pyro_models.base.errors import UserError, nearest
-from pyro_models.base.files import read_json, write
+from pyro_models.base.files import read_json
 from pyro_models.base.markdown import markdown
 from pyro_models.training.options import Parser
 
@@ -37,36 +36,23 @@ def report(words: Sequence[str]) -> int:
 
 
 def likelihood(words: Sequence[str]) -> int:
-    """Estimate log p(x) of the test data by importance sampling."""
+    """Estimate log p(x) of the test data by importance sampling, and what keeps the bound below it."""
     parser = _on_a_run("likelihood", likelihood.__doc__)
-    parser.add_argument("--samples", type=int, default=500, metavar="K", help="codes drawn for each image")
+    parser.add_argument("--samples", type=int, default=500, metavar="K", help="codes drawn for each datum")
+    parser.add_argument("--gap", type=int, default=100, metavar="N", help="data whose gap is split; 0 leaves it out")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise")
     given = parser.parse_args(words)
-    if given.samples < 1:
-        parser.error(f"--samples must be at least 1, not {given.samples}")
-    from pyro_models.criticism import log_likelihood
+    if given.samples < 2:
+        parser.error(f"--samples must be at least 2, not {given.samples}")
+    if given.gap < 0 or given.gap == 1:
+        parser.error(f"--gap must be 0 or at least 2, not {given.gap}")
+    if given.seed < 0:
+        parser.error(f"--seed must be at least 0, not {given.seed}")
+    from pyro_models.criticism.report import write_likelihood
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
-    if not run.recipe.generative:
-        raise UserError(f"the {run.recipe.name} of {given.run} is no density of x: it has no log p(x) to estimate")
-    split, pixels = run.dataset.test, run.recipe.pixels
-    values = log_likelihood(
-        run.model, run.guide, split, pixels, attributes=run.attributes, samples=given.samples, seed=given.seed
-    ).double()
-    estimate = {
-        "mean": values.mean().item(),
-        "standard_error": (values.std() / len(values) ** 0.5).item(),
-        "samples": given.samples,
-        "seed": given.seed,
-        "unit": run.recipe.unit(run.dataset) + (", attributes left out" if run.attributes else ""),
-    }
-    written = read_json(given.run / "results.json") | {"log_likelihood": estimate}
-    write(given.run / "results.json", json.dumps(written, indent=2) + "\n")
-    print(
-        f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} (standard error) {estimate['unit']}, "
-        f"{len(values)} test data, {given.samples} samples"
-    )
+    print(write_likelihood(run, given.samples, given.gap, given.seed))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A run's pictures as files, one page that holds all of it and needs nothing else, and estimators compared."""
+"""A run's pictures as files, one page that holds all of it and needs nothing else, estimators compared and log p(x)."""
 
 import base64
 import dataclasses
@@ -12,11 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from matplotlib.animation import FuncAnimation, PillowWriter
+from torch import Tensor
 
 from pyro_models.base.errors import UserError
-from pyro_models.base.files import replace, write
+from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.names import WEIGHTED
 from pyro_models.base.seeds import derived_seed
 from pyro_models.criticism import figures
@@ -24,7 +26,9 @@ from pyro_models.criticism.attributes import asked_for, imagined_by, said
 from pyro_models.criticism.calibration import calibrate
 from pyro_models.criticism.checks import LEVEL, check, checks_table
 from pyro_models.criticism.compare import compare, table
+from pyro_models.criticism.gap import gap
 from pyro_models.criticism.inference_data import as_arviz
+from pyro_models.criticism.likelihood import evidence
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.criticism.pictures import PICTURES
 from pyro_models.criticism.replicates import as_drawn, in_parts, is_binary, still
@@ -213,6 +217,56 @@ def write_samples(run: "Run", given: Sequence[str], count: int, seed: int) -> Pa
     return path
 
 
+def write_likelihood(run: "Run", samples: int, gap_of: int, seed: int) -> str:
+    """Estimate log p(x) of a run's test data, and split the gap below it for the first `gap_of` of them.
+
+    Writes likelihood.npz, with the values of each datum, and `log_likelihood` in results.json.
+
+    Returns:
+        what to say of it.
+
+    Raises:
+        UserError: the recipe's story is no density of x.
+    """
+    if not run.recipe.generative:
+        raise UserError(f"the {run.recipe.name} of {run.folder} is no density of x: it has no log p(x) to estimate")
+    test = run.dataset.test
+    options: dict[str, Any] = {"attributes": run.attributes, "samples": samples, "seed": seed}
+    found = evidence(run.model, run.guide, test, run.recipe.pixels, **options)
+    share = found.effective / samples
+    estimate: dict[str, Any] = {
+        **_mean(found.log_p),
+        "monte_carlo_error": found.error.square().sum().sqrt().item() / len(test),
+        "samples": samples,
+        "effective": {"mean": share.mean().item(), "median": share.median().item(), "smallest": share.min().item()},
+        "below_10": int((found.effective < 10).sum()),
+        "seed": seed,
+        "unit": run.recipe.unit(run.dataset) + (", attributes left out" if run.attributes else ""),
+    }
+    said = (
+        f"log p(x) = {_said(estimate)} (standard error) {estimate['unit']}, {len(test)} test data, {samples} samples\n"
+        f"Monte-Carlo error of that mean: {estimate['monte_carlo_error']:.4f}\n"
+        f"effective samples, of {samples}: mean {share.mean():.2%}, median {share.median():.2%}, "
+        f"smallest {share.min():.2%}; fewer than 10 for {estimate['below_10']} data\n"
+    )
+    each = {"log_p": found.log_p, "effective": found.effective, "error": found.error}
+    if gap_of:
+        parted = gap(run.model, run.guide, test[:gap_of], run.recipe.pixels, **options)
+        estimate["gap"] = {name: _mean(values) for name, values in parted.items()} | {"data": len(parted["elbo"])}
+        each |= {f"gap_{name}": values for name, values in parted.items()}
+        whole, gains, stays = (estimate["gap"][name] for name in ("gap", "amortisation", "approximation"))
+        said += (
+            f"log p(x) - elbo of the first {gap_of}: {_said(whole)}, of which a better guide of its family would gain "
+            f"{_said(gains)}, and {_said(stays)} would stay\n"
+        )
+    path = run.folder / "likelihood.npz"
+    arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in each.items()}
+    replace(path, lambda beside: np.savez(beside, **arrays))
+    written = read_json(run.folder / "results.json") | {"log_likelihood": estimate}
+    write(run.folder / "results.json", json.dumps(written, indent=2) + "\n")
+    return said + f"of each datum: {path}"
+
+
 def write_report(run: "Run", results: dict[str, Any]) -> None:
     """Write report.html: the story and the guide, the figures, the pictures and the command, in one file."""
     pictures = "\n".join(
@@ -240,6 +294,15 @@ def write_report(run: "Run", results: dict[str, Any]) -> None:
         pictures=pictures,
     )
     write(run.folder / "report.html", page)
+
+
+def _mean(values: Tensor) -> dict[str, float]:
+    values = values.double()
+    return {"mean": values.mean().item(), "standard_error": values.std().item() / len(values) ** 0.5}
+
+
+def _said(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:.2f} +- {estimate['standard_error']:.2f}"
 
 
 def _four_digits(value: float | None) -> str:

@@ -221,6 +221,16 @@ def log_weights(model: Model, guide: Model, *, particles: int, **batch: Tensor) 
     return _log_weights(p, drawn, particles, enumerated=len(q) - len(drawn))
 
 
+def elbos(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Tensor:
+    """Return the ELBO of each datum at draws from the guide: [particles, batch], nats.
+
+    Discrete sites are summed over, and divergences are in closed form where there is one, as in `enum`.
+    """
+    with Enumerate():
+        p, q = _draw(model, guide, batch, particles)
+    return _parts(p, q, analytic_kl)["elbo"].reshape(particles, -1)
+
+
 def tempered(objective: Objective, scales: Mapping[str, float]) -> Objective:
     """`objective` with the log-densities of the named sites scaled; itself where every scale is 1.
 

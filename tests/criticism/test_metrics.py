@@ -3,12 +3,11 @@ import torch
 
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
-from pyro_models.criticism import codes, decode, evaluate, log_likelihood, reconstruct
+from pyro_models.criticism import codes, decode, evaluate, reconstruct
 from pyro_models.criticism.metrics import evaluation
 from pyro_models.data import Split, cut
 from pyro_models.objectives import iwae, mean_field, trace
 from tests.conftest import IMAGE
-from tests.linear_gaussian import ExactGuide, LinearGaussian
 
 
 @pytest.fixture
@@ -86,36 +85,3 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(vae, split):
         assert not model.training
         assert not torch.is_grad_enabled()
     assert evaluate(model, guide, mean_field, split, "grey")["kl"] > 0
-
-
-class AsImage(LinearGaussian):
-    """The linear-Gaussian story of vectors shaped as images [1, 1, 3]."""
-
-    def forward(self, x=None, *, batch=1):
-        return super().forward(None if x is None else x.flatten(1), batch=batch)
-
-
-class AsImageGuide(ExactGuide):
-    def posterior(self, x):
-        return super().posterior(x.flatten(1))
-
-
-@pytest.mark.parametrize("samples", [1, 99, 250])
-def test_the_log_likelihood_at_the_exact_posterior_is_the_evidence(samples):
-    model = AsImage()
-    split = Split(torch.randint(0, 256, (13, 1, 1, 3), dtype=torch.uint8))
-    values = log_likelihood(model, AsImageGuide(model), split, "grey", samples=samples, batch=300)
-    torch.testing.assert_close(values, model.evidence(cut(split.x, "grey").flatten(1)))
-
-
-def test_the_log_likelihood_with_a_poor_guide_rises_to_the_evidence():
-    model = AsImage()
-    split = Split(torch.randint(0, 256, (20, 1, 1, 3), dtype=torch.uint8))
-    evidence = model.evidence(cut(split.x, "grey").flatten(1)).mean()
-    guide = AsImageGuide(model, shift=0.5)
-    gaps = [
-        (evidence - log_likelihood(model, guide, split, "grey", samples=samples).mean()).item()
-        for samples in (1, 10, 20_000)
-    ]
-    assert gaps[0] > gaps[1] > 0
-    assert abs(gaps[2]) < 0.02

@@ -213,7 +213,7 @@ def test_the_likelihood_of_a_run_names_its_pixels_and_lies_above_the_elbo(tmp_pa
     assert main([*QUICK, "--pixels", "dynamic", "--out", str(tmp_path / "run")]) == 0
     elbo = json.loads((tmp_path / "run" / "results.json").read_text())["test"]["elbo"]
     capsys.readouterr()
-    assert verbs(["likelihood", str(tmp_path / "run"), "--samples", "30"]) == 0
+    assert verbs(["likelihood", str(tmp_path / "run"), "--samples", "30", "--gap", "0"]) == 0
     printed = capsys.readouterr().out
     assert "dynamic pixels, 300 test data, 30 samples" in printed
     evidence = printed.split("= ")[1].split(" ")[0]
@@ -224,3 +224,40 @@ def test_the_likelihood_of_a_run_names_its_pixels_and_lies_above_the_elbo(tmp_pa
     assert main(["autoencoder", "--epochs", "1", "--out", str(tmp_path / "ae")]) == 0
     assert verbs(["likelihood", str(tmp_path / "ae")]) == 1
     assert "is no density of x" in capsys.readouterr().err
+
+
+def test_the_likelihood_keeps_each_datum_and_the_parts_of_the_gap_add_up(tmp_path, capsys):
+    words = ["--preset", "table", "--data", "wine", "--epochs", "1"]
+    assert main(["gmvae", *words, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert verbs(["likelihood", str(tmp_path / "run"), "--samples", "40", "--gap", "7"]) == 0
+    printed = capsys.readouterr().out
+    assert "log p(x) - elbo of the first 7: " in printed
+    assert printed.endswith(f"of each datum: {tmp_path / 'run' / 'likelihood.npz'}\n")
+    kept = np.load(tmp_path / "run" / "likelihood.npz")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["log_likelihood"]
+    assert found["unit"] == "nats per row of standardised columns, normal likelihood"
+    assert found["mean"] == pytest.approx(kept["log_p"].mean(), rel=1e-5)
+    assert found["monte_carlo_error"] == pytest.approx((kept["error"] ** 2).sum() ** 0.5 / len(kept["log_p"]), rel=1e-4)
+    assert found["effective"]["median"] == pytest.approx(np.median(kept["effective"]) / 40, rel=0.05)
+    assert found["below_10"] == (kept["effective"] < 10).sum()
+    assert len(kept["gap_elbo"]) == 7
+    gap = {name: part["mean"] for name, part in found["gap"].items() if name != "data"}
+    assert gap["gap"] == pytest.approx(gap["amortisation"] + gap["approximation"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (["--samples", "1"], "--samples must be at least 2, not 1"),
+        (["--gap", "-1"], "--gap must be 0 or at least 2, not -1"),
+        (["--gap", "1"], "--gap must be 0 or at least 2, not 1"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--sample", "3"], "unknown option '--sample': did you mean '--samples'?"),
+    ],
+)
+def test_a_likelihood_that_makes_no_sense_is_refused(option, complaint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        verbs(["likelihood", "nowhere", *option])
+    assert stop.value.code == 2
+    assert complaint in capsys.readouterr().err
