@@ -23,7 +23,7 @@ notebooks: setup  ## execute the notebooks in full, into notebooks/*.ipynb
 	@for script in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$script || exit 1; done
 
 benchmark: setup
-	@$(BIN)/python benchmarks/step.py && $(BIN)/python benchmarks/vat.py
+	@$(BIN)/python benchmarks/step.py && $(BIN)/python benchmarks/vat.py && $(BIN)/python benchmarks/likelihood.py
 
 setup: .venv/ready
 

@@ -47,8 +47,8 @@ def gap(
         learning_rate: of Adam, at its peak.
 
     Returns:
-        of each datum, [n] nats: `elbo`; `gap`, log p(x) - elbo, log p(x) being estimated by draws of the guide and of the best member;
-        `amortisation`, what that member gains on the guide; and `approximation`, what it lacks itself.
+        of each datum, [n] nats: `elbo`; `gap`, log p(x) - elbo, with log p(x) estimated from draws of the guide and as
+        many of the best member; `amortisation`, what that member gains on the guide; `approximation`, what it lacks.
 
     Raises:
         ValueError: a site of the guide is neither Normal nor discrete.

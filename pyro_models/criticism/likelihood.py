@@ -16,7 +16,7 @@ from pyro_models.data import Attribute, Split, batch_of
 from pyro_models.objectives import log_weights
 from pyro_models.objectives.estimators import Model
 
-DRAWS = 1000  # decoded at a time: what a layer of a small net makes of them stays in a processor's cache
+DRAWS = 2000  # decoded at a time: more gain nothing, and fewer cost calls (benchmarks/likelihood.py --draws)
 
 
 @dataclass(frozen=True)
