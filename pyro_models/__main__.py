@@ -42,12 +42,9 @@ def likelihood(words: Sequence[str]) -> int:
     parser.add_argument("--gap", type=int, default=100, metavar="N", help="data whose gap is split; 0 leaves it out")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise")
     given = parser.parse_args(words)
-    if given.samples < 2:
-        parser.error(f"--samples must be at least 2, not {given.samples}")
-    if given.gap < 0 or given.gap == 1:
-        parser.error(f"--gap must be 0 or at least 2, not {given.gap}")
-    if given.seed < 0:
-        parser.error(f"--seed must be at least 0, not {given.seed}")
+    for name, least in (("samples", 2), ("gap", 2 if given.gap else 0), ("seed", 0)):
+        if getattr(given, name) < least:
+            parser.error(f"--{name} {getattr(given, name)} is less than {least}")
     from pyro_models.criticism.report import write_likelihood
     from pyro_models.training.run import open_run
 

@@ -31,7 +31,7 @@ def gap(
     samples: int = 500,
     seed: int = 0,
     draws: int = DRAWS,
-    steps: int = 1000,
+    steps: int = 500,
     learning_rate: float = 0.03,
 ) -> dict[str, Tensor]:
     """Split log p(x) - ELBO as Cremer, Li and Duvenaud do (Inference suboptimality in VAEs, 2018, section 3).

@@ -233,12 +233,13 @@ def write_likelihood(run: "Run", samples: int, gap_of: int, seed: int) -> str:
     test = run.dataset.test
     options: dict[str, Any] = {"attributes": run.attributes, "samples": samples, "seed": seed}
     found = evidence(run.model, run.guide, test, run.recipe.pixels, **options)
-    share = found.effective / samples
+    share = (found.effective / samples).double()
+    effective = {"mean": share.mean().item(), "median": share.median().item(), "smallest": share.min().item()}
     estimate: dict[str, Any] = {
         **_mean(found.log_p),
         "monte_carlo_error": found.error.square().sum().sqrt().item() / len(test),
         "samples": samples,
-        "effective": {"mean": share.mean().item(), "median": share.median().item(), "smallest": share.min().item()},
+        "effective": effective,
         "below_10": int((found.effective < 10).sum()),
         "seed": seed,
         "unit": run.recipe.unit(run.dataset) + (", attributes left out" if run.attributes else ""),
@@ -246,18 +247,19 @@ def write_likelihood(run: "Run", samples: int, gap_of: int, seed: int) -> str:
     said = (
         f"log p(x) = {_said(estimate)} (standard error) {estimate['unit']}, {len(test)} test data, {samples} samples\n"
         f"Monte-Carlo error of that mean: {estimate['monte_carlo_error']:.4f}\n"
-        f"effective samples, of {samples}: mean {share.mean():.2%}, median {share.median():.2%}, "
-        f"smallest {share.min():.2%}; fewer than 10 for {estimate['below_10']} data\n"
+        "effective share of the samples: "
+        + ", ".join(f"{name} {value:.2%}" for name, value in effective.items())
+        + f"; fewer than 10 samples for {estimate['below_10']} data\n"
     )
     each = {"log_p": found.log_p, "effective": found.effective, "error": found.error}
     if gap_of:
         parted = gap(run.model, run.guide, test[:gap_of], run.recipe.pixels, **options)
-        estimate["gap"] = {name: _mean(values) for name, values in parted.items()} | {"data": len(parted["elbo"])}
         each |= {f"gap_{name}": values for name, values in parted.items()}
-        whole, gains, stays = (estimate["gap"][name] for name in ("gap", "amortisation", "approximation"))
+        parts = {name: _mean(values) for name, values in parted.items()}
+        estimate["gap"] = parts | {"data": len(parted["gap"])}
         said += (
-            f"log p(x) - elbo of the first {gap_of}: {_said(whole)}, of which a better guide of its family would gain "
-            f"{_said(gains)}, and {_said(stays)} would stay\n"
+            f"log p(x) - elbo of the first {len(parted['gap'])}: {_said(parts['gap'])}, of which a better guide of its "
+            f"family would gain {_said(parts['amortisation'])}, and {_said(parts['approximation'])} would stay\n"
         )
     path = run.folder / "likelihood.npz"
     arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in each.items()}

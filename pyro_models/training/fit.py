@@ -138,13 +138,6 @@ def stages(peak: float) -> Callable[[float], float]:
     return lambda progress: peak * 10 ** (-int(math.log(1.0 + (3**8 - 1) * progress, 3)) / 7)
 
 
-SCHEDULES: dict[str, Callable[[float], Callable[[float], float] | None]] = {
-    "cosine": cosine,
-    "stages": stages,
-    "constant": lambda peak: None,
-}
-
-
 def parameters(*modules: nn.Module) -> list[Tensor]:
     """Return the parameters of all modules, each once, however many of them share it."""
     return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

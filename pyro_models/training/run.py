@@ -37,7 +37,7 @@ from pyro_models.criticism.units import units
 from pyro_models.data import Attribute, Batches, Dataset, Split, cut
 from pyro_models.objectives import ESTIMATORS
 from pyro_models.training import checkpoint
-from pyro_models.training.fit import SCHEDULES, Epoch, NonFiniteTerm, fit, parameters
+from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters, stages
 from pyro_models.training.options import Place, flag
 from pyro_models.training.processes import Processes, joined
 from pyro_models.training.recipe import Recipe
@@ -106,6 +106,7 @@ def train(recipe: Recipe, place: Place) -> Path:
             recipe.steps,
             run.attributes,
         )
+        schedules = {"cosine": cosine(recipe.learning_rate), "stages": stages(recipe.learning_rate)}
         epochs = fit(
             run.model,
             run.guide,
@@ -115,7 +116,7 @@ def train(recipe: Recipe, place: Place) -> Path:
             epochs=recipe.epochs,
             done=len(run.metrics),
             seed=recipe.seed,
-            learning_rate=SCHEDULES[recipe.schedule](recipe.learning_rate),
+            learning_rate=schedules.get(recipe.schedule),
         )
         try:
             if processes.rank == 0:

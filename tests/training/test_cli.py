@@ -249,10 +249,10 @@ def test_the_likelihood_keeps_each_datum_and_the_parts_of_the_gap_add_up(tmp_pat
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        (["--samples", "1"], "--samples must be at least 2, not 1"),
-        (["--gap", "-1"], "--gap must be 0 or at least 2, not -1"),
-        (["--gap", "1"], "--gap must be 0 or at least 2, not 1"),
-        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--samples", "1"], "--samples 1 is less than 2"),
+        (["--gap", "-1"], "--gap -1 is less than 2"),
+        (["--gap", "1"], "--gap 1 is less than 2"),
+        (["--seed", "-1"], "--seed -1 is less than 0"),
         (["--sample", "3"], "unknown option '--sample': did you mean '--samples'?"),
     ],
 )
