@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_models.base.errors import UserError, nearest
-from pyro_models.base.files import read_json
+from pyro_models.base.files import read_json, write
 from pyro_models.base.markdown import markdown
 from pyro_models.training.options import Parser
 
