@@ -322,9 +322,9 @@ def _told(title: str, program: Program) -> str:
     tell([name for name in program.factors if name not in program.of("input")], 0)
     if not rows:
         return f"{title}\n  draws nothing"
-    width = min(60, max(len(line) for line, shapes in rows if shapes)) + 2
+    width = min(60, max(len(line) for line, shapes in rows if shapes)) + 1
     learns = ", ".join(f"{name} ({numbers:,})" for name, numbers in program.learns.items())
-    lines = [f"{line:{width}}{shapes}".rstrip() for line, shapes in rows] + [f"  learns {learns}"] * bool(learns)
+    lines = [f"{line:{width}} {shapes}".rstrip() for line, shapes in rows] + [f"  learns {learns}"] * bool(learns)
     return "\n".join([f"{title}, and the shapes of batch and event", *(_wrapped(line, 6) for line in lines)])
 
 
