@@ -25,13 +25,18 @@ def train(words: Sequence[str]) -> int:
 
 def report(words: Sequence[str]) -> int:
     """Draw the pictures and the page of a finished run again."""
-    given = _on_a_run("report", report.__doc__).parse_args(words)
-    from pyro_models.criticism.report import write_pictures, write_report
+    parser = _on_a_run("report", report.__doc__)
+    parser.add_argument("--megabytes", type=float, default=6.0, metavar="N", help="of the page at most (default: 6)")
+    given = parser.parse_args(words)
+    from pyro_models.criticism.report import refresh, write_pictures
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
-    write_pictures(run)
-    write_report(run, read_json(given.run / "results.json"))
+    if run.metrics:
+        write_pictures(run)
+    else:
+        print(f"{given.run} holds no checkpoint.pt: the pictures stay as they are", file=sys.stderr)
+    refresh(run, given.megabytes)
     print(given.run / "report.html")
     return 0
 
@@ -45,6 +50,7 @@ def likelihood(words: Sequence[str]) -> int:
     if given.samples < 1:
         parser.error(f"--samples must be at least 1, not {given.samples}")
     from pyro_models.criticism import log_likelihood
+    from pyro_models.criticism.report import refresh
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -63,6 +69,7 @@ def likelihood(words: Sequence[str]) -> int:
     }
     written = read_json(given.run / "results.json") | {"log_likelihood": estimate}
     write(given.run / "results.json", json.dumps(written, indent=2) + "\n")
+    refresh(run)
     print(
         f"log p(x) = {estimate['mean']:.2f} +- {estimate['standard_error']:.2f} (standard error) {estimate['unit']}, "
         f"{len(values)} test data, {given.samples} samples"
