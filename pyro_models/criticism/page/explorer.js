@@ -57,7 +57,7 @@ function explore({ shape, order, low, high, labels, columns, heads, choices, goa
   }
 
   const options = values => values.map(value => make("option", {}, value));
-  const selects = choices.map(({ values }) => make("select", { onchange: jump }, ...options(values)));
+  const selects = choices.map(({ name, values }) => make("select", { ariaLabel: name, onchange: jump }, ...options(values)));
   function jump() {
     const chosen = selects.map(select => select.selectedIndex);
     choices.forEach(({ site, values }, i) => { given[site] = Float32Array.from(values, (_, k) => k === chosen[i]); });
