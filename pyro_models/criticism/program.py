@@ -88,12 +88,14 @@ class Recorder(TorchDispatchMode):
             input's name, with `stride` and `offset` unless it is the whole of that as it lies.
         """
         found = {name: self._refer(value) for name, value in outputs.items()}
-        needed, left = set(), [one["of"] for one in found.values()]
+        needed: set[Any] = set()
+        left: list[Any] = [*found.values()]
         while left:
-            if (number := left.pop()) not in needed:
-                needed.add(number)
-                inputs = self.calls.get(number, {}).get("inputs", [])
-                left += [one["of"] for one in tree_leaves(inputs, is_leaf=_is_reference) if _is_reference(one)]
+            one = left.pop()
+            left += one if isinstance(one, list) else []
+            if isinstance(one, dict) and one["of"] not in needed:
+                needed.add(one["of"])
+                left += self.calls.get(one["of"], {}).get("inputs", [])
         return {
             "calls": [{"number": number} | call for number, call in self.calls.items() if number in needed],
             "constants": {number: packed(value) for number, value in self.constants.items() if number in needed},
@@ -111,10 +113,6 @@ def packed(value: Tensor) -> dict[str, str]:
 
 def _tensors(value: Any) -> list[Tensor]:
     return [one for one in tree_leaves(value) if isinstance(one, Tensor)]
-
-
-def _is_reference(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _address(value: Tensor) -> int:

@@ -230,36 +230,33 @@ def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
     """
     results = read_json(run.folder / "results.json")
     pictures = sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
-    curves = [path for path in pictures if "learning-curves" in path.name]
     sections = {
         "Story": _story(run),
         "Explorer": "",
         "Results": _results(run, results),
         "Checks": _checks(run),
-        "Curves": _pictures(curves),
-        "Pictures": _pictures([path for path in pictures if path not in curves]),
+        "Curves": _pictures([path for path in pictures if "learning-curves" in path.name]),
+        "Pictures": _pictures([path for path in pictures if "learning-curves" not in path.name]),
         "Command": _command(run, results),
     }
-    taken = sum(len(content.encode()) for content in sections.values()) + 50_000  # what frames them takes less
+    taken = sum(len(text.encode()) for text in sections.values()) + 50_000  # what frames them takes less
     sections["Explorer"] = _explorer(run, int(megabytes * 1e6) - taken)
-    page = _filled(
-        "report.html",
-        title=html.escape(f"{run.recipe.name} on {run.recipe.data}"),
-        style=_file("report.css"),
-        contents=" ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections),
-        sections="\n".join(
-            f'<section id="{name.lower()}">\n<h2>{name}</h2>\n{content}\n</section>'
-            for name, content in sections.items()
+    content = {
+        "title": html.escape(f"{run.recipe.name} on {run.recipe.data}"),
+        "style": _file("report.css"),
+        "contents": " ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections),
+        "sections": "\n".join(
+            f'<section id="{name.lower()}"><h2>{name}</h2>\n{text}\n</section>' for name, text in sections.items()
         ),
-    )
-    write(run.folder / "report.html", page)
+    }
+    write(run.folder / "report.html", _filled("report.html", content))
 
 
 def _file(name: str) -> str:
     return (files("pyro_models.criticism") / "page" / name).read_text()
 
 
-def _filled(name: str, **content: str) -> str:
+def _filled(name: str, content: dict[str, str]) -> str:
     return Template(_file(name)).substitute(content)
 
 
@@ -275,28 +272,24 @@ def _explorer(run: "Run", room: int) -> str:
         data, said = explorer(run, room)
     except UserError as error:
         return f"<p>There is no explorer: {html.escape(str(error))}.</p>"
-    script = _file("program.js") + _file("explorer.js")
-    return _filled("explorer.html", said=html.escape(said), data=data.replace("<", "\\u003c"), script=script)
+    content = {"said": html.escape(said), "data": data.replace("<", "\\u003c")}
+    return _filled("explorer.html", content | {"script": _file("program.js") + _file("explorer.js")})
 
 
 def _results(run: "Run", results: dict[str, Any]) -> str:
     """Return the final figures, and the log-likelihood or the command for it."""
-    test = f"test ({results['images']['test']})"
-    rows = [
-        {
-            "name": name,
-            test: f"{value:.4f}",
-            "validation": f"{results['validation'][name]:.4f}" if name in results["validation"] else "",
-            "unit": results["units"][name],
-        }
-        for name, value in results["test"].items()
-    ]
+    test, validation, units = f"test ({results['images']['test']})", results["validation"], results["units"]
+    rows = []
+    for name, value in results["test"].items():
+        beside = f"{validation[name]:.4f}" if name in validation else ""
+        rows.append({"name": name, test: f"{value:.4f}", "validation": beside, "unit": units[name]})
     if found := results.get("log_likelihood"):
-        mean = f"{found['mean']:.4f} ± {found['standard_error']:.4f}"
-        unit = f"{found['unit']}, {found['samples']} samples a datum"
-        rows.append({"name": "log p(x)", test: mean, "validation": "", "unit": unit})
-    command = "" if found or not run.recipe.generative else _by_command(run, "likelihood", "log p(x)")
-    return _table(rows) + command
+        mean, unit = (
+            f"{found['mean']:.4f} ± {found['standard_error']:.4f}",
+            f"{found['unit']}, {found['samples']} samples",
+        )
+        return _table([*rows, {"name": "log p(x)", test: mean, "validation": "", "unit": unit}])
+    return _table(rows) + (_by_command(run, "likelihood", "log p(x)") if run.recipe.generative else "")
 
 
 def _checks(run: "Run") -> str:
@@ -306,8 +299,8 @@ def _checks(run: "Run") -> str:
     content = read_json(run.folder / "checks.json")
     tables = [rows for rows in content.values() if isinstance(rows, list)]
     single = {name: value for name, value in content.items() if not isinstance(value, list)}
-    pictures = _pictures(sorted((run.folder / "figures").glob("check-*.png")))
-    return "\n".join([*map(_table, tables), _table([single]) if single else "", pictures])
+    pictures = sorted((run.folder / "figures").glob("check-*.png"))
+    return "\n".join(map(_table, [*tables, [single]])) + _pictures(pictures)
 
 
 def _by_command(run: "Run", verb: str, what: str) -> str:

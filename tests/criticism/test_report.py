@@ -258,7 +258,7 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
     ]
     assert page.get_by_alt_text("ink").count() == 1
     row = page.locator("#results tr").last.inner_text().split("\t")
-    assert row == ["log p(x)", "-88.1250 ± 0.2500", "", "nats per <image>, 500 samples a datum"]
+    assert row == ["log p(x)", "-88.1250 ± 0.2500", "", "nats per <image>, 500 samples"]
 
 
 def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, monkeypatch, capsys):
@@ -271,7 +271,7 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     (folder / "report.html").unlink()
     (folder / "checks.json").write_text("{}")
     assert verbs(["likelihood", str(folder), "--samples", "2"]) == 0
-    assert "2 samples a datum" in (folder / "report.html").read_text()
+    assert "2 samples" in (folder / "report.html").read_text()
     monkeypatch.undo()
     assert verbs(["report", str(folder), "--megabytes", "1"]) == 0
     assert "holds no checkpoint.pt: the pictures stay as they are" in capsys.readouterr().err

@@ -56,19 +56,20 @@ function explore({ shape, order, low, high, labels, columns, heads, choices, goa
     element("sliders").append(make("label", {}, `z[${d}]`, ...sliders[d]));
   }
 
-  const options = values => values.map(value => make("option", {}, value));
-  const selects = choices.map(({ name, values }) => make("select", { ariaLabel: name, onchange: jump }, ...options(values)));
+  const selects = choices.map(({ name, values }) =>
+    make("select", { ariaLabel: name, onchange: jump }, ...values.map(value => make("option", {}, value))));
   function jump() {
     const chosen = selects.map(select => select.selectedIndex);
     choices.forEach(({ site, values }, i) => { given[site] = Float32Array.from(values, (_, k) => k === chosen[i]); });
     go(goals[choices.reduce((row, { values }, i) => row * values.length + chosen[i], 0)]);
   }
   if (choices.length) element("goals").append(`Go to the mean of ${goal}:`,
-    ...choices.map(({ name }, i) => make("label", {}, `${name} `, selects[i])), make("button", { onclick: jump }, "go"));
+    ...selects.map(one => make("label", {}, `${one.ariaLabel} `, one)), make("button", { onclick: jump }, "go"));
   element("goals").append(make("button", { onclick: () => go(codes[datum++ % codes.length]) }, "next test datum"));
 
   plane.insertAdjacentHTML("afterbegin", codes.map((code, i) => `<circle cx="${place(code, across)}" r="0.008"
-    cy="${1 - place(code, up)}" fill="#${COLOURS[(labels?.[i] ?? 7) % 10]}"><title>${labels?.[i]}</title></circle>`).join(""));
+    cy="${1 - place(code, up)}" fill="#${COLOURS[(labels?.[i] ?? 7) % 10]}"><title>${labels?.[i]}</title></circle>`
+  ).join(""));
   const steps = { ArrowLeft: [across, -0.02], ArrowRight: [across, 0.02], ArrowDown: [up, -0.02], ArrowUp: [up, 0.02] };
   plane.onkeydown = event => {
     const [d, step] = steps[event.key] ?? [];

@@ -6,7 +6,8 @@ const strides = shape => shape.map((_, d) => size(shape.slice(d + 1)));
 
 function gathered(data, shape, stride, offset = 0) { // the numbers of a view
   const own = strides(shape), place = (i, d) => Math.floor(i / own[d]) % shape[d] * stride[d];
-  return Float32Array.from({ length: size(shape) }, (_, i) => data[shape.reduce((at, _, d) => at + place(i, d), offset)]);
+  const from = i => shape.reduce((at, _, d) => at + place(i, d), offset);
+  return Float32Array.from({ length: size(shape) }, (_, i) => data[from(i)]);
 }
 
 function expanded(x, shape) { // the numbers of an argument, repeated where it has fewer
@@ -121,7 +122,8 @@ const OPERATIONS = { // of ATen: from the shape of the result and all arguments 
   gt: each((a, b) => a > b), ge: each((a, b) => a >= b), where: each((test, a, b) => test ? a : b),
   reciprocal: each(v => 1 / v), sigmoid: each(v => 1 / (1 + Math.exp(-v))), silu: each(v => v / (1 + Math.exp(-v))),
   sqrt: each(v => Math.sqrt(v)), rsqrt: each(v => 1 / Math.sqrt(v)), relu: each(v => Math.max(v, 0)), erf: each(erf),
-  leaky_relu: each((v, slope) => v < 0 ? v * slope : v), elu: each((v, alpha, scale) => scale * (v < 0 ? alpha * Math.expm1(v) : v)),
+  leaky_relu: each((v, slope) => v < 0 ? v * slope : v),
+  elu: each((v, alpha, scale) => scale * (v < 0 ? alpha * Math.expm1(v) : v)),
   softplus: each((v, beta, linear) => v * beta > linear ? v : Math.log1p(Math.exp(v * beta)) / beta),
   clamp: each((v, low = -Infinity, high = Infinity) => Math.min(Math.max(v, low), high)),
   gelu: (shape, x, how) => how === "none" ? each(v => v / 2 * (1 + erf(v / Math.SQRT2)))(shape, x) : expanded(how),
