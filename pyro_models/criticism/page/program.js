@@ -48,9 +48,11 @@ function erf(v) { // Abramowitz and Stegun, Handbook of Mathematical Functions, 
 }
 
 function matmul([n, m], a, b) {
-  const k = a.shape[1], out = new Float32Array(n * m);
-  for (let i = 0; i < n; i++) for (let j = 0; j < k; j++) for (let l = 0, factor = a.data[i * k + j]; l < m; l++)
-    out[i * m + l] += factor * b.data[j * m + l];
+  const k = a.shape[1], out = new Float32Array(n * m), numbers = b.data;
+  for (let i = 0; i < n; i++) for (let j = 0; j < k; j++) {
+    const factor = a.data[i * k + j], from = j * m, to = i * m;
+    for (let l = 0; l < m; l++) out[to + l] += factor * numbers[from + l];
+  }
   return out;
 }
 
