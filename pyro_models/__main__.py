@@ -92,7 +92,7 @@ def check(words: Sequence[str]) -> int:
     for name, (_, low) in fewest.items():
         if getattr(given, name) < low:
             parser.error(f"--{name} must be at least {low}, not {getattr(given, name)}")
-    from pyro_models.criticism.report import write_arviz, write_checks
+    from pyro_models.criticism.report import refresh, write_arviz, write_checks
     from pyro_models.criticism.statistics import load
     from pyro_models.training.run import open_run
 
@@ -104,6 +104,7 @@ def check(words: Sequence[str]) -> int:
         write_arviz(run, given.arviz, split=given.split, seed=given.seed)
     options = {name: getattr(given, name) for name in ("split", *fewest)}
     print(write_checks(run, **options, more=more))
+    refresh(run)
     return 0
 
 

@@ -294,6 +294,8 @@ def _results(run: "Run", results: dict[str, Any]) -> str:
 
 def _checks(run: "Run") -> str:
     """Return checks.json as tables, and the pictures of the checks; or the command that makes them."""
+    if not run.recipe.generative:
+        return "<p>The story cannot make x up: there are no replicates to check.</p>"
     if not (run.folder / "checks.json").exists():
         return _by_command(run, "check", "predictive checks")
     content = read_json(run.folder / "checks.json")
