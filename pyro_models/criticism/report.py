@@ -302,7 +302,7 @@ def _checks(run: "Run") -> str:
     tables = [rows for rows in content.values() if isinstance(rows, list)]
     single = {name: value for name, value in content.items() if not isinstance(value, list)}
     pictures = sorted((run.folder / "figures").glob("check-*.png"))
-    return "\n".join(map(_table, [*tables, [single]])) + _pictures(pictures)
+    return "\n".join([_table([single]), _pictures(pictures), *map(_table, tables)])
 
 
 def _by_command(run: "Run", verb: str, what: str) -> str:

@@ -251,13 +251,8 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
     refresh(run)
     page.goto((tmp_path / "report.html").as_uri())
     cells = [row.split("\t") for row in page.locator("#checks tr").all_inner_texts()]
-    assert cells == [
-        ["statistic", "observed", "prior p"],
-        ["ink", "0.1235", "0.5"],
-        ["holes <b>", "", ""],
-        ["replicates"],
-        ["99"],
-    ]
+    assert cells[:2] == [["replicates"], ["99"]]
+    assert cells[2:] == [["statistic", "observed", "prior p"], ["ink", "0.1235", "0.5"], ["holes <b>", "", ""]]
     assert page.get_by_alt_text("ink").count() == 1
     row = page.locator("#results tr").last.inner_text().split("\t")
     assert row == ["log p(x)", "-88.1250 ± 0.2500", "", "nats per <image>, 500 samples"]
