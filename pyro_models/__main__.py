@@ -24,13 +24,18 @@ def train(words: Sequence[str]) -> int:
 
 def report(words: Sequence[str]) -> int:
     """Draw the pictures and the page of a finished run again."""
-    given = _on_a_run("report", report.__doc__).parse_args(words)
-    from pyro_models.criticism.report import write_pictures, write_report
+    parser = _on_a_run("report", report.__doc__)
+    parser.add_argument("--megabytes", type=float, default=6.0, metavar="N", help="of the page at most (default: 6)")
+    given = parser.parse_args(words)
+    from pyro_models.criticism.report import refresh, write_pictures
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
-    write_pictures(run)
-    write_report(run, read_json(given.run / "results.json"))
+    if run.metrics:
+        write_pictures(run)
+    else:
+        print(f"{given.run} holds no checkpoint.pt: the pictures stay as they are", file=sys.stderr)
+    refresh(run, given.megabytes)
     print(given.run / "report.html")
     return 0
 
@@ -45,11 +50,12 @@ def likelihood(words: Sequence[str]) -> int:
     for name, least in (("samples", 2), ("gap", 2 if given.gap else 0), ("seed", 0)):
         if getattr(given, name) < least:
             parser.error(f"--{name} {getattr(given, name)} is less than {least}")
-    from pyro_models.criticism.report import write_likelihood
+    from pyro_models.criticism.report import refresh, write_likelihood
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(write_likelihood(run, given.samples, given.gap, given.seed))
+    refresh(run)
     return 0
 
 
@@ -68,7 +74,7 @@ def check(words: Sequence[str]) -> int:
     for name, (_, low) in fewest.items():
         if getattr(given, name) < low:
             parser.error(f"--{name} must be at least {low}, not {getattr(given, name)}")
-    from pyro_models.criticism.report import write_arviz, write_checks
+    from pyro_models.criticism.report import refresh, write_arviz, write_checks
     from pyro_models.criticism.statistics import load
     from pyro_models.training.run import open_run
 
@@ -80,6 +86,7 @@ def check(words: Sequence[str]) -> int:
         write_arviz(run, given.arviz, split=given.split, seed=given.seed)
     options = {name: getattr(given, name) for name in ("split", *fewest)}
     print(write_checks(run, **options, more=more))
+    refresh(run)
     return 0
 
 

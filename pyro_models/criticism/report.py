@@ -6,10 +6,13 @@ import html
 import inspect
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from pyro_models.criticism.attributes import asked_for, imagined_by, said
 from pyro_models.criticism.calibration import calibrate
 from pyro_models.criticism.checks import LEVEL, check, checks_table
 from pyro_models.criticism.compare import compare, table
+from pyro_models.criticism.explorer import explorer
 from pyro_models.criticism.gap import gap
 from pyro_models.criticism.inference_data import as_arviz
 from pyro_models.criticism.likelihood import evidence
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 REFERENCE = 5000  # training data, spread over all of them, that statistics compare with
 AT_ONCE = 1000
 SIMULATIONS = 1000  # data that a guide is calibrated with
+MEGABYTES = 6.0  # of a page
 
 
 def write_pictures(run: "Run") -> None:
@@ -269,35 +274,6 @@ def write_likelihood(run: "Run", samples: int, gap_of: int, seed: int) -> str:
     return said + f"of each datum: {path}"
 
 
-def write_report(run: "Run", results: dict[str, Any]) -> None:
-    """Write report.html: the story and the guide, the figures, the pictures and the command, in one file."""
-    pictures = "\n".join(
-        f'<figure><img alt="{path.stem}" src="data:image/{path.suffix[1:]};base64,'
-        f'{base64.b64encode(path.read_bytes()).decode()}">'
-        f"<figcaption>{path.stem[3:].replace('-', ' ')}</figcaption></figure>"
-        for path in sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
-    )
-    rows = "\n".join(
-        f"<tr><td>{name}</td><td>{value:.4f}</td><td>{_four_digits(results['validation'].get(name))}</td>"
-        f"<td>{results['units'][name]}</td></tr>"
-        for name, value in results["test"].items()
-    )
-    options = ", ".join(f"{name} = {value}" for name, value in run.recipe.as_json().items())
-    page = PAGE.format(
-        title=html.escape(f"{run.recipe.name} on {run.recipe.data}"),
-        story=_docstring(run.model),
-        guide=_docstring(run.guide),
-        rows=rows,
-        images=results["images"]["test"],
-        epochs=results["epochs"],
-        seconds=results["seconds"],
-        command=html.escape(results["command"]),
-        options=html.escape(options),
-        pictures=pictures,
-    )
-    write(run.folder / "report.html", page)
-
-
 def _mean(values: Tensor) -> dict[str, float]:
     values = values.double()
     return {"mean": values.mean().item(), "standard_error": values.std().item() / len(values) ** 0.5}
@@ -307,43 +283,131 @@ def _said(estimate: dict[str, float]) -> str:
     return f"{estimate['mean']:.2f} +- {estimate['standard_error']:.2f}"
 
 
-def _four_digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
+    """Write report.html anew from what the run folder holds by now: one file that needs nothing else.
+
+    Args:
+        run: a run whose folder holds results.json.
+        megabytes: what the page may take; an explorer that does not fit is left out, and the page says so.
+
+    Raises:
+        UserError: there is no results.json, or the page cannot be written.
+    """
+    results = read_json(run.folder / "results.json")
+    pictures = sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
+    sections = {
+        "Story": _story(run),
+        "Explorer": "",
+        "Results": _results(run, results),
+        "Checks": _checks(run),
+        "Curves": _pictures([path for path in pictures if "learning-curves" in path.name]),
+        "Pictures": _pictures([path for path in pictures if "learning-curves" not in path.name]),
+        "Command": _command(run, results),
+    }
+    taken = sum(len(text.encode()) for text in sections.values()) + 50_000  # what frames them takes less
+    sections["Explorer"] = _explorer(run, int(megabytes * 1e6) - taken)
+    content = {
+        "title": html.escape(f"{run.recipe.name} on {run.recipe.data}"),
+        "style": _file("report.css"),
+        "contents": " ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections),
+        "sections": "\n".join(
+            f'<section id="{name.lower()}"><h2>{name}</h2>\n{text}\n</section>' for name, text in sections.items()
+        ),
+    }
+    write(run.folder / "report.html", _filled("report.html", content))
 
 
-def _docstring(half: object) -> str:
-    return html.escape(inspect.getdoc(type(half)) or "").split("\nArgs:")[0].strip()
+def _file(name: str) -> str:
+    return (files("pyro_models.criticism") / "page" / name).read_text()
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-pre {{ background: #f5f5f2; padding: 1rem; overflow-x: auto; white-space: pre-wrap; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: 0.2rem 1.2rem 0.2rem 0; text-align: left; }}
-td:nth-child(2), td:nth-child(3) {{ font-variant-numeric: tabular-nums; }}
-img {{ max-width: 100%; }}
-figure {{ margin: 2rem 0; }}
-figcaption {{ color: #666; }}
-</style>
-<h1>{title}</h1>
-<h2>Story</h2>
-<pre>{story}</pre>
-<h2>Guide</h2>
-<pre>{guide}</pre>
-<h2>Results, epochs: {epochs}</h2>
-<table>
-<tr><th>name</th><th>test ({images})</th><th>validation</th><th>unit</th></tr>
-{rows}
-</table>
-<p>Trained in {seconds} seconds with</p>
-<pre>{command}</pre>
-<details><summary>every option</summary><p>{options}</p></details>
-<h2>Pictures</h2>
-{pictures}
-</html>
-"""
+def _filled(name: str, content: dict[str, str]) -> str:
+    return Template(_file(name)).substitute(content)
+
+
+def _story(run: "Run") -> str:
+    """Return what both halves say of themselves."""
+    told = (html.escape(inspect.getdoc(type(half)) or "").split("\nArgs:")[0] for half in (run.model, run.guide))
+    return "<pre>{}</pre>\n<h3>Guide</h3>\n<pre>{}</pre>".format(*(text.strip() for text in told))
+
+
+def _explorer(run: "Run", room: int) -> str:
+    """Return the explorer, or why there is none."""
+    try:
+        data, said = explorer(run, room)
+    except UserError as error:
+        return f"<p>There is no explorer: {html.escape(str(error))}.</p>"
+    content = {"said": html.escape(said), "data": data.replace("<", "\\u003c")}
+    return _filled("explorer.html", content | {"script": _file("program.js") + _file("explorer.js")})
+
+
+def _results(run: "Run", results: dict[str, Any]) -> str:
+    """Return the final figures, and the log-likelihood or the command for it."""
+    test, validation, units = f"test ({results['images']['test']})", results["validation"], results["units"]
+    rows = []
+    for name, value in results["test"].items():
+        beside = f"{validation[name]:.4f}" if name in validation else ""
+        rows.append({"name": name, test: f"{value:.4f}", "validation": beside, "unit": units[name]})
+    if found := results.get("log_likelihood"):
+        mean, unit = (
+            f"{found['mean']:.4f} ± {found['standard_error']:.4f}",
+            f"{found['unit']}, {found['samples']} samples",
+        )
+        return _table([*rows, {"name": "log p(x)", test: mean, "validation": "", "unit": unit}])
+    return _table(rows) + (_by_command(run, "likelihood", "log p(x)") if run.recipe.generative else "")
+
+
+def _checks(run: "Run") -> str:
+    """Return checks.json as tables, and the pictures of the checks; or the command that makes them."""
+    if not run.recipe.generative:
+        return "<p>The story cannot make x up: there are no replicates to check.</p>"
+    if not (run.folder / "checks.json").exists():
+        return _by_command(run, "check", "predictive checks")
+    content = read_json(run.folder / "checks.json")
+    tables = [rows for rows in content.values() if isinstance(rows, list)]
+    single = {name: value for name, value in content.items() if not isinstance(value, list)}
+    pictures = sorted((run.folder / "figures").glob("check-*.png"))
+    return "\n".join([_table([single]), _pictures(pictures), *map(_table, tables)])
+
+
+def _by_command(run: "Run", verb: str, what: str) -> str:
+    return f"<p>For {what}: <code>python -m pyro_models {verb} {html.escape(shlex.quote(str(run.folder)))}</code></p>"
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as a table with a column for each name in any of them."""
+    flat = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    cells = ("".join(f"<td>{html.escape(row.get(name, ''))}</td>" for name in names) for row in flat)
+    body = "\n".join(f"<tr>{line}</tr>" for line in cells)
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
+
+
+def _flat(row: dict[str, Any], above: str = "") -> dict[str, str]:
+    """Return what a row says, by name; the names of nested rows are joined to the one above, and lists left out."""
+    said: dict[str, str] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            said |= _flat(value, f"{above}{name} ")
+        elif not isinstance(value, list):
+            said[above + name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return said
+
+
+def _pictures(paths: Sequence[Path]) -> str:
+    figures = []
+    for path in paths:
+        caption = html.escape(path.stem.lstrip("0123456789-").replace("-", " "))
+        source = f"data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        figures.append(f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>')
+    return "\n".join(figures)
+
+
+def _command(run: "Run", results: dict[str, Any]) -> str:
+    options = ", ".join(f"{name} = {value}" for name, value in run.recipe.as_json().items())
+    return (
+        f"<p>Trained for {results['epochs']} epochs in {results['seconds']} seconds, with</p>\n"
+        f"<pre>{html.escape(results['command'])}</pre>\n"
+        f"<details><summary>every option</summary><p>{html.escape(options)}</p></details>"
+    )

@@ -420,7 +420,7 @@ def _save(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 def _finish(run: Run) -> None:
     """Write the weights, the final figures, the pictures and the page."""
-    from pyro_models.criticism.report import write_pictures, write_report
+    from pyro_models.criticism.report import refresh, write_pictures
 
     def write_weights(path: Path) -> None:
         try:
@@ -468,7 +468,7 @@ def _finish(run: Run) -> None:
     write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     print("test: " + ", ".join(f"{name} {value:.4g}" for name, value in test.items()), flush=True)
     write_pictures(run)
-    write_report(run, results)
+    refresh(run)
 
 
 def _meanings(run: Run) -> dict[str, str]:

@@ -1,0 +1,35 @@
+"""A headless browser for tests of pages."""
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The system's browser; without one tests are skipped, and fail where CI=true says that there must be one."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        message = "there is no chromium to look at pages with: apt-get install chromium"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page that fails the test if it says anything on the console or asks for anything but one file from disk."""
+    page = chromium.new_page(has_touch=True)
+    page.set_default_timeout(5000)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url))
+    yield page
+    assert all(one.startswith("file://") and one.endswith("/report.html") for one in said), said
+    assert len(said) <= 1
+    page.close()
