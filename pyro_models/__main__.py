@@ -27,7 +27,8 @@ def report(words: Sequence[str]) -> int:
     parser = _on_a_run("report", report.__doc__)
     parser.add_argument("--megabytes", type=float, default=6.0, metavar="N", help="of the page at most (default: 6)")
     given = parser.parse_args(words)
-    from pyro_models.criticism.report import refresh, write_pictures
+    from pyro_models.criticism.outputs import write_pictures
+    from pyro_models.criticism.report import refresh
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -50,7 +51,8 @@ def likelihood(words: Sequence[str]) -> int:
     for name, least in (("samples", 2), ("gap", 2 if given.gap else 0), ("seed", 0)):
         if getattr(given, name) < least:
             parser.error(f"--{name} {getattr(given, name)} is less than {least}")
-    from pyro_models.criticism.report import refresh, write_likelihood
+    from pyro_models.criticism.outputs import write_likelihood
+    from pyro_models.criticism.report import refresh
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -74,7 +76,8 @@ def check(words: Sequence[str]) -> int:
     for name, (_, low) in fewest.items():
         if getattr(given, name) < low:
             parser.error(f"--{name} must be at least {low}, not {getattr(given, name)}")
-    from pyro_models.criticism.report import refresh, write_arviz, write_checks
+    from pyro_models.criticism.outputs import write_arviz, write_checks
+    from pyro_models.criticism.report import refresh
     from pyro_models.criticism.statistics import load
     from pyro_models.training.run import open_run
 
@@ -108,7 +111,7 @@ def sample(words: Sequence[str]) -> int:
         parser.error(f"--count must be at least 1, not {given.count}")
     if given.seed < 0:
         parser.error(f"--seed must be at least 0, not {given.seed}")
-    from pyro_models.criticism.report import write_samples
+    from pyro_models.criticism.outputs import write_samples
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -160,7 +163,7 @@ def compare(words: Sequence[str]) -> int:
     for name in ("particles", "draws", "batches"):
         if (getattr(given, name) < 2 and name != "batches") or getattr(given, name) < 1:
             parser.error(f"--{name} {getattr(given, name)} is too few")
-    from pyro_models.criticism.report import write_comparison
+    from pyro_models.criticism.outputs import write_comparison
     from pyro_models.training.run import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)

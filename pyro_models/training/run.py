@@ -420,7 +420,8 @@ def _save(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 def _finish(run: Run) -> None:
     """Write the weights, the final figures, the pictures and the page."""
-    from pyro_models.criticism.report import refresh, write_pictures
+    from pyro_models.criticism.outputs import write_pictures
+    from pyro_models.criticism.report import refresh
 
     def write_weights(path: Path) -> None:
         try:

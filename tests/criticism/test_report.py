@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_models.__main__ import main as verbs
-from pyro_models.criticism import report
+from pyro_models.criticism import outputs
 from pyro_models.criticism.explorer import means
 from pyro_models.criticism.metrics import codes, decode
 from pyro_models.criticism.report import refresh
@@ -70,7 +70,7 @@ def shown(page, run):
         "const pen = copy.getContext('2d'); pen.drawImage(c, 0, 0);"
         "return [...pen.getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0); }"
     )
-    return torch.tensor(data) / 255
+    return 1 - torch.tensor(data) / 255  # ink is dark
 
 
 def code(page):
@@ -260,7 +260,7 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
 
 def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
+    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
     words = f"vae --network article --epochs 1 --out {folder}".split()
     assert main(words) == 0
     assert f"pyro_models likelihood {folder}" in (folder / "report.html").read_text()
@@ -274,6 +274,6 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     assert "holds no checkpoint.pt: the pictures stay as they are" in capsys.readouterr().err
     assert "There is no explorer: the weights" in (folder / "report.html").read_text()
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
+    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
     assert main([*words, "--overwrite"]) == 0
     assert not (folder / "checks.json").exists()

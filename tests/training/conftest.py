@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_models.criticism import report
+from pyro_models.criticism import outputs
 from pyro_models.training import run as run_module
 from pyro_models.training.cli import main
 
@@ -12,7 +12,7 @@ from pyro_models.training.cli import main
 def quick(monkeypatch):
     """Single precision, a checkpoint after each epoch, and no pictures, which are tested elsewhere."""
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
+    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
     monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pyro_models.__main__ import main as verbs
 from pyro_models.criticism import attributes as attributes_module
-from pyro_models.criticism import report
+from pyro_models.criticism import outputs
 from pyro_models.criticism.attributes import attribute_classifier, three_cs
 from pyro_models.data import attributes as data_module
 from pyro_models.data import cut
@@ -83,7 +83,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jmvae") / "run"
     torch.set_default_dtype(torch.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write_pictures", lambda run: None)
+        patch.setattr(outputs, "write_pictures", lambda run: None)
         patch.setattr(attributes_module, "attribute_classifier", partial(attribute_classifier, steps=3))
         assert main([*QUICK, "--out", str(folder)]) == 0
     return folder

@@ -11,8 +11,8 @@ function make(tag, properties, ...children) {
 
 function drawImage(canvas, [channels, height, width], x) {
   const area = height * width, image = new ImageData(width, height);
-  for (let i = 0; i < area; i++) for (let k = 0; k < 4; k++)
-    image.data[4 * i + k] = 255 * (k === 3 ? 1 : x[(channels === 3 ? k * area : 0) + i]);
+  for (let i = 0; i < area; i++) for (let k = 0; k < 4; k++) // one channel is ink, dark on white
+    image.data[4 * i + k] = 255 * (k === 3 ? 1 : channels === 1 ? 1 - x[i] : x[k * area + i]);
   [canvas.width, canvas.height] = [width, height];
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
