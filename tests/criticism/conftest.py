@@ -24,7 +24,7 @@ def chromium():
 def page(chromium):
     """A page that fails the test if it says anything on the console or asks for anything but one file from disk."""
     page = chromium.new_page(has_touch=True)
-    page.set_default_timeout(5000)
+    page.set_default_timeout(30_000)
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

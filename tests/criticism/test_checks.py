@@ -98,7 +98,7 @@ def alarms_are_as_rare_as_said(p):
 
 def test_a_right_story_of_a_table_fails_as_often_as_said():
     model, guide = table_story()
-    alarms_are_as_rare_as_said(p_values(model, (model, guide), (4,), sets=20)[0])
+    alarms_are_as_rare_as_said(p_values(model, (model, guide), (4,), sets=14)[0])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import xarray
 from safetensors.torch import save_model
 
 from pyro_models.__main__ import main as verbs
-from pyro_models.criticism import outputs
+from pyro_models.criticism import outputs, report
 from pyro_models.training.cli import parse
 from pyro_models.training.processes import Processes
 from pyro_models.training.run import _build, _pair
@@ -25,6 +25,8 @@ UNITS = {"vae": "grey pixels drawn black or white", "table": "standardised colum
 def few_simulations(monkeypatch):
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(outputs, "SIMULATIONS", 100)
+    monkeypatch.setattr(outputs, "REFERENCE", 200)
+    monkeypatch.setattr(report, "refresh", lambda run: None)  # a page is of a trained run, and tested elsewhere
 
 
 @pytest.fixture
