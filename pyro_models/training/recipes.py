@@ -468,7 +468,7 @@ class JMVAERecipe(VariationalRecipe):
         "article": "--source mnist --unimodal-weight 1 --attribute-weight 1 --no-subsets --encoder-dropout 0 "
         "--batch-size 128 --steps none --epochs 10 --schedule constant",
         "labels": "--data mnist --pixels dynamic --latent-dim 64 --unimodal-weight 0.1 --attribute-weight 1 "
-        "--batch-size 128 --steps 4290 --epochs 6",
+        "--batch-size 128 --steps 4290 --epochs 15",
         "mnist-a": MNIST_A + "--steps 5000 --beta 0.2 --unimodal-weight 0.8 --no-subsets",
         "mnist-a-telbo": MNIST_A + "--steps 4000 --objective telbo --variant stop-gradient --private-weight 3",
         "telbo": "--objective telbo --variant stop-gradient --private-weight 5",
