@@ -64,7 +64,7 @@ def evidence(
         attributes: which the story tells of.
         samples: K, the number of codes drawn for a datum.
         seed: of the noise.
-        draws: codes held in memory at a time, over all data of a batch.
+        draws: codes held in memory at a time, over all data of a batch and for each value of the discrete sites.
     """
     with evaluation(model, guide, seed=seed):
         batches = of_x_alone(model, guide, split, pixels, attributes, max(1, draws // min(samples, 100)))

@@ -49,7 +49,7 @@ def rows(model):
 
 def test_both_parts_have_the_closed_forms_of_a_linear_story(model, rows):
     guide = DiagonalGuide(model)
-    found = gap(model, guide, Split(rows), "grey", samples=400, draws=130, steps=150)
+    found = gap(model, guide, Split(rows), "grey", samples=401, draws=130, steps=150)  # with a share of 1
     assert all(values.shape == (25,) for values in found.values())
     posterior = guide.exact.posterior(rows)
     diagonal = dist.MultivariateNormal(posterior.mean + guide.shift, guide.scale**2 * torch.eye(2))
@@ -97,7 +97,7 @@ def test_discrete_sites_have_logits_of_their_own_and_the_others_a_member_for_eac
     model, guide = linear_mixture()
     assert isinstance(guide, GMVAEGuide)
     x = model(batch=8).detach()
-    found = gap(model, guide, Split(x), "grey", samples=2000, steps=200, draws=50_000)
+    found = gap(model, guide, Split(x), "grey", samples=2001, steps=200, draws=8 * 500)
     prior, weight = model.prior(torch.eye(3)).base_dist, model.decoder.weight
     precision = prior.scale.square().reciprocal().diag_embed() + weight.T @ weight / SCALE**2
     _, lacks = best_diagonal(precision)
