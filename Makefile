@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= vae
 ARGS ?=
-PARALLEL := --numprocesses auto --dist loadfile  # a file stays together, as some share a trained run
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file stays together, as some share a trained run
 
 .PHONY: train test test-full lint setup notebooks benchmark clean
 

@@ -37,3 +37,8 @@ def vae():
 def x():
     """Seven binary images."""
     return torch.bernoulli(torch.rand(7, *IMAGE))
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the longest file, or one process would be left alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
