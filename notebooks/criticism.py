@@ -69,7 +69,7 @@ def train(recipe, dataset):
 
 # %%
 digits = load("digits" if SHORT else "mnist", pixels="static")
-recipe = VAERecipe(data=digits.name, pixels="static", latent_dim=10, epochs=20 if SHORT else 30)
+recipe = VAERecipe(data=digits.name, pixels="static", latent_dim=10, epochs=10 if SHORT else 30)
 torch.manual_seed(1)
 untrained = recipe.pair(digits.shape)
 images = cut(digits.train.x[:8], recipe.pixels)
@@ -123,8 +123,8 @@ display(figures.rows(torch.stack([row[:12] for row in rows]), names, "data, and 
 # %% [markdown]
 # They look like digits, more or less. A *statistic* says more or less of what: a plain function from images to
 # numbers. Those that come with the package measure ink, place, stroke width, holes, symmetry, the mean of each pixel,
-# and the distance to the nearest training image, which would be small if the story copied. One of your own is a
-# function like them:
+# and the distance to the nearest of these training images, which would be small if the story copied. One of your own
+# is a function like them:
 
 
 # %%
@@ -153,7 +153,7 @@ Markdown(checks_table(found))
 
 # %%
 pinwheel = load("pinwheel")
-arms = GMVAERecipe.preset("table", data="pinwheel", kinds=5, scale=0.1, epochs=15 if SHORT else 100)
+arms = GMVAERecipe.preset("table", data="pinwheel", kinds=5, scale=0.1, epochs=10 if SHORT else 100)
 truth, its_guide = train(arms, pinwheel)
 
 
@@ -208,7 +208,7 @@ for name, checks in found.items():
 # nearly always.
 
 # %%
-SETS = 6 if SHORT else 40
+SETS = 3 if SHORT else 40
 for name, one in believed.items():
     failed = []
     for seed in range(SETS):
@@ -254,7 +254,7 @@ for samples in (2, 10, 100, 1000):
 # Normal with independent coordinates (Cremer et al., 2018).
 
 # %%
-parts = gap(model, guide, digits.test[: 20 if SHORT else 100], recipe.pixels, samples=500)
+parts = gap(model, guide, digits.test[: 10 if SHORT else 100], recipe.pixels, samples=500)
 for name, values in parts.items():
     print(f"{name:13} {values.mean():8.2f} +- {values.std() / len(values) ** 0.5:.2f} nats per image")
 # %% [markdown]

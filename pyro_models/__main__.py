@@ -27,6 +27,8 @@ def report(words: Sequence[str]) -> int:
     parser = _on_a_run("report", report.__doc__)
     parser.add_argument("--megabytes", type=float, default=6.0, metavar="N", help="of the page at most (default: 6)")
     given = parser.parse_args(words)
+    if not 0 < given.megabytes < 1e3:
+        parser.error(f"--megabytes must be above 0 and below 1000, not {given.megabytes:g}")
     from pyro_models.criticism.outputs import write_pictures
     from pyro_models.criticism.report import refresh
     from pyro_models.training.run import open_run
@@ -144,7 +146,9 @@ def story(words: Sequence[str]) -> int:
     dataset = recipe.load(given.data_dir)
     recipe.check_data(dataset)
     suffix = given.out.suffix if given.out else ".txt"
-    form = given.format or next((form for form, end in FORMATS.items() if end == suffix), "text")
+    form = given.format or next((form for form, end in FORMATS.items() if end == suffix), None)
+    if form is None:
+        parser.error(f"--out {given.out}: say --format, or let it end in {', '.join(FORMATS.values())}")
     told = getattr(story_of(recipe, dataset), form)
     if given.out:
         write(given.out, told + "\n")

@@ -73,11 +73,17 @@ def calibrate(model: Program, guide: Program, data: Data, *, draws: int = 99, se
         told = replicate(model, None, data)
         if not told.drawn.keys() <= data.keys():
             raise ValueError(f"the sites {sorted(told.drawn)} are not among the arguments {sorted(data)}")
-        below, ties = ({name: torch.zeros_like(value) for name, value in told.latents.items()} for _ in range(2))
+        below, ties = (
+            {name: torch.zeros(value.shape).to(value.device) for name, value in told.latents.items()} for _ in "bt"
+        )
         for _ in range(draws):
             guess = samples(poutine.trace(guide).get_trace(**{**data, **told.drawn}))
             for name, value in told.latents.items():
                 below[name] += guess[name]["value"] < value
                 ties[name] += guess[name]["value"] == value
         ranks = {name: (below[name] + torch.rand_like(ties[name]) * (ties[name] + 1)).long().cpu() for name in below}
-    return [Ranks(f"{name}[{k}]", one, draws) for name in ranks for k, one in enumerate(ranks[name].flatten(1).T)]
+    return [
+        Ranks(f"{name}[{k}]", one, draws)
+        for name in ranks
+        for k, one in enumerate(ranks[name].reshape(len(ranks[name]), -1).T)
+    ]

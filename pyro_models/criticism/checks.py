@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.markdown import markdown
 from pyro_models.criticism.replicates import Data, Program, as_drawn, in_parts, still
 from pyro_models.criticism.statistics import Statistic
@@ -57,12 +57,13 @@ def compare(observed: float, replicated: Tensor) -> dict[str, float]:
         (Davison and Hinkley, Bootstrap Methods and their Application, 1997, equation 4.11).
     """
     n = len(replicated)
-    above, below = ((1 + int(beyond.sum())) / (1 + n) for beyond in (replicated >= observed, replicated <= observed))
+    above, below = ((1 + int(side.sum())) / (1 + n) for side in (replicated >= observed, replicated <= observed))
+    beyond = (1 + int((replicated >= observed).sum())) / (2 + n)  # off 0 and 1, where an error would vanish
     return {
         "mean": float(replicated.mean()),
         "sd": float(replicated.std()),
         "p": above,
-        "error": (above * (1 - above) / n) ** 0.5,
+        "error": (beyond * (1 - beyond) / n) ** 0.5,
         "two_sided": min(1.0, 2 * above, 2 * below),
     }
 
@@ -86,7 +87,7 @@ def check(
     story draws (Seth, Murray and Williams, Model criticism in latent space, 2019).
 
     Args:
-        model, guide: the pair, or any other whose parameters live in modules.
+        model, guide: the pair, or any other; nets that a function holds are to be in evaluation mode.
         data: what both are called with, [n, *shape] each; grey pixels are drawn black or white where the story's are.
         statistics: by site and name. Of one that gives a number for each datum the mean and the standard deviation
             over the data are compared.
@@ -121,11 +122,14 @@ def measured(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) ->
     """Measure by site and name; of a number for each datum, [n], its mean and its standard deviation.
 
     Raises:
-        UserError: what a statistic returns is of another shape or not finite.
+        UserError: a statistic fails, or what it returns is of another shape or not finite.
     """
     found = {}
     for site, name in ((site, name) for site, some in statistics.items() if site in values for name in some):
-        result = torch.as_tensor(statistics[site][name](values[site])).double()
+        try:
+            result = torch.as_tensor(statistics[site][name](values[site])).double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"statistic {name!r} of {list(values[site].shape)} fails: {first_line(error)}") from None
         if result.shape not in ((), (len(values[site]),)) or not result.isfinite().all():
             raise UserError(f"statistic {name!r} gives {list(result.shape)}: wanted are finite numbers, [n] or one")
         if result.ndim:

@@ -91,7 +91,7 @@ class Telling(Messenger):
 
     Attributes:
         sites: the messages of the sample sites, in order; the indices of plates are among them.
-        learns: as in `Program`.
+        learns: how many numbers each parameter has.
     """
 
     def __init__(self, values: Values):
@@ -111,8 +111,7 @@ class Telling(Messenger):
         self.sites[msg["name"]] = dict(msg)
 
     def _pyro_post_param(self, msg: Any) -> None:
-        owner = msg["name"].split("$$$")[0].split(".")[0]
-        self.learns[owner] = self.learns.get(owner, 0) + math.prod(msg["value"].shape)
+        self.learns[msg["name"]] = math.prod(msg["value"].shape)
 
 
 class Tagging(TorchFunctionMode):
@@ -218,7 +217,16 @@ def read(
             up: Factor(up, "input", plates=known[up].plates if up in known else ()) for up in ups if up not in sites
         }
         factors[site] = _factor(msg, tuple(dict.fromkeys(ups)))
-    return Program(dict(sorted(factors.items(), key=lambda item: item[0] in sites)), first.learns, observes)
+    return Program(dict(sorted(factors.items(), key=lambda item: item[0] in sites)), _by_owner(first.learns), observes)
+
+
+def _by_owner(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Add up the sizes of parameters by the network, or guide, that they stand in."""
+    owners = {name: name.split("$$$")[0].split(".")[0] for name in sizes}
+    return {
+        owner: sum(size for name, size in sizes.items() if owners[name] == owner)
+        for owner in dict.fromkeys(owners.values())
+    }
 
 
 def _by_tags(tell: Tell, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:

@@ -52,7 +52,7 @@ def gap(
         With few samples log p(x) comes out too low, and so does `approximation`.
 
     Raises:
-        ValueError: a site of the guide is neither Normal nor discrete.
+        ValueError: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
     """
     parts = []
     with evaluation(model, guide, seed=seed):
@@ -91,11 +91,17 @@ def of_its_own(guide: Model, x: Tensor) -> tuple[Model, list[Tensor]]:
     """Return the guide with parameters that are each datum's own, and those parameters.
 
     Raises:
-        ValueError: a site of the guide is neither Normal nor discrete.
+        ValueError: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
     """
-    with Enumerate(), Record() as q:
-        pyro.plate("particles", 1, dim=-2)(guide)(x=x)  # so that the plate of `elbos` can widen that dimension
-    free = {name: _freed(name, site.fn) for name, site in q.sites.items()}
+    twice = []
+    for _ in range(2):
+        with Enumerate(), Record() as q:
+            pyro.plate("particles", 1, dim=-2)(guide)(x=x)  # so that the plate of `elbos` can widen that dimension
+        twice.append({name: _freed(name, site.fn) for name, site in q.sites.items()})
+    free, again = twice
+    for name in free:
+        if not all(map(torch.equal, free[name][0], again[name][0])):
+            raise ValueError(f"site {name!r} depends on what another drew: its best is no loc and scale of each datum")
 
     def own(x: Tensor) -> None:
         with pyro.plate("data", len(x)):

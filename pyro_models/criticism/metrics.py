@@ -18,12 +18,13 @@ from pyro_models.objectives import AtMean, Objective, Record
 @contextmanager
 def evaluation(*modules: nn.Module, seed: int = 0) -> Iterator[None]:
     """Without gradients, in evaluation mode, with the same noise each time; all is put back afterwards."""
-    modes = [module.training for module in modules]
+    modes = {part: part.training for module in modules for part in module.modules()}
+    store = pyro.get_param_store()
     devices = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices),
-        pyro.get_param_store().scope(),
+        store.scope(store.get_state()),
         pyro.validation_enabled(False),
     ):
         torch.manual_seed(derived_seed(seed, "evaluation"))
@@ -32,8 +33,8 @@ def evaluation(*modules: nn.Module, seed: int = 0) -> Iterator[None]:
         try:
             yield
         finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.train(mode)
+            for part, mode in modes.items():
+                part.training = mode
 
 
 def reconstruct(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:

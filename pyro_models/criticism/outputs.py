@@ -163,7 +163,7 @@ def write_checks(
     off = [f"{one.latent} (p = {one.p:.2g})" for one in ranks if one.p <= LEVEL]
     verdict = (
         f"{content['failed']} of {len(results)} checks fail at 5 %, marked *; of a right story "
-        f"{content['expected_to_fail']} or fewer would ({title}; {replicates} replicates).\n"
+        f"at most {content['expected_to_fail']} would on average ({title}; {replicates} replicates).\n"
         f"The ranks of {len(off)} of {len(ranks)} latents are not uniform at 5 % ({SIMULATIONS} simulated data): "
         f"{', '.join(off) or 'none'}."
     )

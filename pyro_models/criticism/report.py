@@ -89,7 +89,10 @@ def _results(run: "Run", results: dict[str, Any]) -> str:
             f"{found['mean']:.4f} ± {found['standard_error']:.4f}",
             f"{found['unit']}, {found['samples']} samples",
         )
-        return _table([*rows, {"name": "log p(x)", test: mean, "validation": "", "unit": unit}])
+        rows.append({"name": "log p(x)", test: mean, "validation": "", "unit": unit})
+        more = [{"of log p(x)": name, "": value} for name, value in _flat(found).items() if name != "unit"]
+        command = f"python -m pyro_models likelihood {shlex.quote(str(run.folder))} --samples {found['samples']}"
+        return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p><code>{html.escape(command)}</code></p>"
     return _table(rows) + (_by_command(run, "likelihood", "log p(x)") if run.recipe.generative else "")
 
 

@@ -121,7 +121,7 @@ def of_images(train: Tensor) -> dict[str, Statistic]:
         "stroke width": stroke_width,
         "holes": holes,
         "symmetry": symmetry,
-        "distance to the nearest training image": nearest(train),
+        f"distance to the nearest of {len(train)} training images": nearest(train),
         "distance of pixel means to training": distance_of(partial(torch.mean, dim=0), train),
     }
 
@@ -138,7 +138,7 @@ def of_table(train: Tensor, columns: Sequence[str]) -> dict[str, Statistic]:
             f"{name}, share outside training's 5 to 95 %": of_column(k, partial(share_outside, low=low, high=high)),
         }
     found["distance of correlations to training"] = distance_of(correlations, train)
-    return found | {"distance to the nearest training row": nearest(train)}
+    return found | {f"distance to the nearest of {len(train)} training rows": nearest(train)}
 
 
 def standard(train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Statistic]]:

@@ -139,7 +139,8 @@ def story(model: Callable[..., Any], *args: Any, guide: Callable[..., Any] | Non
     hidden, seen = told.of("latent", "improper"), [*told.of("observed"), *told.of("input")]
     q = _joint("q", programs["guide q"]) if "guide q" in programs else f"q({_given(hidden, seen)})"
     p = _joint("p", told)
-    elbo = f"ELBO = E_q[log {p} − log {q}] ≤ log p({_given(told.of('observed'), told.of('input'))})"
+    below = f" ≤ log p({_given(told.of('observed'), told.of('input'))})" if told.of("observed") else ""
+    elbo = f"ELBO = E_q[log {p} − log {q}]{below}"
     return Story(programs, (elbo,) if hidden else (f"log-likelihood = log {p}",))
 
 
@@ -358,4 +359,5 @@ def _in_latex(formula: str) -> str:
     words = re.sub(r"∏_(\w+)|(?<![\w])(?!E_q)([A-Za-z]\w*?)_?(\d*)(?!\w)", symbol, formula)
     for plain, tex in SIGNS.items():
         words = words.replace(plain, tex, 1 if plain == " = " else -1)
+    words = words.replace(r"\log-\mathrm{likelihood}", r"\mathrm{log\text{-}likelihood}")
     return words.replace("‖", r"\,\|\,").replace("≤", r"\leq").replace(r"\propto", r"&\propto", 1)

@@ -430,7 +430,8 @@ def _finish(run: Run) -> None:
             raise OSError(str(error)) from None
 
     replace(run.folder / "model.safetensors", write_weights)
-    for stale in (run.folder / "checks.json", *(run.folder / "figures").glob("check-*.png")):
+    stale_files = [run.folder / name for name in ("checks.json", "likelihood.npz", "compare.json")]
+    for stale in (*stale_files, *(run.folder / "figures").glob("check-*.png")):
         stale.unlink(missing_ok=True)  # they are of the weights before
     test, validation = (_last_figures(run, split) for split in ("test", "validation"))
     if run.recipe.kinds and run.recipe.explains == "x":

@@ -2,6 +2,8 @@
 
 import copy
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import binom
@@ -9,7 +11,7 @@ from scipy.stats import binom
 from guides.vae import VAEGuide
 from pyro_models import nn
 from pyro_models.base.errors import UserError
-from pyro_models.criticism import check, replicate
+from pyro_models.criticism import calibrate, check, replicate
 from pyro_models.criticism.checks import Check, compare, measured
 from pyro_models.criticism.statistics import of_images, of_table
 from pyro_models.distributions import bernoulli
@@ -105,7 +107,7 @@ def test_a_right_story_of_a_table_fails_as_often_as_said():
     ("story", "break_it", "shape", "seen_by"),
     [
         (table_story, too_few_kinds, (4,), "b, mean"),
-        (table_story, wider_noise, (4,), "distance to the nearest training row, mean"),
+        (table_story, wider_noise, (4,), "distance to the nearest of 100 training rows, mean"),
         (image_story, paler, IMAGE, "stroke width, mean"),
     ],
 )
@@ -151,7 +153,8 @@ def test_posterior_replicates_at_the_exact_posterior_fail_less_often_than_said()
 def test_a_p_value_counts_the_data_as_one_more_replicate():
     result = compare(3.0, torch.tensor([1.0, 2.0, 3.0, 4.0]))
     assert (result["p"], result["two_sided"]) == (3 / 5, 1.0)
-    assert result["error"] == pytest.approx((0.6 * 0.4 / 4) ** 0.5)
+    assert result["error"] == pytest.approx((0.5 * 0.5 / 4) ** 0.5)  # a share of (1 + 2) / (2 + 4)
+    assert compare(-9.0, torch.arange(39.0))["error"] == pytest.approx(compare(99.0, torch.arange(39.0))["error"])
     assert (result["mean"], result["sd"]) == (2.5, pytest.approx(1.2909944))
     assert compare(9.0, torch.arange(39.0))["two_sided"] == pytest.approx(22 / 40)
     assert compare(99.0, torch.arange(39.0))["two_sided"] == pytest.approx(2 / 40)
@@ -217,3 +220,30 @@ def test_a_check_can_be_written_as_json():
     written = one.as_json()
     assert written["prior"]["p"] == 39 / 41
     assert set(written) == {"site", "statistic", "observed", "prior"}
+
+
+def test_a_statistic_that_fails_is_named():
+    with pytest.raises(UserError, match=r"'mine' of \[3, 2\] fails"):
+        measured({"x": {"mine": torch.linalg.inv}}, {"x": torch.ones(3, 2)})
+
+
+def test_what_a_function_learnt_by_pyro_param_is_what_is_checked():
+    pyro.clear_param_store()
+    pyro.param("loc", torch.tensor(0.0))
+    pyro.get_param_store()["loc"] = torch.tensor(5.0)
+
+    def model(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(loc, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x + pyro.param("loc", torch.tensor(0.0))) / 2, 0.5**0.5))
+
+    x = 5.0 + 2**0.5 * torch.randn(200)
+    (found, _) = check(model, guide, {"x": x}, {"x": {"mean": torch.clone}}, replicates=39)
+    assert abs(found.against["prior"]["mean"] - 5.0) < 0.1
+    assert calibrate(model, guide, {"x": x.repeat(5)})[0].p > 1e-3  # a scalar latent, and the exact posterior
+    pyro.clear_param_store()

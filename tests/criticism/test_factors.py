@@ -383,3 +383,11 @@ def test_wrong_arguments_and_programs_are_told_in_a_line():
         story(chain, torch.zeros(1))
     with pytest.raises(UserError, match="nested cannot be told: it raises"):
         story(no_plate, torch.zeros(2), guide=nested)
+
+
+def test_a_parameter_counts_once_however_often_it_is_read():
+    def model():
+        w = pyro.param("w", torch.zeros(3)) + pyro.param("w")
+        pyro.sample("x", dist.Normal(w, 1.0).to_event(1))
+
+    assert read(model, (), {}).learns == {"w": 3}

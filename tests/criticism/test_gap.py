@@ -123,3 +123,13 @@ def test_the_weights_of_the_pair_stay_as_they_are(vae):
 def test_a_family_that_is_not_known_is_named(model, rows):
     with pytest.raises(ValueError, match="site 'z' is neither Normal nor discrete"):
         gap(model, ExactGuide(model), Split(rows), "grey")
+
+
+def test_a_guide_whose_normal_sites_depend_on_each_other_is_refused():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x, 1.0))
+            pyro.sample("w", dist.Normal(z, 1.0))
+
+    with pytest.raises(ValueError, match="'w' depends on what another drew"):
+        of_its_own(guide, torch.zeros(3))

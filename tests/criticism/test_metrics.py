@@ -85,3 +85,11 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(vae, split):
         assert not model.training
         assert not torch.is_grad_enabled()
     assert evaluate(model, guide, mean_field, split, "grey")["kl"] > 0
+
+
+def test_evaluation_puts_each_part_back_in_its_own_mode():
+    frozen, trained = torch.nn.BatchNorm1d(2).eval(), torch.nn.BatchNorm1d(2)
+    whole = torch.nn.Sequential(frozen, trained)
+    with evaluation(whole):
+        assert not trained.training
+    assert (whole.training, frozen.training, trained.training) == (True, False, True)

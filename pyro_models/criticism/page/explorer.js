@@ -68,7 +68,7 @@ function explore({ shape, order, low, high, labels, columns, heads, choices, goa
   element("goals").append(make("button", { onclick: () => go(codes[datum++ % codes.length]) }, "next test datum"));
 
   plane.insertAdjacentHTML("afterbegin", codes.map((code, i) => `<circle cx="${place(code, across)}" r="0.008"
-    cy="${1 - place(code, up)}" fill="#${COLOURS[(labels?.[i] ?? 7) % 10]}"><title>${labels?.[i]}</title></circle>`
+    cy="${1 - place(code, up)}" fill="#${COLOURS[(labels?.[i] ?? 7) % 10]}"><title>${labels?.[i] ?? ""}</title></circle>`
   ).join(""));
   const steps = { ArrowLeft: [across, -0.02], ArrowRight: [across, 0.02], ArrowDown: [up, -0.02], ArrowUp: [up, 0.02] };
   plane.onkeydown = event => {
