@@ -254,8 +254,10 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
     assert cells[:2] == [["replicates"], ["99"]]
     assert cells[2:] == [["statistic", "observed", "prior p"], ["ink", "0.1235", "0.5"], ["holes <b>", "", ""]]
     assert page.get_by_alt_text("ink").count() == 1
-    row = page.locator("#results tr").last.inner_text().split("\t")
-    assert row == ["log p(x)", "-88.1250 ± 0.2500", "", "nats per <image>, 500 samples"]
+    first, more = (table.locator("tr").all_inner_texts() for table in page.locator("#results table").all())
+    assert first[-1].split("\t") == ["log p(x)", "-88.1250 ± 0.2500", "", "nats per <image>, 500 samples"]
+    assert more[1:] == ["mean\t-88.12", "standard_error\t0.25", "samples\t500", "seed\t0"]
+    assert f"likelihood {tmp_path} --samples 500" in page.locator("#results code").inner_text()
 
 
 def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, monkeypatch, capsys):
