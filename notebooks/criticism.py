@@ -198,9 +198,12 @@ class Merged(torch.nn.Module):
 wider, merged = copy.deepcopy(truth), copy.deepcopy(truth)
 wider.likelihood, merged.component = Wider(wider.likelihood), Merged(merged.component)
 believed = {"the truth itself": truth, "noise too wide": wider, "a kind too few": merged}
-found = {name: check(one, its_guide, {"x": rows}, {"x": columns}, replicates=100) for name, one in believed.items()}
+found = {
+    name: check(one, its_guide, {"x": rows}, {"x": columns}, replicates=39 if SHORT else 100)
+    for name, one in believed.items()
+}
 for name, checks in found.items():
-    display(figures.checks(checks, f"{name}: 400 rows and 100 replicates", most=8))
+    display(figures.checks(checks, f"{name}: 400 rows and replicates of them", most=8))
 
 # %% [markdown]
 # Counted: how many of the prior predictive checks fail at 5 %, over data sets that the truth draws anew each time. Of
@@ -254,7 +257,7 @@ for samples in (2, 10, 100, 1000):
 # Normal with independent coordinates (Cremer et al., 2018).
 
 # %%
-parts = gap(model, guide, digits.test[: 10 if SHORT else 100], recipe.pixels, samples=500)
+parts = gap(model, guide, digits.test[: 10 if SHORT else 100], recipe.pixels, steps=100 if SHORT else 500)
 for name, values in parts.items():
     print(f"{name:13} {values.mean():8.2f} +- {values.std() / len(values) ** 0.5:.2f} nats per image")
 # %% [markdown]
