@@ -1,6 +1,7 @@
 """Every command but training from a checkout: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,19 @@ from typing import Any
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
 from pyro_models.base.markdown import markdown
+from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES
 from pyro_models.training.options import Parser
 
 PROG = "pyro-stories"
-FORMATS = {"text": ".txt", "markdown": ".md", "latex": ".tex", "mermaid": ".mmd", "dot": ".dot", "svg": ".svg"}
-FORMATS["html"] = ".html"
+FORMATS = {
+    "text": ".txt",
+    "markdown": ".md",
+    "latex": ".tex",
+    "mermaid": ".mmd",
+    "dot": ".dot",
+    "svg": ".svg",
+    "html": ".html",
+}
 
 
 def train(words: Sequence[str]) -> int:
@@ -25,7 +34,9 @@ def train(words: Sequence[str]) -> int:
 def report(words: Sequence[str]) -> int:
     """Draw the pictures and the page of a finished run again."""
     parser = _on_a_run("report", report.__doc__)
-    parser.add_argument("--megabytes", type=float, default=6.0, metavar="N", help="of the page at most (default: 6)")
+    parser.add_argument(
+        "--megabytes", type=float, default=MEGABYTES, metavar="N", help="of the page at most (default: 6)"
+    )
     given = parser.parse_args(words)
     if not 0 < given.megabytes < 1e3:
         parser.error(f"--megabytes must be above 0 and below 1000, not {given.megabytes:g}")
@@ -67,7 +78,7 @@ def check(words: Sequence[str]) -> int:
     """Check a finished run: replicates against data, and the guide against its story."""
     parser = _on_a_run("check", check.__doc__)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(default: test)")
-    fewest = {"data": (1000, 2), "replicates": (100, 39), "seed": (0, 0)}
+    fewest = {"data": (1000, 2), "replicates": (100, FEWEST_REPLICATES), "seed": (0, 0)}
     for name, (default, _) in fewest.items():
         of = {"data": "at most, drawn from the split", "replicates": "of each sort", "seed": "of all noise"}[name]
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{of} (default: {default})")
@@ -75,9 +86,7 @@ def check(words: Sequence[str]) -> int:
     parser.add_argument("--statistic", action="append", default=[], metavar="MODULE:FUNCTION", help=of_x)
     parser.add_argument("--arviz", type=Path, metavar="FILE.nc", help="where to write draws for 50 data, for ArviZ")
     given = parser.parse_args(words)
-    for name, (_, low) in fewest.items():
-        if getattr(given, name) < low:
-            parser.error(f"--{name} must be at least {low}, not {getattr(given, name)}")
+    _at_least(parser, given, {name: low for name, (_, low) in fewest.items()})
     from pyro_models.criticism.outputs import write_arviz, write_checks
     from pyro_models.criticism.report import refresh
     from pyro_models.criticism.statistics import load
@@ -109,10 +118,7 @@ def sample(words: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=16, metavar="N", help="how many images (default: 16)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     given = parser.parse_args(words)
-    if given.count < 1:
-        parser.error(f"--count must be at least 1, not {given.count}")
-    if given.seed < 0:
-        parser.error(f"--seed must be at least 0, not {given.seed}")
+    _at_least(parser, given, {"count": 1, "seed": 0})
     from pyro_models.criticism.outputs import write_samples
     from pyro_models.training.run import open_run
 
@@ -285,6 +291,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{PROG} {words[0]}: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _at_least(parser: Parser, given: Namespace, lows: dict[str, int]) -> None:
+    """Refuse options below their lowest values."""
+    for name, low in lows.items():
+        if getattr(given, name) < low:
+            parser.error(f"--{name} must be at least {low}, not {getattr(given, name)}")
 
 
 def _on_a_run(verb: str, doc: str | None) -> Parser:

@@ -1,4 +1,4 @@
-"""The names of data sets and pixel modes, for the command line, which must not wait for torch."""
+"""The names of data sets and pixel modes, and limits, for the command line, which must not wait for torch."""
 
 import os
 from pathlib import Path
@@ -27,6 +27,10 @@ FILES = (".npy", ".npz", ".csv", ".parquet")
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
 WEIGHTED = ("iwae", "renyi", "rws", "dreg")
 """The estimators that weigh several particles against each other."""
+FEWEST_REPLICATES = 39
+"""Of fewer, not even a statistic beyond all of them is one in twenty."""
+MEGABYTES = 6.0
+"""What a run's page may take."""
 
 
 def check_name(name: str) -> str:

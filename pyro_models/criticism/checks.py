@@ -13,12 +13,11 @@ from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.markdown import markdown
+from pyro_models.base.names import FEWEST_REPLICATES
 from pyro_models.criticism.replicates import Data, Program, as_drawn, in_parts, still
 from pyro_models.criticism.statistics import Statistic
 
 LEVEL = 0.05
-FEWEST = 39
-"""Replicates: of fewer, not even a statistic beyond all of them is one in twenty."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ def check(
         ValueError: there are too few replicates, or a statistic of a site that is not there.
         UserError: what a statistic returns is of another shape or not finite.
     """
-    if replicates < FEWEST:
-        raise ValueError(f"{replicates} replicates are fewer than {FEWEST}")
+    if replicates < FEWEST_REPLICATES:
+        raise ValueError(f"{replicates} replicates are fewer than {FEWEST_REPLICATES}")
     with still(model, guide, seed=seed):
         once = in_parts(model, guide, data, batch_size)
         of_data = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()} | once.latents

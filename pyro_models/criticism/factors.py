@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -222,11 +223,10 @@ def read(
 
 def _by_owner(sizes: Mapping[str, int]) -> dict[str, int]:
     """Add up the sizes of parameters by the network, or guide, that they stand in."""
-    owners = {name: name.split("$$$")[0].split(".")[0] for name in sizes}
-    return {
-        owner: sum(size for name, size in sizes.items() if owners[name] == owner)
-        for owner in dict.fromkeys(owners.values())
-    }
+    found: Counter[str] = Counter()
+    for name, size in sizes.items():
+        found[name.split("$$$")[0].split(".")[0]] += size
+    return dict(found)
 
 
 def _by_tags(tell: Tell, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, write
+from pyro_models.base.names import MEGABYTES
 from pyro_models.criticism.explorer import explorer
 from pyro_models.criticism.story import story_of
 
 if TYPE_CHECKING:
     from pyro_models.training.run import Run
-
-MEGABYTES = 6.0  # of a page
 
 
 def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
@@ -33,7 +32,7 @@ def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
     results = read_json(run.folder / "results.json")
     pictures = sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
     sections = {
-        "Story": _story(run),
+        "Story": story_of(run.recipe, run.dataset).html,
         "Explorer": "",
         "Results": _results(run, results),
         "Checks": _checks(run),
@@ -62,11 +61,6 @@ def _filled(name: str, content: dict[str, str]) -> str:
     return Template(_file(name)).substitute(content)
 
 
-def _story(run: "Run") -> str:
-    """Return the story and the guide, as they run."""
-    return story_of(run.recipe, run.dataset).html
-
-
 def _explorer(run: "Run", room: int) -> str:
     """Return the explorer, or why there is none."""
     try:
@@ -85,15 +79,13 @@ def _results(run: "Run", results: dict[str, Any]) -> str:
         beside = f"{validation[name]:.4f}" if name in validation else ""
         rows.append({"name": name, test: f"{value:.4f}", "validation": beside, "unit": units[name]})
     if found := results.get("log_likelihood"):
-        mean, unit = (
-            f"{found['mean']:.4f} ± {found['standard_error']:.4f}",
-            f"{found['unit']}, {found['samples']} samples",
-        )
+        mean = f"{found['mean']:.4f} ± {found['standard_error']:.4f}"
+        unit = f"{found['unit']}, {found['samples']} samples"
         rows.append({"name": "log p(x)", test: mean, "validation": "", "unit": unit})
         more = [{"of log p(x)": name, "": value} for name, value in _flat(found).items() if name != "unit"]
-        command = f"python -m pyro_models likelihood {shlex.quote(str(run.folder))} --samples {found['samples']}"
-        return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p><code>{html.escape(command)}</code></p>"
-    return _table(rows) + (_by_command(run, "likelihood", "log p(x)") if run.recipe.generative else "")
+        command = _verb(run, "likelihood", "--samples", str(found["samples"]))
+        return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p>{command}</p>"
+    return _table(rows) + (f"<p>For log p(x): {_verb(run, 'likelihood')}</p>" if run.recipe.generative else "")
 
 
 def _checks(run: "Run") -> str:
@@ -101,7 +93,7 @@ def _checks(run: "Run") -> str:
     if not run.recipe.generative:
         return "<p>The story cannot make x up: there are no replicates to check.</p>"
     if not (run.folder / "checks.json").exists():
-        return _by_command(run, "check", "predictive checks")
+        return f"<p>For predictive checks: {_verb(run, 'check')}</p>"
     content = read_json(run.folder / "checks.json")
     tables = [rows for rows in content.values() if isinstance(rows, list)]
     single = {name: value for name, value in content.items() if not isinstance(value, list)}
@@ -109,8 +101,9 @@ def _checks(run: "Run") -> str:
     return "\n".join([_table([single]), _pictures(pictures), *map(_table, tables)])
 
 
-def _by_command(run: "Run", verb: str, what: str) -> str:
-    return f"<p>For {what}: <code>python -m pyro_models {verb} {html.escape(shlex.quote(str(run.folder)))}</code></p>"
+def _verb(run: "Run", verb: str, *options: str) -> str:
+    words = ["python", "-m", "pyro_models", verb, str(run.folder), *options]
+    return f"<code>{html.escape(shlex.join(words))}</code>"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

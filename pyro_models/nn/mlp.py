@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -29,21 +30,22 @@ def shrunk(module: nn.Module, factor: float) -> nn.Module:
 
 def redrawn(module: nn.Module, scale: float) -> nn.Module:
     """`module` with the weights of its linear and convolutional layers drawn from Normal(0, scale), the biases 0."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.normal_(part.weight, 0.0, scale)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    _draw(module, partial(nn.init.normal_, std=scale))
     return module
 
 
 def glorot(module: nn.Sequential) -> nn.Sequential:
-    """`module` with the weights of its linear layers drawn as Glorot and Bengio (2010) do, the biases 0."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
-            nn.init.zeros_(part.bias)
+    """`module` with the weights of its linear and convolutional layers as Glorot and Bengio (2010), the biases 0."""
+    _draw(module, nn.init.xavier_uniform_)
     return module
+
+
+def _draw(module: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            weights(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 class GaussianNoise(nn.Module):
