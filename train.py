@@ -2,7 +2,7 @@
 
 import sys
 
-from pyro_models.training.cli import main
+from pyro_models.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_models.criticism.likelihood import DRAWS, evidence
 from pyro_models.data import Split, batch_of, load
-from pyro_models.training.recipes import VAERecipe
+from pyro_models.likelihood.importance import DRAWS, evidence
+from pyro_models.recipes.vae import VAERecipe
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ from torchvision.transforms import ToTensor
 
 from pyro_models.base.names import data_dir
 from pyro_models.data import Batches, Split, load
+from pyro_models.recipes.vae import VAERecipe
 from pyro_models.training.fit import fit, parameters
-from pyro_models.training.recipes import VAERecipe
 
 STEPS = 100
 BATCH = 128

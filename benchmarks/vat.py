@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_models.objectives import regularised, unexplained, vat
-from pyro_models.training.recipes import ClassifierRecipe
+from pyro_models.recipes.classifier import ClassifierRecipe
 
 RADIUS, XI = 2.5, 0.1
 

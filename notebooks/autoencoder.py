@@ -29,11 +29,12 @@ from IPython.display import HTML, display
 
 from guides.autoencoder import AutoencoderGuide
 from pyro_models.autoencoder import Autoencoder
-from pyro_models.criticism import codes, figures, reconstruct
-from pyro_models.criticism.metrics import evaluate, evaluation
+from pyro_models.metrics.evaluation import codes, reconstruct
+from pyro_models.plots import figures
+from pyro_models.metrics.evaluation import evaluate, evaluation
 from pyro_models.data import Batches, cut, load
 from pyro_models.training.fit import fit, parameters
-from pyro_models.training.recipes import AutoencoderRecipe
+from pyro_models.recipes.autoencoder import AutoencoderRecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = load("digits" if SHORT else "mnist")

@@ -34,15 +34,17 @@ import torch.nn.functional as F
 from IPython.display import Markdown, display
 
 from guides.gmvae import GMVAEGuide
-from pyro_models.criticism import codes, figures, log_likelihood, reconstruct
-from pyro_models.criticism.compare import compare, table
-from pyro_models.criticism.kinds import confusion, gaussian_mixture, infer_kinds, matching, score
-from pyro_models.criticism.metrics import draw, evaluation
+from pyro_models.metrics.evaluation import codes, reconstruct
+from pyro_models.plots import figures
+from pyro_models.likelihood.importance import log_likelihood
+from pyro_models.likelihood.comparison import compare, table
+from pyro_models.metrics.clusters import confusion, gaussian_mixture, infer_kinds, matching, score
+from pyro_models.metrics.evaluation import draw, evaluation
 from pyro_models.data import Batches, Dataset, cut, load
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.gmvae import GMVAE
 from pyro_models.training.fit import cosine, fit, parameters
-from pyro_models.training.recipes import GMVAERecipe
+from pyro_models.recipes.gmvae import GMVAERecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = load("digits" if SHORT else "mnist")

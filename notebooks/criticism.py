@@ -34,13 +34,20 @@ import pyro.distributions as dist
 import torch
 from IPython.display import Markdown, display
 
-from pyro_models.criticism import calibrate, check, evidence, figures, gap, replicate, story
-from pyro_models.criticism.checks import checks_table
-from pyro_models.criticism.metrics import evaluation
-from pyro_models.criticism.statistics import of_images, of_table
+from pyro_models.checking.calibration import calibrate
+from pyro_models.checking.predictive import check
+from pyro_models.likelihood.importance import evidence
+from pyro_models.plots import figures
+from pyro_models.likelihood.inference_gap import gap
+from pyro_models.checking.replicates import replicate
+from pyro_models.reading.printer import story
+from pyro_models.checking.predictive import checks_table
+from pyro_models.metrics.evaluation import evaluation
+from pyro_models.checking.statistics import of_images, of_table
 from pyro_models.data import Batches, cut, load
 from pyro_models.training.fit import cosine, fit, parameters
-from pyro_models.training.recipes import GMVAERecipe, VAERecipe
+from pyro_models.recipes.gmvae import GMVAERecipe
+from pyro_models.recipes.vae import VAERecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 

@@ -41,15 +41,16 @@ from pyro import poutine
 from torch.distributions import kl_divergence
 
 from guides.jmvae import JMVAEGuide
-from pyro_models.criticism import decode, evaluate, figures
-from pyro_models.criticism.attributes import attribute_classifier, correctness, coverage, imagine, queries, said
-from pyro_models.criticism.metrics import evaluation
+from pyro_models.metrics.evaluation import decode, evaluate
+from pyro_models.plots import figures
+from pyro_models.metrics.attributes import attribute_classifier, correctness, coverage, imagine, queries, said
+from pyro_models.metrics.evaluation import evaluation
 from pyro_models.data import Batches, Dataset, batch_of, cut, load
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.jmvae import JMVAE
 from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, tempered
 from pyro_models.training.fit import cosine, fit, parameters
-from pyro_models.training.recipes import JMVAERecipe
+from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.vae import VAE
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few steps on scikit-learn's digits, for a quick look

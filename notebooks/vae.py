@@ -30,12 +30,14 @@ import torch
 from IPython.display import display
 
 from guides.vae import VAEGuide
-from pyro_models.criticism import codes, decode, figures, log_likelihood, reconstruct
-from pyro_models.criticism.metrics import evaluate, evaluation
+from pyro_models.metrics.evaluation import codes, decode, reconstruct
+from pyro_models.plots import figures
+from pyro_models.likelihood.importance import log_likelihood
+from pyro_models.metrics.evaluation import evaluate, evaluation
 from pyro_models.data import Batches, cut, load
 from pyro_models.objectives import iwae, mean_field, tempered, trace
 from pyro_models.training.fit import cosine, fit, parameters
-from pyro_models.training.recipes import VAERecipe
+from pyro_models.recipes.vae import VAERecipe
 from pyro_models.vae import VAE
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look

@@ -36,9 +36,10 @@ from IPython.display import Markdown, display
 
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
-from pyro_models.criticism import evaluate, figures
-from pyro_models.criticism.kinds import agreement, confusion, infer_kinds, per_class
-from pyro_models.criticism.metrics import evaluation
+from pyro_models.metrics.evaluation import evaluate
+from pyro_models.plots import figures
+from pyro_models.metrics.clusters import agreement, confusion, infer_kinds, per_class
+from pyro_models.metrics.evaluation import evaluation
 from pyro_models.data import Batches, Split, cut, draw_labels, load
 from pyro_models.nn import conv_classifier, mlp, redrawn
 from pyro_models.objectives import (
@@ -53,7 +54,8 @@ from pyro_models.objectives import (
     with_labels,
 )
 from pyro_models.training.fit import fit, parameters
-from pyro_models.training.recipes import ClassifierRecipe, GMVAERecipe
+from pyro_models.recipes.classifier import ClassifierRecipe
+from pyro_models.recipes.gmvae import GMVAERecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few steps on scikit-learn's digits, for a quick look
 dataset = load("digits") if SHORT else load("mnist", split="article")

@@ -10,7 +10,7 @@ from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
 from pyro_models.base.markdown import markdown
 from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES
-from pyro_models.training.options import Parser
+from pyro_models.recipes.options import Parser
 
 PROG = "pyro-stories"
 FORMATS = {
@@ -26,7 +26,7 @@ FORMATS = {
 
 def train(words: Sequence[str]) -> int:
     """Train a recipe, like train.py."""
-    from pyro_models.training.cli import main
+    from pyro_models.cli.train import main
 
     return main(words, f"{PROG} train")
 
@@ -40,9 +40,9 @@ def report(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     if not 0 < given.megabytes < 1e3:
         parser.error(f"--megabytes must be above 0 and below 1000, not {given.megabytes:g}")
-    from pyro_models.criticism.outputs import write_pictures
-    from pyro_models.criticism.report import refresh
-    from pyro_models.training.run import open_run
+    from pyro_models.report.outputs import write_pictures
+    from pyro_models.report.page import refresh
+    from pyro_models.runs.folder import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     if run.metrics:
@@ -64,9 +64,9 @@ def likelihood(words: Sequence[str]) -> int:
     for name, least in (("samples", 2), ("gap", 2 if given.gap else 0), ("seed", 0)):
         if getattr(given, name) < least:
             parser.error(f"--{name} {getattr(given, name)} is less than {least}")
-    from pyro_models.criticism.outputs import write_likelihood
-    from pyro_models.criticism.report import refresh
-    from pyro_models.training.run import open_run
+    from pyro_models.report.outputs import write_likelihood
+    from pyro_models.report.page import refresh
+    from pyro_models.runs.folder import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(write_likelihood(run, given.samples, given.gap, given.seed))
@@ -87,10 +87,10 @@ def check(words: Sequence[str]) -> int:
     parser.add_argument("--arviz", type=Path, metavar="FILE.nc", help="where to write draws for 50 data, for ArviZ")
     given = parser.parse_args(words)
     _at_least(parser, given, {name: low for name, (_, low) in fewest.items()})
-    from pyro_models.criticism.outputs import write_arviz, write_checks
-    from pyro_models.criticism.report import refresh
-    from pyro_models.criticism.statistics import load
-    from pyro_models.training.run import open_run
+    from pyro_models.checking.statistics import load
+    from pyro_models.report.outputs import write_arviz, write_checks
+    from pyro_models.report.page import refresh
+    from pyro_models.runs.folder import open_run
 
     more = {spec: load(spec) for spec in given.statistic}
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -119,8 +119,8 @@ def sample(words: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     given = parser.parse_args(words)
     _at_least(parser, given, {"count": 1, "seed": 0})
-    from pyro_models.criticism.outputs import write_samples
-    from pyro_models.training.run import open_run
+    from pyro_models.report.outputs import write_samples
+    from pyro_models.runs.folder import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(write_samples(run, given.given, given.count, given.seed))
@@ -135,8 +135,8 @@ def story(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: print it)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data sets")
     given, options = parser.parse_known_args(words)
-    from pyro_models.training.cli import parse
-    from pyro_models.training.recipes import from_json
+    from pyro_models.cli.train import parse
+    from pyro_models.recipes.registry import from_json
 
     folder = Path(given.recipe)
     if (folder / "recipe.json").is_file():
@@ -147,7 +147,7 @@ def story(words: Sequence[str]) -> int:
         parser.error(f"{folder} is no run folder: it holds no recipe.json")
     else:
         recipe, _ = parse([given.recipe, *options], f"{PROG} story")
-    from pyro_models.criticism import story_of
+    from pyro_models.reading.printer import story_of
 
     dataset = recipe.load(given.data_dir)
     recipe.check_data(dataset)
@@ -173,8 +173,8 @@ def compare(words: Sequence[str]) -> int:
     for name in ("particles", "draws", "batches"):
         if (getattr(given, name) < 2 and name != "batches") or getattr(given, name) < 1:
             parser.error(f"--{name} {getattr(given, name)} is too few")
-    from pyro_models.criticism.outputs import write_comparison
-    from pyro_models.training.run import open_run
+    from pyro_models.report.outputs import write_comparison
+    from pyro_models.runs.folder import open_run
 
     run = open_run(given.run, data_dir=given.data_dir, device=given.device)
     some = "trace,mean-field,graph,enum" if run.recipe.kinds else "trace,mean-field"
@@ -267,7 +267,7 @@ def _minutes(run: dict[str, Any], seeds: list[dict[str, Any]]) -> dict[str, str]
 def recipes(words: Sequence[str]) -> int:
     """Print the table of recipes, in Markdown."""
     Parser(prog=f"{PROG} recipes", description=recipes.__doc__).parse_args(words)
-    from pyro_models.training.recipes import table
+    from pyro_models.recipes.registry import table
 
     print(table())
     return 0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyro_models.cli.train import main
 from pyro_models.data import load
-from pyro_models.training.cli import main
 
 MNIST = Path(os.environ.get("PYRO_MODELS_DATA", "datasets"))
 pytestmark = pytest.mark.skipif(not (MNIST / "MNIST/raw").is_dir(), reason=f"no MNIST in {MNIST}: set PYRO_MODELS_DATA")

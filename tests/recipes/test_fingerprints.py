@@ -18,8 +18,8 @@ from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
 from pyro_models.objectives import Annealed
+from pyro_models.recipes.registry import RECIPES
 from pyro_models.training.fit import parameters
-from pyro_models.training.recipes import RECIPES
 
 TABLE = Path(__file__).with_name("fingerprints.json")
 DATA = {"mnist": "digits", "mnist-a": "attributes"}  # what stands in for data that would be downloaded
@@ -52,7 +52,8 @@ def recipes():
         for objective in get_args(hints.get("objective")):
             found[f"{name} {objective}"] = kind(objective=objective)
     return {
-        name: dataclasses.replace(recipe, data=DATA.get(recipe.data, recipe.data), **SMALL) for name, recipe in found.items()
+        name: dataclasses.replace(recipe, data=DATA.get(recipe.data, recipe.data), **SMALL)
+        for name, recipe in found.items()
     }
 
 

@@ -1,0 +1,151 @@
+"""Predictive checks: does what a story tells look like the data, as far as some statistics see?
+
+Box, Sampling and Bayes' inference in scientific modelling and robustness, 1980 (prior predictive); Rubin, 1984, and
+Gelman, Meng and Stern, 1996 (posterior predictive).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_models.base.errors import UserError, first_line
+from pyro_models.base.markdown import markdown
+from pyro_models.base.names import FEWEST_REPLICATES
+from pyro_models.checking.replicates import Data, Program, as_drawn, in_parts, still
+from pyro_models.checking.statistics import Statistic
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Check:
+    """A statistic of the data beside that of their replicates.
+
+    Attributes:
+        site: whose values it is of.
+        statistic: its name.
+        observed: of the data.
+        replicated: of each replicate, [replicates], whose codes are given by the `prior` or by the `posterior`.
+    """
+
+    site: str
+    statistic: str
+    observed: float
+    replicated: dict[str, Tensor]
+
+    @property
+    def against(self) -> dict[str, dict[str, float]]:
+        """What comes of it given `prior` or `posterior`: see `compare`."""
+        return {given: compare(self.observed, values) for given, values in self.replicated.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it but the replicates one by one."""
+        return {"site": self.site, "statistic": self.statistic, "observed": self.observed, **self.against}
+
+
+def compare(observed: float, replicated: Tensor) -> dict[str, float]:
+    """Compare a statistic of the data with those of replicates, [replicates].
+
+    Returns:
+        `mean` and `sd` of the replicates; the Bayesian p-value `p`, P(T(replicate) >= T(data)), and its Monte-Carlo
+        standard error `error`; `two_sided`, twice the smaller of that and P(T(replicate) <= T(data)), at most 1. The
+        data count as one more replicate, so that a right story's are not below a level more often than it says
+        (Davison and Hinkley, Bootstrap Methods and their Application, 1997, equation 4.11).
+    """
+    n = len(replicated)
+    above, below = ((1 + int(side.sum())) / (1 + n) for side in (replicated >= observed, replicated <= observed))
+    beyond = (1 + int((replicated >= observed).sum())) / (2 + n)  # off 0 and 1, where an error would vanish
+    return {
+        "mean": float(replicated.mean()),
+        "sd": float(replicated.std()),
+        "p": above,
+        "error": (beyond * (1 - beyond) / n) ** 0.5,
+        "two_sided": min(1.0, 2 * above, 2 * below),
+    }
+
+
+def check(
+    model: Program,
+    guide: Program,
+    data: Data,
+    statistics: Mapping[str, Mapping[str, Statistic]],
+    *,
+    replicates: int = 100,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> list[Check]:
+    """Compare statistics of data with those of replicates of all of them, prior and posterior predictive.
+
+    Of data that training did not see, the prior predictive p-value of a right story is uniform. The posterior
+    predictive one, whose codes come from the very data, lies nearer to one half: it fails less often than said.
+
+    A latent site is checked as well, where statistics name it: what the guide draws given the data against what the
+    story draws (Seth, Murray and Williams, Model criticism in latent space, 2019).
+
+    Args:
+        model, guide: the pair, or any other; nets that a function holds are to be in evaluation mode.
+        data: what both are called with, [n, *shape] each; grey pixels are drawn black or white where the story's are.
+        statistics: by site and name. Of one that gives a number for each datum the mean and the standard deviation
+            over the data are compared.
+        replicates: how many, of each sort; 39 at least, or nothing could fail.
+        seed: of all noise.
+        batch_size: data at a time; None takes all at once.
+
+    Raises:
+        ValueError: there are too few replicates, or a statistic of a site that is not there.
+        UserError: what a statistic returns is of another shape or not finite.
+    """
+    if replicates < FEWEST_REPLICATES:
+        raise ValueError(f"{replicates} replicates are fewer than {FEWEST_REPLICATES}")
+    with still(model, guide, seed=seed):
+        once = in_parts(model, guide, data, batch_size)
+        of_data = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()} | once.latents
+        if statistics.keys() - of_data.keys():
+            raise ValueError(f"statistics of {sorted(statistics)}, and the sites are {sorted(of_data)}")
+        of_replicates: dict[str, list[dict[tuple[str, str], float]]] = {"prior": [], "posterior": []}
+        for _ in range(replicates):
+            prior, posterior = in_parts(model, None, data, batch_size), in_parts(model, guide, data, batch_size)
+            of_replicates["prior"].append(measured(statistics, prior.drawn | prior.latents))
+            of_replicates["posterior"].append(measured(statistics, posterior.drawn))
+        found = []
+        for key, observed in measured(statistics, of_data).items():
+            told = {given: [row[key] for row in rows if key in row] for given, rows in of_replicates.items()}
+            found.append(Check(*key, observed, {given: torch.tensor(v).double() for given, v in told.items() if v}))
+    return found
+
+
+def measured(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) -> dict[tuple[str, str], float]:
+    """Measure by site and name; of a number for each datum, [n], its mean and its standard deviation.
+
+    Raises:
+        UserError: a statistic fails, or what it returns is of another shape or not finite.
+    """
+    found = {}
+    for site, name in ((site, name) for site, some in statistics.items() if site in values for name in some):
+        try:
+            result = torch.as_tensor(statistics[site][name](values[site])).double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"statistic {name!r} of {list(values[site].shape)} fails: {first_line(error)}") from None
+        if result.shape not in ((), (len(values[site]),)) or not result.isfinite().all():
+            raise UserError(f"statistic {name!r} gives {list(result.shape)}: wanted are finite numbers, [n] or one")
+        if result.ndim:
+            found[site, f"{name}, mean"], found[site, f"{name}, sd"] = float(result.mean()), float(result.std())
+        else:
+            found[site, name] = float(result)
+    return found
+
+
+def checks_table(checks: Sequence[Check]) -> str:
+    """Return checks as a Markdown table, p with its Monte-Carlo error, and a star where it fails at 5 %."""
+    rows = []
+    for one in checks:
+        row = {"statistic": f"{one.site}: {one.statistic}", "data": f"{one.observed:.4g}"}
+        row |= dict.fromkeys(("prior", "prior p", "posterior", "posterior p"), "")
+        for given, result in one.against.items():
+            row[given] = f"{result['mean']:.4g} ± {result['sd']:.2g}"
+            row[f"{given} p"] = f"{result['p']:.2f} ± {result['error']:.2f}" + " *" * (result["two_sided"] <= LEVEL)
+        rows.append(row)
+    return markdown(rows)

@@ -1,0 +1,175 @@
+"""Test statistics: plain functions from data, [n, *shape], to a number for each datum, [n], or one for the set, []."""
+
+import math
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyro_models.base.errors import UserError, first_line
+from pyro_models.checking.replicates import is_binary
+
+Statistic = Callable[[Tensor], Tensor]
+"""From data [n, *shape] to a number for each datum, [n], or to one for all of them, []."""
+
+
+def ink(x: Tensor) -> Tensor:
+    """Return the mean intensity of each image: [n]."""
+    return x.flatten(1).mean(1)
+
+
+def centre(x: Tensor, axis: int) -> Tensor:
+    """Return how far right of the middle (axis -1), or below it (-2), the centre of mass is, in pixels: [n].
+
+    Of a blank image it is 0.
+    """
+    profile = _grey(x).sum(-3 - axis)
+    places = torch.arange(profile.shape[1]).to(profile) - (profile.shape[1] - 1) / 2
+    return profile @ places / profile.sum(1).clamp(min=1e-6)
+
+
+def stroke_width(x: Tensor) -> Tensor:
+    """Return twice the area of the ink by its perimeter, in pixels, above one half of intensity; 0 where blank: [n].
+
+    Of thin strokes this is the width. The perimeter is counted in squares of two by two pixels, by how many are ink,
+    and cuts corners (Pratt, Digital Image Processing, 2007, section 18.2, after Gray, 1971, and Duda).
+    """
+    black = F.pad(_black(x), (1, 1, 1, 1))
+    corner, opposite = black[:, :-1, :-1], black[:, 1:, 1:]
+    count = corner + opposite + black[:, 1:, :-1] + black[:, :-1, 1:]
+    across = (count == 2) & (corner == opposite)
+    straight = (count == 2) & ~across
+    edges = straight + ((count == 1) | (count == 3)) / math.sqrt(2) + across * math.sqrt(2)
+    return 2 * black.flatten(1).sum(1) / edges.flatten(1).sum(1).clamp(min=1)
+
+
+def holes(x: Tensor) -> Tensor:
+    """Return how many parts of the background the ink encloses, above one half of intensity: [n].
+
+    Ink is joined across corners too, the background along edges alone.
+    """
+    from scipy.ndimage import generate_binary_structure, label
+
+    background = F.pad(1 - _black(x), (1, 1, 1, 1), value=1.0)
+    joined = np.zeros((3, 3, 3))
+    joined[1] = generate_binary_structure(2, 1)  # within an image, and not from one to the next
+    labels, _ = label(background.cpu().numpy(), joined)
+    last = labels.reshape(len(x), -1).max(1)  # labels count up from image to image
+    return torch.from_numpy(np.diff(last, prepend=0) - 1).to(x)
+
+
+def symmetry(x: Tensor) -> Tensor:
+    """Return the share of the ink that each image has in common with its mirror image, left to right: [n].
+
+    Of a blank image it is 0.
+    """
+    grey = _grey(x)
+    return torch.minimum(grey, grey.flip(-1)).flatten(1).sum(1) / grey.flatten(1).sum(1).clamp(min=1e-6)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """Average over channels, without the negative intensities that a Normal draws: [n, height, width]."""
+    return x.mean(1).clamp(min=0)
+
+
+def _black(x: Tensor) -> Tensor:
+    return (x.mean(1) > 0.5).to(x)
+
+
+def nearest(train: Tensor, at_once: int = 1000) -> Statistic:
+    """Measure the distance of each datum to the nearest of the training data [m, *shape]: small where it is a copy."""
+    known = train.flatten(1)
+    return lambda x: torch.cat([torch.cdist(part.flatten(1), known).amin(1) for part in x.split(at_once)])
+
+
+def distance_of(summary: Statistic, train: Tensor) -> Statistic:
+    """Measure how far a summary of the set, of any shape, is from that of training data, root mean square over it."""
+    expected = summary(train)
+    return lambda x: (summary(x) - expected).square().mean().sqrt()
+
+
+def correlations(x: Tensor) -> Tensor:
+    """Return the correlations of the columns of a table; 0 of a column that is constant: [columns, columns]."""
+    return x.T.corrcoef().nan_to_num()
+
+
+def moment(x: Tensor, order: int) -> Tensor:
+    """Return the standardised moment of numbers [n]: order 3 is their skewness, 4 their kurtosis (of a Normal 3)."""
+    return ((x - x.mean()) / x.std(correction=0).clamp(min=1e-12)).pow(order).mean()
+
+
+def share_outside(x: Tensor, low: float, high: float) -> Tensor:
+    """Return the share of numbers [n] that lie outside two bounds."""
+    return ((x < low) | (x > high)).double().mean()
+
+
+def of_column(index: int, statistic: Statistic) -> Statistic:
+    """Show a statistic one column alone, [n]."""
+    return lambda x: statistic(x[:, index])
+
+
+def of_images(train: Tensor) -> dict[str, Statistic]:
+    """Return the statistics of images, beside training images [m, channel, height, width]."""
+    return {
+        "ink": ink,
+        "centre, right": partial(centre, axis=-1),
+        "centre, down": partial(centre, axis=-2),
+        "stroke width": stroke_width,
+        "holes": holes,
+        "symmetry": symmetry,
+        f"distance to the nearest of {len(train)} training images": nearest(train),
+        "distance of pixel means to training": distance_of(partial(torch.mean, dim=0), train),
+    }
+
+
+def of_table(train: Tensor, columns: Sequence[str]) -> dict[str, Statistic]:
+    """Return the statistics of a table beside training rows [m, columns]: moments, tails, correlations."""
+    found: dict[str, Statistic] = {}
+    tails = train.quantile(torch.tensor([0.05, 0.95]).to(train), dim=0).T.tolist()
+    for k, (name, (low, high)) in enumerate(zip(columns, tails, strict=True)):
+        found |= {
+            name: of_column(k, torch.clone),
+            f"{name}, skewness": of_column(k, partial(moment, order=3)),
+            f"{name}, kurtosis": of_column(k, partial(moment, order=4)),
+            f"{name}, share outside training's 5 to 95 %": of_column(k, partial(share_outside, low=low, high=high)),
+        }
+    found["distance of correlations to training"] = distance_of(correlations, train)
+    return found | {f"distance to the nearest of {len(train)} training rows": nearest(train)}
+
+
+def standard(train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Statistic]]:
+    """Return for each site the statistics that go with what it holds, beside training data of it.
+
+    Args:
+        train: by site, images [m, channel, height, width], rows [m, columns], or bits or one-hot categories [m, size].
+        names: by site, of its columns or categories; numbers where there are none.
+    """
+    found: dict[str, dict[str, Statistic]] = {}
+    for site, values in train.items():
+        each = names.get(site) or [f"{site}={k}" for k in range(values[0].numel())]
+        if values.ndim == 4:
+            found[site] = of_images(values)
+        elif is_binary(values):
+            found[site] = {f"share of {name}": of_column(k, torch.nanmean) for k, name in enumerate(each)}
+        else:
+            found[site] = of_table(values, each)
+    return found
+
+
+def load(spec: str) -> Statistic:
+    """Import a statistic by MODULE:FUNCTION.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found = pkgutil.resolve_name(spec)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(f"--statistic {spec}: {first_line(error)}; say MODULE:FUNCTION", exit_code=2) from None
+    if not callable(found):
+        raise UserError(f"--statistic {spec} is no function; say MODULE:FUNCTION", exit_code=2)
+    return found

@@ -1,0 +1,139 @@
+"""Each statistic against a picture or a table that can be worked out by hand, or by scipy."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+
+from pyro_models.base.errors import UserError
+from pyro_models.checking import statistics
+from pyro_models.checking.statistics import (
+    centre,
+    correlations,
+    distance_of,
+    holes,
+    ink,
+    load,
+    moment,
+    nearest,
+    of_images,
+    of_table,
+    standard,
+    stroke_width,
+    symmetry,
+)
+
+
+def picture(*rows):
+    return torch.tensor([[float(cell == "#") for cell in row] for row in rows])[None, None]
+
+
+RING = picture(".....", ".###.", ".#.#.", ".###.", ".....")
+EIGHT = picture(".###.", ".#.#.", ".###.", ".#.#.", ".###.")
+DIAMOND = picture(".....", "..#..", ".#.#.", "..#..", ".....")
+OPEN = picture(".###.", ".#.#.", ".#.#.", ".#.#.", ".....")
+
+
+@pytest.mark.parametrize(("image", "count"), [(RING, 1), (EIGHT, 2), (DIAMOND, 1), (OPEN, 0), (RING * 0, 0)])
+def test_holes_are_parts_of_the_background_that_ink_encloses(image, count):
+    assert holes(image).tolist() == [count]
+
+
+def test_holes_of_many_images_are_those_of_each():
+    x = torch.bernoulli(torch.full((200, 1, 9, 7), 0.55))
+    each = []
+    for image in x[:, 0].numpy():
+        _, parts = scipy.ndimage.label(np.pad(1 - image, 1, constant_values=1))
+        each.append(parts - 1)
+    assert holes(x).tolist() == each
+    assert max(each) > 3
+
+
+def test_ink_and_its_centre():
+    x = torch.zeros(2, 3, 5, 4)
+    x[0, :, 4, 0] = 1.0  # the lower left corner
+    torch.testing.assert_close(ink(x), torch.tensor([0.05, 0.0]))
+    torch.testing.assert_close(centre(x, -1), torch.tensor([-1.5, 0.0]))
+    torch.testing.assert_close(centre(x, -2), torch.tensor([2.0, 0.0]))
+    x[0, :, 4, 3] = 0.5
+    torch.testing.assert_close(centre(x, -1), torch.tensor([-0.5, 0.0]))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_the_width_of_a_long_stroke_is_that_of_the_bar_whichever_way_it_lies(width):
+    x = torch.zeros(2, 1, 400, 400)
+    x[0, 0, 100 : 100 + width, 10:390] = 1
+    rows, columns = torch.meshgrid(torch.arange(400), torch.arange(400), indexing="ij")
+    x[1, 0] = ((rows - columns).abs() < 0.7072 * width) & (rows > 20) & (rows < 380)
+    thin = 2 * width * 380 / (2 * (380 + width) - 4 + 4 / 2**0.5)
+    assert stroke_width(x)[0].item() == pytest.approx(thin)
+    diagonals = 2 * int(0.7072 * width) + 1
+    assert stroke_width(x)[1].item() == pytest.approx(diagonals / 2**0.5, rel=0.02)
+    assert stroke_width(x * 0).tolist() == [0, 0]
+
+
+def test_symmetry_is_the_share_of_ink_that_the_mirror_image_has():
+    x = torch.cat([EIGHT, picture("#....", ".....", ".....", ".....", "..#.."), EIGHT * 0])
+    torch.testing.assert_close(symmetry(x), torch.tensor([1.0, 0.5, 0.0]))
+
+
+def test_a_copy_of_a_training_image_is_at_no_distance():
+    train, x = torch.rand(40, 1, 4, 4), torch.rand(7, 1, 4, 4)
+    expected = (x[:, None] - train[None]).flatten(2).norm(dim=-1).amin(1)
+    torch.testing.assert_close(nearest(train, at_once=3)(x), expected, rtol=0, atol=1e-6)
+    assert nearest(train)(train[5:9]).max() < 1e-6
+
+
+def test_moments_are_scipys():
+    x = torch.randn(50).exp()
+    assert moment(x, 3).item() == pytest.approx(scipy.stats.skew(x.numpy()))
+    assert moment(x, 4).item() == pytest.approx(scipy.stats.kurtosis(x.numpy(), fisher=False))
+    assert moment(torch.ones(5), 3).item() == 0.0
+
+
+def test_a_table_is_seen_by_column_and_by_correlation():
+    train = torch.randn(1000, 3)
+    found = of_table(train, ["a", "b", "c"])
+    x = torch.randn(500, 3) * torch.tensor([1.0, 2.0, 1.0])
+    torch.testing.assert_close(found["b"](x), x[:, 1])
+    outside = "share outside training's 5 to 95 %"
+    assert found[f"a, {outside}"](train).item() == pytest.approx(0.1)
+    assert found[f"b, {outside}"](x) > 0.3
+    assert found["distance of correlations to training"](train).item() == 0.0
+    bound = torch.stack([x[:, 0], x[:, 0], x[:, 2]], 1)
+    expected = (torch.from_numpy(np.corrcoef(bound.T)) - torch.from_numpy(np.corrcoef(train.T))).square().mean().sqrt()
+    torch.testing.assert_close(found["distance of correlations to training"](bound), expected)
+    assert correlations(torch.ones(5, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_what_a_site_holds_decides_its_statistics():
+    train = {"x": torch.rand(9, 1, 4, 4), "y": torch.eye(3).repeat(3, 1), "t": torch.randn(9, 2)}
+    found = standard(train, {"t": ("left", "right")})
+    assert set(found["x"]) == set(of_images(train["x"]))
+    assert list(found["y"]) == ["share of y=0", "share of y=1", "share of y=2"]
+    assert {"left", "right", "left, skewness"} <= set(found["t"])
+    some = torch.tensor([[0.0, 1.0, 0.0], [torch.nan] * 3, [1.0, 0.0, 0.0]])
+    assert [float(share(some)) for share in found["y"].values()] == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_statistic_of_images_takes_blank_full_and_negative_ones(dtype):
+    x = torch.cat([torch.zeros(2, 1, 6, 6), torch.ones(2, 1, 6, 6), -torch.ones(1, 1, 6, 6)]).to(dtype)
+    for statistic in of_images(x).values():
+        value = statistic(x)
+        assert value.isfinite().all()
+        assert value.shape in ((), (5,))
+
+
+def test_a_distance_is_between_summaries():
+    far = distance_of(lambda x: x.mean(0), torch.zeros(5, 2))
+    assert float(far(torch.tensor([[3.0, 0.0], [3.0, 0.0]]))) == pytest.approx((9 / 2) ** 0.5)
+
+
+def test_a_statistic_is_found_by_its_name():
+    assert load("pyro_models.checking.statistics:ink") is statistics.ink
+    for spec in ("pyro_models.checking.statistics:inkk", "nowhere:ink", "ink", "math:pi", ""):
+        with pytest.raises(UserError, match="say MODULE:FUNCTION") as complaint:
+            load(spec)
+        assert complaint.value.exit_code == 2

@@ -1,0 +1,74 @@
+"""The comparison of estimators, where the answers are known."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from pyro_models.likelihood.comparison import Tally, compare, parameter_groups, table
+from pyro_models.objectives import enum, graph, mean_field, relaxed, rws
+from tests.linear_gaussian import ExactGuide, LinearGaussian
+from tests.linear_mixture import linear_mixture
+
+
+def test_the_moments_are_those_of_the_draws():
+    weight = torch.nn.Parameter(torch.zeros(5))
+    tally, draws = Tally({"part": [weight]}), torch.randn(40, 5) + torch.arange(5.0)
+    for draw in draws:
+        tally.add(0.0, [draw])
+    signal, noise = tally.moments("part")
+    variance = draws.var(0).sum()
+    assert noise == pytest.approx(float(variance))
+    assert signal == pytest.approx(float(draws.mean(0).square().sum() - variance / 40))
+
+
+def test_the_groups_are_all_parameters_by_part():
+    pair = linear_mixture()
+    groups = dict(parameter_groups(*pair))
+    assert list(groups) == ["component", "decoder", "classifier", "encoder"]
+    assert sum(map(len, groups.values())) == sum(len(list(half.parameters())) for half in pair)
+
+
+def test_the_same_estimator_twice_gives_the_same_figures_and_the_pair_stays_as_it_is():
+    pair = linear_mixture()
+    x = pair[0](batch=20).detach()
+    before = torch.cat([p.detach().flatten() for half in pair for p in half.parameters()])
+    both = [compare(*pair, {"enum": enum}, [{"x": x}], draws=5)["enum"] for _ in range(2)]
+    assert both[0].bound == both[1].bound
+    assert both[0].variance == both[1].variance
+    after = torch.cat([p.detach().flatten() for half in pair for p in half.parameters()])
+    assert torch.equal(before, after)
+    assert pair[0].training
+
+
+class Told(torch.nn.Module):
+    """A story as a part of another module, which gives its parameters a group."""
+
+    def __init__(self, story):
+        super().__init__()
+        self.story = story
+
+    def forward(self, x):
+        return self.story(x)
+
+
+def test_at_the_exact_posterior_the_bound_has_no_error():
+    model = LinearGaussian()
+    x = model(batch=30).detach()
+    found = compare(Told(model), ExactGuide(model), {"rws": partial(rws, particles=3)}, [{"x": x}], draws=6)["rws"]
+    assert found.bound == pytest.approx(model.evidence(x).mean().item())
+    assert found.error < 1e-9
+
+
+def test_the_sum_over_kinds_is_less_noisy_than_drawing_them():
+    pair = linear_mixture()
+    x = pair[0](batch=50).detach()
+    estimators = {"mean-field": relaxed(mean_field, 0.5), "graph": graph, "enum": enum}
+    found = compare(*pair, estimators, [{"x": x}, {"x": x + 0.1}], draws=60)
+    assert found["enum"].variance["classifier"] < found["graph"].variance["classifier"] / 3
+    assert found["enum"].variance["component"] < 1e-9 * found["graph"].variance["component"]
+    assert found["enum"].signal_to_noise["component"] > 1e4
+    assert abs(found["enum"].bound - found["graph"].bound) < 5 * (found["enum"].error + found["graph"].error)
+    lines = table(found, {"mean-field": "neither", "graph": "the story", "enum": "the story"}.__getitem__).splitlines()
+    assert len(lines) == 5
+    assert {line.count("|") for line in lines} == {1 + 4 + 2 * 4}

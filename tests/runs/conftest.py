@@ -1,0 +1,33 @@
+"""What tests of whole runs share."""
+
+import pytest
+import torch
+
+from pyro_models.report import outputs
+from pyro_models.runs import folder as run_module
+from pyro_models.cli.train import main
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Single precision, a checkpoint after each epoch, and no pictures, which are tested elsewhere."""
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def complaint_of(capsys, tmp_path):
+    """Run train.py and return the one line of its complaint, which comes before any folder is made."""
+
+    def run(*words):
+        try:
+            code = main([*words, "--out", str(tmp_path / "run")])
+        except SystemExit as stop:
+            code = stop.code
+        assert code in (1, 2)
+        assert not (tmp_path / "run").exists()
+        (complaint,) = capsys.readouterr().err.strip().splitlines()
+        return complaint
+
+    return run

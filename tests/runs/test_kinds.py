@@ -1,0 +1,173 @@
+"""Runs of the mixture as a user meets them: tables, labels, several seeds, comparisons, and wrong inputs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_models.__main__ import main as verbs
+from pyro_models.runs import folder as run_module
+from pyro_models.cli.train import main
+from pyro_models.runs.seeds import summary
+
+QUICK = ["--epochs", "1", "--batch-size", "200"]
+
+
+@pytest.fixture(autouse=True)
+def single_precision():
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def line(capsys):
+    """Run train.py and return the one line of its complaint."""
+
+    def run(*words):
+        try:
+            code = main(["gmvae", *words])
+        except SystemExit as stop:
+            code = stop.code
+        assert code in (1, 2)
+        (complaint,) = capsys.readouterr().err.strip().splitlines()
+        return complaint
+
+    return run
+
+
+def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["gmvae", "--preset", "table", "--data", "blobs", *QUICK, "--out", str(folder)]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["gaussian_mixture"]["accuracy"] == 1.0
+    unit = "nats per row of standardised columns, normal likelihood"
+    assert results["units"]["elbo"] == f"{unit}, bound of neither story: y relaxed at temperature 0.5, discrete kl"
+    assert results["units"]["elbo_exact"] == f"{unit}, sum over y"
+    assert {"accuracy", "purity", "nmi", "ari", "kinds_used", "elbo", "elbo_exact"} <= set(results["test"])
+    assert (folder / "figures" / "01-points.png").is_file()
+    assert main(["gmvae", "--out", str(folder), "--resume", "--epochs", "1"]) == 0
+    capsys.readouterr()
+    assert verbs(["results", str(folder)]) == 0
+    assert "| 100.0 |" in capsys.readouterr().out
+
+
+def test_a_table_of_ones_own_without_labels_has_no_accuracy(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(400, 3))
+    np.savetxt(tmp_path / "own.csv", rows, delimiter=",", header="a,b,c", comments="")
+    words = f"gmvae --likelihood normal --kinds 4 --data {tmp_path / 'own.csv'} --out {tmp_path / 'run'}".split()
+    assert main([*words, *QUICK]) == 0
+    test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    assert "accuracy" not in test
+    assert 1 <= test["kinds_used"] <= 4
+
+
+def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    words = f"gmvae --preset table --data iris --epochs 2 --batch-size 50 --out {folder}".split()
+    assert main([*words, "--seed", "4", "--seeds", "3"]) == 0
+    assert "over 3 seeds (" in capsys.readouterr().out
+    results = json.loads((folder / "results.json").read_text())
+    assert [run["seed"] for run in results["seeds"]] == [4, 5, 6]
+    values = [run["test"]["accuracy"] for run in results["seeds"]]
+    assert results["test"]["accuracy"] == pytest.approx(np.mean(values))
+    assert results["spread"]["accuracy"] == pytest.approx(np.std(values, ddof=1))
+    assert results["command"].endswith("--seeds 3")
+    single = tmp_path / "single"
+    assert main([*words[:-1], str(single), "--seed", "5"]) == 0
+    assert json.loads((single / "results.json").read_text())["test"] == results["seeds"][1]["test"]
+    (folder / "seed-6" / "results.json").unlink()
+    monkeypatch.setattr(run_module, "fit", lambda *a, **k: iter(()))  # what is finished is not trained again
+    assert main(["gmvae", "--out", str(folder), "--resume", "--seeds", "3"]) == 0
+    assert json.loads((folder / "results.json").read_text())["test"] == results["test"]
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert verbs(["results", str(folder)]) == 0
+    assert "--seeds 3" in capsys.readouterr().out
+    assert verbs(["report", str(folder)]) == 1
+    assert "give one of them" in capsys.readouterr().err
+    for more in ([], ["--seeds", "1"]):
+        with pytest.raises(SystemExit):
+            main(["gmvae", "--out", str(folder), "--resume", *more])
+        assert "say --seeds N" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 1
+    assert "holds runs of several seeds" in capsys.readouterr().err
+    before = (single / "results.json").read_bytes()
+    assert main([*words[:-1], str(single), "--seeds", "2"]) == 1
+    assert "holds a single run" in capsys.readouterr().err
+    assert (single / "results.json").read_bytes() == before
+    assert main([*words, "--seeds", "2", "--overwrite"]) == 0
+    assert sorted(path.name for path in folder.glob("seed-*")) == ["seed-1", "seed-2"]
+
+
+def test_labels_may_be_any_whole_numbers_where_they_only_score(tmp_path):
+    rows = np.concatenate([np.random.default_rng(0).normal(size=(100, 2)) + 3 * k for k in (0, 1)])
+    np.savez(tmp_path / "own.npz", table=rows, labels=np.repeat([-1, 10**9], 100))
+    words = f"gmvae --preset table --kinds 2 --data {tmp_path / 'own.npz'} --out {tmp_path / 'run'}".split()
+    assert main([*words, "--epochs", "1"]) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["accuracy"] >= 0.5
+
+
+def test_the_summary_of_one_run_has_no_spread():
+    figures = {"accuracy": 0.5}
+    run = {"test": figures, "validation": figures, "seconds": 3.0, "seed": 1}
+    assert summary([run])["spread"] == {"accuracy": 0.0}
+
+
+def test_collapsed_kinds_are_reported(tmp_path, capsys):
+    words = ["gmvae", "--preset", "table", "--data", "blobs", "--kinds", "40"]
+    words += ["--consistency", "0", "--balance", "0", "--decision", "0"]
+    assert main([*words, *QUICK, "--out", str(tmp_path / "run")]) == 0
+    assert "collapsed: next to no training data fall to" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["kinds_used"] < 40
+
+
+def test_estimators_are_compared_on_a_run(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["gmvae", "--preset", "table", "--data", "blobs", *QUICK, "--out", str(folder)]) == 0
+    capsys.readouterr()
+    every = "trace,mean-field,graph,enum,iwae,renyi,rws,dreg"
+    assert verbs(["compare", str(folder), "--elbo", every, "--draws", "3", "--batches", "1"]) == 0
+    printed = capsys.readouterr().out
+    for name in every.split(","):
+        assert f"| {name} | " in printed
+    assert "| mean-field | neither story: y relaxed at temperature 0.5, discrete kl |" in printed
+    assert "| enum | the story |" in printed
+    assert (folder / "figures" / "compare.png").is_file()
+    assert set(json.loads((folder / "compare.json").read_text())["estimators"]) == set(every.split(","))
+    assert verbs(["compare", str(folder), "--elbo", "enumm"]) == 1
+    assert "did you mean 'enum'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        verbs(["compare", str(folder), "--draws", "1"])
+    assert "--draws 1 is too few" in capsys.readouterr().err
+
+
+def test_labels_that_do_not_do_are_one_line(line, tmp_path):
+    assert "--labels 5 is fewer than --kinds 10" in line("--labels", "5")
+    assert "--labels 9999 is more than the" in line("--labels", "9999")
+    assert "--labels: the data are labelled 0 to 9, --kinds 4 wants 0 to 3" in line("--labels", "50", "--kinds", "4")
+    images = np.zeros((60, 28, 28), np.uint8)
+    np.savez(tmp_path / "bare.npz", images=images)
+    assert "the data have none" in line("--labels", "20", "--data", str(tmp_path / "bare.npz"), "--batch-size", "20")
+    np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(60) - 3)
+    complaint = line("--labels", "20", "--data", str(tmp_path / "odd.npz"), "--batch-size", "20")
+    assert "the data are labelled -3 to 56" in complaint
+
+
+def test_tables_that_do_not_do_are_one_line(line, tmp_path):
+    own = tmp_path / "own.csv"
+    for cell, complaint in (("x", "holds text"), ("nan", "has 60 values that are missing"), ("7", "is 7 in every row")):
+        own.write_text("a,b\n" + "".join(f"{k},{cell}\n" for k in range(60)))
+        assert f"column 'b' {complaint}" in line("--preset", "table", "--data", str(own))
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    np.save(tmp_path / "own.npy", rows)
+    data = ["--data", str(tmp_path / "own.npy"), "--batch-size", "20"]
+    assert "--kinds 50 is more than the 46 training data" in line("--preset", "table", *data, "--kinds", "50")
+    assert "is a table: use --preset table, or --likelihood normal" in line(*data)
+    assert "--batch-size must be at least 2" in line("--preset", "table", *data[:2], "--batch-size", "1")
+    assert "--network conv wants images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")
+    assert "--temperature must be between" in line("--temperature", "0")
+
+
+def test_other_recipes_leave_tables_alone(capsys):
+    assert main(["vae", "--data", "wine"]) == 1
+    assert "--data wine is a table, and vae learns images: use gmvae" in capsys.readouterr().err
