@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pyro_models.data import Attribute, Dataset, Split
-    from pyro_models.objectives import Annealed, Objective
+    from pyro_models.objectives import Objective, Scheduled
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Recipe:
         """Build the story and its guide for images [channel, height, width] or rows [columns], and attributes."""
         raise NotImplementedError
 
-    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
+    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Scheduled":
         """Build what is minimised: `objective_at` each moment of the run, or the same throughout."""
-        from pyro_models.objectives import Annealed
+        from pyro_models.objectives import Scheduled
 
         if self.anneals:
-            return Annealed(lambda progress: self.objective_at(progress, guide, train))
+            return Scheduled(lambda progress: self.objective_at(progress, guide, train))
         return self.objective_at(1.0, guide, train)
 
     def objective_at(self, progress: float, guide: "nn.Module", train: "Split") -> "Objective":

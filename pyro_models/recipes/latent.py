@@ -44,12 +44,12 @@ class LatentRecipe(Recipe):
         """Build the estimator of the bound, which is also what test data are evaluated with."""
         from functools import partial
 
-        from pyro_models.objectives import ESTIMATORS, tempered
+        from pyro_models.objectives import ESTIMATORS, scaled
 
         options: dict[str, Any] = {"particles": self.particles}
         if self.elbo == "renyi":
             options["alpha"] = self.alpha
-        return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
+        return scaled(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
 
 
 @dataclass(frozen=True)
