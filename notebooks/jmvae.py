@@ -48,7 +48,7 @@ from pyro_models.metrics.evaluation import evaluation
 from pyro_models.data import Batches, Dataset, batch_of, cut, load
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.jmvae import JMVAE
-from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, tempered
+from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, scaled
 from pyro_models.training.fit import cosine, fit, parameters
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.vae import VAE
@@ -605,7 +605,7 @@ for title, shares in unsure.items():
 def taught_on(model: JMVAE, guide: JMVAEGuide, weight: float) -> JMVAEGuide:
     """Return a copy of the guide whose experts alone went on to learn from ELBO(y), log p(y | z) weighing more."""
     guide = copy.deepcopy(guide)
-    weighted = masked(tempered(mean_field, {"y1": weight, "y2": weight}))
+    weighted = masked(scaled(mean_field, {"y1": weight, "y2": weight}))
 
     def objective(story: Callable, guide: Callable, x: torch.Tensor, **y: torch.Tensor) -> dict[str, torch.Tensor]:
         return weighted(poutine.block(story, hide=["x"]), guide, **some_of(y))

@@ -35,7 +35,7 @@ from pyro_models.plots import figures
 from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.metrics.evaluation import evaluate, evaluation
 from pyro_models.data import Batches, cut, load
-from pyro_models.objectives import iwae, mean_field, tempered, trace
+from pyro_models.objectives import iwae, mean_field, scaled, trace
 from pyro_models.training.fit import cosine, fit, parameters
 from pyro_models.recipes.vae import VAERecipe
 from pyro_models.vae import VAE
@@ -132,7 +132,7 @@ display(figures.image_grid(decode(model, grid), 20, "the decoder over the plane 
 # ## Swapping the objective
 #
 # The story and the guide stay as they are. `trace` estimates the KL from the draw itself, `mean_field` has it in
-# closed form, `iwae` draws several codes for each image and bounds the evidence more tightly, and `tempered`
+# closed form, `iwae` draws several codes for each image and bounds the evidence more tightly, and `scaled`
 # weighs the KL by beta. Same pair, same images, four objectives:
 
 # %%
@@ -142,7 +142,7 @@ with evaluation(model, guide):
         "trace": trace,
         "mean-field": mean_field,
         "iwae of 50": lambda *pair, **batch: iwae(*pair, particles=50, **batch),
-        "mean-field, beta 4": tempered(mean_field, {"z": 4.0}),
+        "mean-field, beta 4": scaled(mean_field, {"z": 4.0}),
     }.items():
         terms = objective(model, guide, x=x)
         values = ", ".join(f"{term} {float(value):.2f}" for term, value in terms.items())

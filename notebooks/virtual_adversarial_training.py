@@ -45,11 +45,11 @@ from pyro_models.nn import conv_classifier, mlp, redrawn
 from pyro_models.objectives import (
     ESTIMATORS,
     Objective,
-    Paired,
+    SharedNoise,
     adversary,
     divergence,
     regularised,
-    unexplained,
+    discriminative,
     vat,
     with_labels,
 )
@@ -230,7 +230,7 @@ print("r at five points:", *(step.tolist() for step in r), sep="\n")
 #
 # Points in the plane, in two half moons, three labels of each. The classifier is a small MLP. It is trained twice,
 # once with the six labels alone, once with VAT on the points without a label as well. `regularised` adds a named,
-# weighted term to an objective; `unexplained` is the objective to which it is added: that of data of which the
+# weighted term to an objective; `discriminative` is the objective to which it is added: that of data of which the
 # story says nothing, 0.
 
 # %%
@@ -242,7 +242,7 @@ for title in ("labels only", "with VAT"):
     torch.manual_seed(1)
     network = mlp(2, 64, 64, 2)
     toy_model, toy = Classifier(network), ClassifierGuide(network)
-    without = regularised(unexplained(toy.classify), smooth, toy.classify) if title == "with VAT" else None
+    without = regularised(discriminative(toy.classify), smooth, toy.classify) if title == "with VAT" else None
     objective = with_labels(without, ESTIMATORS["trace"], toy.classify)
     optimizer = torch.optim.Adam(parameters(toy_model, toy), lr=0.01)
     batches = Batches(many, "grey", 128, labelled=few, kinds=2, steps=300)
@@ -254,7 +254,7 @@ for title in ("labels only", "with VAT"):
 # %% [markdown]
 # The colour is $p(y = 1 \mid x)$ over the plane, the black line where it is one half. Large dots are the points
 # whose labels are seen, small ones some of those without. The arrows are adversarial steps, drawn where they start
-# and as long as they are. `Paired` makes the passes that the search compares differ in their data alone: the same
+# and as long as they are. `SharedNoise` makes the passes that the search compares differ in their data alone: the same
 # dropout, and batch norm leaves its records as they are. This net has neither, the next one has both.
 
 # %%
@@ -263,7 +263,7 @@ start = many.x[:60]
 figure, panels = plt.subplots(1, 2, figsize=(11, 5.2), layout="constrained", sharey=True)
 for panel, (title, toy) in zip(panels, toys.items(), strict=True):
     with evaluation(toy):
-        again = Paired(toy.classify)
+        again = SharedNoise(toy.classify)
         p = again(grid).probs[:, 1].reshape(150, 150).flip(0)  # the grid has its top row first
         r = adversary(again, start, again(start).logits, radius=0.3, finite_difference=0.1, iterations=1)
     axis = torch.linspace(-2.2, 2.2, 150)
@@ -300,7 +300,7 @@ SIZE, EPOCHS, STEPS = (64, 10, 8) if SHORT else (512, 30, 100)
 def train_with_vat(others: Split) -> tuple[Classifier, ClassifierGuide, list[dict]]:
     """Train the article's net on the labelled images and on others without their labels."""
     model, guide = pair()
-    without = regularised(unexplained(guide.classify), ARTICLE, guide.classify)
+    without = regularised(discriminative(guide.classify), ARTICLE, guide.classify)
     objective = with_labels(without, ESTIMATORS["trace"], guide.classify)
     batches = Batches(others, "grey", SIZE, labelled=seen, kinds=KINDS, steps=STEPS)
     return model, guide, train(model, guide, objective, batches, EPOCHS)
@@ -347,7 +347,7 @@ def show_steps(guide: ClassifierGuide, title: str) -> None:
     """Show the ten images that the adversarial step changes most."""
     x = cut(dataset.test.x[: 200 if SHORT else 1000], "grey")
     with evaluation(guide):
-        again = Paired(guide.classify)
+        again = SharedNoise(guide.classify)
         before = again(x).logits
         r = adversary(again, x, before, radius=2.5, finite_difference=0.1, iterations=5)
         after = again(x + r).logits

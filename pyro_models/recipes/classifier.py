@@ -89,7 +89,7 @@ class ClassifierRecipe(KindsRecipe):
 
         classify: Any = guide.classify
         terms = self.terms()
-        others = objectives.regularised(objectives.unexplained(classify), terms, classify)
+        others = objectives.regularised(objectives.discriminative(classify), terms, classify)
         useful = any(weight for weight, _ in terms.values())
         return objectives.with_labels(others if useful else None, self.bound(), classify)
 

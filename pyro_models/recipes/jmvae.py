@@ -141,14 +141,14 @@ class JMVAERecipe(VariationalRecipe):
 
         heat = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
         weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight, "z": heat}
-        bound = objectives.tempered(super().bound(), weights)  # the objectives leave out themselves what is missing
+        bound = objectives.scaled(super().bound(), weights)  # the objectives leave out themselves what is missing
         choose = objectives.some_of if self.subsets else objectives.all_of
         if self.objective == "jmvae":
             return objectives.jmvae(bound, guide.posterior, weight=self.unimodal_weight, choose=choose)
         if self.objective == "mvae":
             return objectives.mvae(bound, choose=choose)
-        bound_y = objectives.tempered(bound, dict.fromkeys(guide.sizes, self.private_weight))
+        bound_y = objectives.scaled(bound, dict.fromkeys(guide.sizes, self.private_weight))
         if self.variant == "two-stage" and progress < 0.5:
             return objectives.telbo(bound, bound_y=bound_y, weight_x=0.0, weight_y=0.0, choose=choose)
-        still = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
-        return objectives.telbo(bound, bound_y=bound_y, still=still[self.variant], choose=choose)
+        frozen = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
+        return objectives.telbo(bound, bound_y=bound_y, frozen=frozen[self.variant], choose=choose)

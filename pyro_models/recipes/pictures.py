@@ -11,7 +11,7 @@ from pyro_models.metrics.attributes import imagined_by, queries, said
 from pyro_models.metrics.clusters import SCORES, infer_kinds, matching, per_class
 from pyro_models.metrics.clusters import confusion as count
 from pyro_models.metrics.evaluation import codes, decode, draw, evaluation
-from pyro_models.objectives import Paired, adversary
+from pyro_models.objectives import SharedNoise, adversary
 from pyro_models.plots import figures
 from pyro_models.recipes.units import units
 
@@ -178,7 +178,7 @@ def adversaries(run: "Run") -> dict[str, Any]:
     if run.dataset.is_table or not recipe.vat:
         return {}
     x = cut(run.dataset.test.x[:MOST_POINTS], recipe.pixels)
-    classify: Any = Paired(run.guide.classify)  # type: ignore[arg-type]
+    classify: Any = SharedNoise(run.guide.classify)  # type: ignore[arg-type]
     lengths = {"radius": recipe.radius, "finite_difference": recipe.finite_difference, "iterations": 5}
     found = []
     for part in x.split(250):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
-from pyro_models.objectives import Annealed, Objective
+from pyro_models.objectives import Objective, Scheduled
 from pyro_models.training.processes import average, average_gradients
 
 
@@ -39,7 +39,7 @@ class NonFiniteTerm(FloatingPointError):
 def fit(
     model: nn.Module,
     guide: nn.Module,
-    objective: Objective | Annealed,
+    objective: Objective | Scheduled,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     *,
@@ -82,7 +82,7 @@ def fit(
                 progress = (epoch + step / len(batches)) / epochs
                 if learning_rate is not None:
                     _set(optimizer, learning_rate(progress))
-                current = objective.at(progress) if isinstance(objective, Annealed) else objective
+                current = objective.at(progress) if isinstance(objective, Scheduled) else objective
                 with pyro.validation_enabled(epoch == done and step == 0):
                     terms = current(tell, infer, **batch)
                 optimizer.zero_grad()
