@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Attribute, Dataset, Split, cut, encoded
+from pyro_models.data import Attribute, Dataset, Split, encoded, to_float
 from pyro_models.metrics.evaluation import evaluation
 from pyro_models.nn import spatial_classifier
 
@@ -145,7 +145,7 @@ def attribute_classifier(
         for _ in range(steps):
             some = torch.randint(len(train), (128,), device=train.x.device)
             loss = torch.zeros((), device=train.x.device)
-            for logits, values in zip(classifier(cut(train.x[some], pixels)), codes[some].T, strict=True):
+            for logits, values in zip(classifier(to_float(train.x[some], pixels)), codes[some].T, strict=True):
                 loss = loss + F.cross_entropy(logits, values, ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
@@ -228,7 +228,7 @@ def _judged(run: "Run", split: Split, classifier: AttributeClassifier, seed: int
     """Judge what a run imagines for the attributes of a split, by draws of its own: see `three_cs`."""
     attributes, codes = run.attributes, split.attributes
     with evaluation(classifier):
-        seen = torch.cat([classifier.told(cut(part, run.recipe.pixels)) for part in split.x.split(10_000)])
+        seen = torch.cat([classifier.told(to_float(part, run.recipe.pixels)) for part in split.x.split(10_000)])
     figures = {"classifier_accuracy": float((seen == codes)[codes >= 0].double().mean())}  # type: ignore[operator,index]
     for given in range(len(attributes), 0, -1):
         whole = given == len(attributes)

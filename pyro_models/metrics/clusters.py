@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_models.base.names import PixelMode
-from pyro_models.data import Dataset, Split, cut
+from pyro_models.data import Dataset, Split, to_float
 from pyro_models.metrics.evaluation import evaluation
 
 SCORES = {
@@ -22,7 +22,7 @@ SCORES = {
 def infer_kinds(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
     """Return the likeliest kind under q(y | x) for each datum of a split: [n]."""
     with evaluation(guide):
-        parts = [guide.classify(cut(part, pixels)).logits.argmax(-1) for part in split.x.split(batch_size)]  # type: ignore[operator]
+        parts = [guide.classify(to_float(part, pixels)).logits.argmax(-1) for part in split.x.split(batch_size)]  # type: ignore[operator]
     return torch.cat(parts)
 
 

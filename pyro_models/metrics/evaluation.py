@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Attribute, Split, batch_of, cut
+from pyro_models.data import Attribute, Split, batch_of, to_float
 from pyro_models.objectives import AtMean, Objective, Record
 
 
@@ -67,7 +67,7 @@ def codes(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1
     means = []
     for part in split.x.split(batch_size):
         with evaluation(guide), AtMean(), Record() as q:
-            guide(x=cut(part, pixels))
+            guide(x=to_float(part, pixels))
         means.append(q.sites["z"].value)
     return torch.cat(means)
 
