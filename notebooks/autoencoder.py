@@ -32,7 +32,7 @@ from pyro_models.autoencoder import Autoencoder
 from pyro_models.metrics.evaluation import codes, reconstruct
 from pyro_models.plots import figures
 from pyro_models.metrics.evaluation import evaluate, evaluation
-from pyro_models.data import Batches, cut, load
+from pyro_models.data import Batches, to_float, load
 from pyro_models.training.fit import fit, parameters
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 
@@ -60,7 +60,7 @@ print(AutoencoderGuide.__doc__)
 
 # %%
 examples = torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)])
-originals = cut(examples, "grey")
+originals = to_float(examples, "grey")
 
 
 def train(recipe: AutoencoderRecipe):
@@ -130,7 +130,7 @@ some = dataset.test[: 300 if SHORT else 2000]
 two, twenty = codes(plane_guide, some, "grey"), codes(guide, some, "grey")
 display(figures.plane({"the 2-D code itself": two}, some.labels))
 panels = {
-    "t-SNE of raw pixels": figures.tsne(cut(some.x, "grey")),
+    "t-SNE of raw pixels": figures.tsne(to_float(some.x, "grey")),
     "t-SNE of the 2-D code": figures.tsne(two),
     "t-SNE of the 20-D code": figures.tsne(twenty),
 }

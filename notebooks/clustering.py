@@ -40,10 +40,11 @@ from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.likelihood.comparison import compare, table
 from pyro_models.metrics.clusters import confusion, gaussian_mixture, infer_kinds, matching, score
 from pyro_models.metrics.evaluation import draw, evaluation
-from pyro_models.data import Batches, Dataset, cut, load
+from pyro_models.data import Batches, Dataset, to_float, load
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.gmvae import GMVAE
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.gmvae import GMVAERecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
@@ -209,7 +210,7 @@ def show_sorted(guide: GMVAEGuide, recipe: GMVAERecipe) -> None:
     inferred = infer_kinds(guide, dataset.test, recipe.pixels)
     sheet = torch.zeros(recipe.kinds, 10, *dataset.shape)
     for kind, row in enumerate(sheet):
-        images = cut(dataset.test.x[inferred == kind][:10], recipe.pixels)
+        images = to_float(dataset.test.x[inferred == kind][:10], recipe.pixels)
         row[: len(images)] = images
     display(figures.image_grid(sheet.flatten(0, 1), 10, "test images of each inferred kind"))
 
@@ -256,7 +257,7 @@ show_confusion(guide, recipe)
 # Images above their reconstructions, each decoded from the mean of q(z | x, y) at the likeliest kind:
 
 # %%
-examples = cut(torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)]), "grey")
+examples = to_float(torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)]), "grey")
 display(figures.reconstructions(examples, reconstruct(model, guide, examples)))
 
 # %% [markdown]
@@ -329,7 +330,7 @@ if not SHORT:
 # %%
 taught = replace(recipe, labels=100)
 _, seen = taught.pools(dataset.train)
-display(figures.image_grid(cut(seen.x[seen.labels.argsort()], "grey"), 20, "the images whose labels are seen"))
+display(figures.image_grid(to_float(seen.x[seen.labels.argsort()], "grey"), 20, "the images whose labels are seen"))
 
 # %% [markdown]
 # The story needs no change: where `y` is known it is observed, as `x` is, and the guide has only `z` left to
@@ -388,7 +389,7 @@ show_kinds(taught_model, taught, "with 100 labels")
 options = {name: {} for name in ("trace", "mean-field", "graph", "enum")}
 options |= {name: {"particles": 5} for name in ("iwae", "dreg", "rws")}
 recipes = {name: replace(recipe, elbo=name, **more) for name, more in options.items()}
-x = {"x": cut(dataset.train.x[:64], recipe.pixels)}
+x = {"x": to_float(dataset.train.x[:64], recipe.pixels)}
 found = compare(model, guide, {name: one.bound() for name, one in recipes.items()}, [x], draws=10 if SHORT else 50)
 display(Markdown(table(found, lambda name: recipes[name].bound_of)))
 display(

@@ -44,8 +44,9 @@ from pyro_models.reading.printer import story
 from pyro_models.checking.predictive import checks_table
 from pyro_models.metrics.evaluation import evaluation
 from pyro_models.checking.statistics import of_images, of_table
-from pyro_models.data import Batches, cut, load
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.data import Batches, to_float, load
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.gmvae import GMVAERecipe
 from pyro_models.recipes.vae import VAERecipe
 
@@ -79,7 +80,7 @@ digits = load("digits" if SHORT else "mnist", pixels="static")
 recipe = VAERecipe(data=digits.name, pixels="static", latent_dim=10, epochs=10 if SHORT else 30)
 torch.manual_seed(1)
 untrained = recipe.pair(digits.shape)
-images = cut(digits.train.x[:8], recipe.pixels)
+images = to_float(digits.train.x[:8], recipe.pixels)
 story(untrained[0], x=images, guide=untrained[1])
 
 # %% [markdown]
@@ -117,7 +118,7 @@ model, guide = train(recipe, digits)
 # it was given, because x is observed, and any check of that passes.
 
 # %%
-held_out = cut(digits.test.x[:300], recipe.pixels)
+held_out = to_float(digits.test.x[:300], recipe.pixels)
 with evaluation(model, guide):
     rows = [
         held_out,
@@ -140,7 +141,7 @@ def widest(x):
     return (x.amax((1, 2)) > 0.5).double().sum(-1)
 
 
-training = cut(digits.train.x[: 500 if SHORT else 5000], recipe.pixels)
+training = to_float(digits.train.x[: 500 if SHORT else 5000], recipe.pixels)
 statistics = {"x": of_images(training) | {"columns with ink": widest}}
 found = check(model, guide, {"x": held_out}, statistics, replicates=40 if SHORT else 100, batch_size=100)
 display(figures.checks(found, "300 held-out images and replicates of them"))

@@ -45,11 +45,12 @@ from pyro_models.metrics.evaluation import decode, evaluate
 from pyro_models.plots import figures
 from pyro_models.metrics.attributes import attribute_classifier, correctness, coverage, imagine, queries, said
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.data import Batches, Dataset, batch_of, cut, load
+from pyro_models.data import Batches, Dataset, batch_of, to_float, load
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.jmvae import JMVAE
 from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, scaled
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.vae import VAE
 
@@ -90,7 +91,7 @@ def encoded(values: torch.Tensor) -> dict[str, torch.Tensor]:
     return {site: value for site, value in named.items() if not value.isnan().all()}
 
 
-examples = torch.stack([cut(dataset.train.x[those(values, dataset.train)][:8], "grey") for values in BOTH])
+examples = torch.stack([to_float(dataset.train.x[those(values, dataset.train)][:8], "grey") for values in BOTH])
 display(figures.rows(examples, [words(values) for values in BOTH], "training images, and what is known of them"))
 
 # %% [markdown]

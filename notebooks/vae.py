@@ -34,9 +34,10 @@ from pyro_models.metrics.evaluation import codes, decode, reconstruct
 from pyro_models.plots import figures
 from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.metrics.evaluation import evaluate, evaluation
-from pyro_models.data import Batches, cut, load
+from pyro_models.data import Batches, to_float, load
 from pyro_models.objectives import iwae, mean_field, scaled, trace
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.vae import VAERecipe
 from pyro_models.vae import VAE
 
@@ -68,7 +69,7 @@ with torch.no_grad():
 # likelihood below, because likelihoods of differently treated pixels do not compare).
 
 # %%
-eight = cut(dataset.test.x[:8], "grey")
+eight = to_float(dataset.test.x[:8], "grey")
 
 
 def train(recipe: VAERecipe, objective=None):
@@ -136,7 +137,7 @@ display(figures.image_grid(decode(model, grid), 20, "the decoder over the plane 
 # weighs the KL by beta. Same pair, same images, four objectives:
 
 # %%
-x = cut(dataset.test.x[:200], "grey")
+x = to_float(dataset.test.x[:200], "grey")
 with evaluation(model, guide):
     for name, objective in {
         "trace": trace,

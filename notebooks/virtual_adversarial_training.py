@@ -40,7 +40,7 @@ from pyro_models.metrics.evaluation import evaluate
 from pyro_models.plots import figures
 from pyro_models.metrics.clusters import agreement, confusion, infer_kinds, per_class
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.data import Batches, Split, cut, draw_labels, load
+from pyro_models.data import Batches, Split, to_float, draw_labels, load
 from pyro_models.nn import conv_classifier, mlp, redrawn
 from pyro_models.objectives import (
     ESTIMATORS,
@@ -75,7 +75,7 @@ KINDS = 10
 seen, others = draw_labels(dataset.train, 100, KINDS, seed=1, how="article")
 counts = ", ".join(f"{digit}: {int((seen.labels == digit).sum())}" for digit in range(KINDS))
 print(f"{len(seen)} images with a label ({counts}), {len(others)} without")
-display(figures.image_grid(cut(seen.x[seen.labels.argsort()], "grey"), 20, "the 100 images whose labels are seen"))
+display(figures.image_grid(to_float(seen.x[seen.labels.argsort()], "grey"), 20, "the 100 images whose labels are seen"))
 
 # %% [markdown]
 # ## The story, and a guide with nothing to do
@@ -120,7 +120,7 @@ print(model.network)
 # Both in numbers, for the untrained net:
 
 # %%
-x, y = cut(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
+x, y = to_float(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
 with evaluation(model, guide):
     bound = ESTIMATORS["trace"](model, guide, x=x, y=y)["elbo"]
     pyros = -pyro.infer.Trace_ELBO().loss(model, guide, x=x, y=y) / len(x)
@@ -288,7 +288,7 @@ plt.show()
 # long is 2.5? An image is a point in a space of 784 dimensions:
 
 # %%
-x = cut(seen.x, "grey").flatten(1)
+x = to_float(seen.x, "grey").flatten(1)
 apart = torch.cdist(x, x)[seen.labels[:, None] != seen.labels]
 print(f"labelled images of different digits are {apart.median():.1f} apart (median), at least {apart.min():.1f}")
 
@@ -317,7 +317,7 @@ print(f"{EPOCHS} epochs of {STEPS} steps of {SIZE} images without a label, and {
 terms = {"elbo": "log p(y | x), nats per label", "vat": "nats per image without a label"}
 display(figures.learning_curves(vat_rows, terms, ["train"]))
 _, untrained = pair()
-at_first = ARTICLE["vat"][1](untrained.classify, cut(others.x[:100], "grey"))
+at_first = ARTICLE["vat"][1](untrained.classify, to_float(others.x[:100], "grey"))
 print(f"vat of the untrained net: {at_first:.5f} nats per image")
 show_scores("with VAT", vat_guide, vat_rows)
 
@@ -345,7 +345,7 @@ display(figures.scores({name: classes[name] for name in ("precision", "recall", 
 # %%
 def show_steps(guide: ClassifierGuide, title: str) -> None:
     """Show the ten images that the adversarial step changes most."""
-    x = cut(dataset.test.x[: 200 if SHORT else 1000], "grey")
+    x = to_float(dataset.test.x[: 200 if SHORT else 1000], "grey")
     with evaluation(guide):
         again = SharedNoise(guide.classify)
         before = again(x).logits
@@ -426,7 +426,7 @@ class Single(ClassifierGuide):
 
 
 XI = (1e-6, 1e-3, 0.1, 1.0, 10.0)
-x = cut(dataset.test.x[: 100 if SHORT else 500], "grey").double()
+x = to_float(dataset.test.x[: 100 if SHORT else 500], "grey").double()
 exact = ClassifierGuide(copy.deepcopy(vat_guide.network).double())
 precisions = {"single": Single(vat_guide.network).classify, "double": exact.classify}
 measured = {}
@@ -483,6 +483,8 @@ without = regularised(bound, {"vat": (100.0, partial(vat, radius=2.5))}, mixture
 objective = with_labels(
     without, bound, mixture_guide.classify, weight=recipe.label_weight, share=len(seen) / len(dataset.train)
 )
-x, y = cut(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
-for name, value in objective(mixture, mixture_guide, x=cut(others.x[:100], "grey"), labelled_x=x, labelled_y=y).items():
+x, y = to_float(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
+for name, value in objective(
+    mixture, mixture_guide, x=to_float(others.x[:100], "grey"), labelled_x=x, labelled_y=y
+).items():
     print(f"{name:>15} {value.item():9.3f}")

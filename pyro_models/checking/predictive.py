@@ -129,6 +129,8 @@ def measured(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) ->
     for site, name in ((site, name) for site, some in statistics.items() if site in values for name in some):
         try:
             result = torch.as_tensor(statistics[site][name](values[site])).double()
+        except UserError:
+            raise
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"statistic {name!r} of {list(values[site].shape)} fails: {first_line(error)}") from None
         if result.shape not in ((), (len(values[site]),)) or not result.isfinite().all():

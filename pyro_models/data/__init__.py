@@ -1,7 +1,7 @@
 """Data sets as tensors of bytes, their splits and attributes, and the pixel modes that make likelihoods comparable."""
 
 from pyro_models.data.attributes import Attribute, encoded
-from pyro_models.data.batches import Batches, batch_of, cut
+from pyro_models.data.batches import Batches, batch_of, to_float
 from pyro_models.data.datasets import Dataset, Split, load
 from pyro_models.data.labels import check_labels, draw_labels
 
@@ -12,8 +12,8 @@ __all__ = [
     "Split",
     "batch_of",
     "check_labels",
-    "cut",
     "draw_labels",
     "encoded",
     "load",
+    "to_float",
 ]

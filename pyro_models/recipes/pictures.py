@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from pyro_models.data import batch_of, cut, encoded
+from pyro_models.data import batch_of, encoded, to_float
 from pyro_models.metrics.attributes import imagined_by, queries, said
 from pyro_models.metrics.clusters import SCORES, infer_kinds, matching, per_class
 from pyro_models.metrics.clusters import confusion as count
@@ -54,7 +54,7 @@ def reconstructions(run: "Run") -> dict[str, Any]:
     """Draw fixed test images above what some epochs, and the last, made of them; and as an animation."""
     if not run.frames["examples"]:
         return {}
-    originals = cut(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
+    originals = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
     frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
     chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
     stills = {
@@ -94,7 +94,7 @@ def pixels_and_codes(run: "Run") -> dict[str, Any]:
     """Draw t-SNE maps of the raw pixels and of the codes side by side."""
     some = run.dataset.test[: min(len(run.dataset.test), MOST_POINTS)]
     panels = {
-        "t-SNE of raw pixels": figures.tsne(cut(some.x, run.recipe.pixels)),
+        "t-SNE of raw pixels": figures.tsne(to_float(some.x, run.recipe.pixels)),
         f"t-SNE of {run.recipe.latent_dim}-D codes": figures.tsne(codes(run.guide, some, run.recipe.pixels)),
     }
     return {"pixels-and-codes": figures.plane(panels, some.labels)}
@@ -177,7 +177,7 @@ def adversaries(run: "Run") -> dict[str, Any]:
     recipe: Any = run.recipe
     if run.dataset.is_table or not recipe.vat:
         return {}
-    x = cut(run.dataset.test.x[:MOST_POINTS], recipe.pixels)
+    x = to_float(run.dataset.test.x[:MOST_POINTS], recipe.pixels)
     classify: Any = SharedNoise(run.guide.classify)  # type: ignore[arg-type]
     lengths = {"radius": recipe.radius, "finite_difference": recipe.finite_difference, "iterations": 5}
     found = []
@@ -204,7 +204,7 @@ def labelled(run: "Run") -> dict[str, Any]:
     if run.dataset.is_table or seen is None or seen.labels is None:
         return {}
     some = seen[:200]
-    images = cut(some[some.labels.argsort()].x, run.recipe.pixels)  # type: ignore[union-attr]
+    images = to_float(some[some.labels.argsort()].x, run.recipe.pixels)  # type: ignore[union-attr]
     blank = images.new_zeros(-len(images) % 20, *images.shape[1:])
     title = f"{'' if len(images) == len(seen) else f'{len(images)} of '}the {len(seen)} images whose labels were seen"
     return {"labelled": figures.image_grid(torch.cat([images, blank]), 20, title)}

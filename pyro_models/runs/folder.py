@@ -30,18 +30,19 @@ from pyro_models import __version__
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
+from pyro_models.data import Attribute, Batches, Dataset, Split, to_float
 from pyro_models.metrics.attributes import three_cs
 from pyro_models.metrics.clusters import agreement, gaussian_mixture, infer_kinds, per_class, score, used
 from pyro_models.metrics.evaluation import evaluate, evaluation, reconstruct
-from pyro_models.recipes.units import units
-from pyro_models.data import Attribute, Batches, Dataset, Split, cut
 from pyro_models.objectives import ESTIMATORS
-from pyro_models.training import checkpoint
-from pyro_models.training.fit import Epoch, NonFiniteTerm, cosine, fit, parameters, stages
-from pyro_models.recipes.options import Place, flag
-from pyro_models.training.processes import Processes, joined
 from pyro_models.recipes.base import Recipe
+from pyro_models.recipes.options import Place, flag
 from pyro_models.recipes.registry import from_json
+from pyro_models.recipes.units import units
+from pyro_models.training import checkpoint
+from pyro_models.training.fit import Epoch, NonFiniteTerm, fit, parameters
+from pyro_models.training.processes import Processes, distributed_session
+from pyro_models.training.schedules import cosine, stages
 
 CHECKPOINT_SECONDS = 10.0
 FRAMES = 40  # of the animation, spread over the epochs
@@ -84,7 +85,7 @@ def train(recipe: Recipe, place: Place) -> Path:
         UserError: the data, the folder or the device does not do; a term of the objective is not finite; the
             user interrupted it. Whatever a checkpoint holds is kept.
     """
-    with joined(place.device) as processes:
+    with distributed_session(place.device) as processes:
         dataset = processes.first_alone(partial(recipe.load, place.data_dir))
         recipe.check_data(dataset)
         pool, labelled = recipe.pools(dataset.train)
@@ -376,7 +377,7 @@ def _examples(test: Split) -> list[int]:
 def _keep_frame(run: Run, epoch: int) -> None:
     """Keep what the pair makes of the ten examples now, as bytes."""
     with evaluation(run.model, run.guide):
-        x = cut(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
+        x = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
         decoded = reconstruct(run.model, run.guide, x).clamp(0, 1)
     run.frames["epochs"].append(epoch)
     run.frames["images"].append((decoded * 255).to(torch.uint8).cpu())
