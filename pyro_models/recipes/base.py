@@ -287,7 +287,8 @@ class Recipe:
         """Return the unit of a score or a term by its name."""
         if score == "mse":
             return "squared standard deviation per column" if dataset.is_table else "squared intensity per pixel"
-        return self.unit(dataset) + ("" if self.bound_of is None else f", bound of {self.bound_of}")
+        bound_of = None if score == "log_likelihood" else self.bound_of
+        return self.unit(dataset) + ("" if bound_of is None else f", bound of {bound_of}")
 
     @classmethod
     def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
