@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from pyro_models import plots
 from pyro_models.data import batch_of, encoded, to_float
 from pyro_models.metrics.attributes import imagined_by, queries, said
 from pyro_models.metrics.clusters import SCORES, infer_kinds, matching, per_class
 from pyro_models.metrics.clusters import confusion as count
 from pyro_models.metrics.evaluation import codes, decode, draw, evaluation
 from pyro_models.objectives import Paired, adversary
-from pyro_models.plots import figures
 from pyro_models.recipes.units import units
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def learning_curves(run: "Run") -> dict[str, Any]:
         wanted = ["mse"]
     terms = {name: units(run, name) for name in wanted}
     return {
-        "learning-curves": figures.learning_curves(run.metrics, terms),
-        "learning-curves-train": figures.learning_curves(run.metrics, terms, ["train"]),
-        "learning-curves-test": figures.learning_curves(run.metrics, terms, ["test"]),
+        "learning-curves": plots.learning_curves(run.metrics, terms),
+        "learning-curves-train": plots.learning_curves(run.metrics, terms, ["train"]),
+        "learning-curves-test": plots.learning_curves(run.metrics, terms, ["test"]),
         **_more_curves(run, alone - {"loss"}),
     }
 
@@ -42,7 +42,7 @@ def _more_curves(run: "Run", alone: set[str]) -> dict[str, Any]:
     more = {"terms": (sorted(alone), ["train"])}
     more["scores"] = ([name for name in SCORES if f"test_{name}" in run.metrics[0]], ["validation", "test"])
     return {
-        f"learning-curves-{title}": figures.learning_curves(
+        f"learning-curves-{title}": plots.learning_curves(
             run.metrics, {name: units(run, name) for name in names}, splits
         )
         for title, (names, splits) in more.items()
@@ -58,12 +58,12 @@ def reconstructions(run: "Run") -> dict[str, Any]:
     frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
     chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
     stills = {
-        f"reconstructions-epoch-{epochs[k]}": figures.reconstructions(originals, frames[k], f"epoch {epochs[k]}")
+        f"reconstructions-epoch-{epochs[k]}": plots.reconstructions(originals, frames[k], f"epoch {epochs[k]}")
         for k in chosen
     }
     if len(epochs) == 1:
         return stills
-    return stills | {"reconstructions": figures.reconstruction_animation(originals, frames, epochs)}
+    return stills | {"reconstructions": plots.reconstruction_animation(originals, frames, epochs)}
 
 
 def latent_map(run: "Run") -> dict[str, Any]:
@@ -75,18 +75,18 @@ def latent_map(run: "Run") -> dict[str, Any]:
     title = f"t-SNE of the {z.shape[1]}-D codes of {len(split)} test data"
     if run.recipe.latent_dim == 2:
         title, limit = "mean of q(z | x) for each test datum", float(z.abs().max() * 1.05)
-    panels = {title: z if limit else figures.tsne(z)}
+    panels = {title: z if limit else plots.tsne(z)}
     if len(run.attributes) > 1:
         maps = {}
         for attribute, codes_of in zip(run.attributes, split.attributes.T, strict=True):  # type: ignore[union-attr]
             known = {name: points[codes_of >= 0] for name, points in panels.items()}
-            colours = figures.plane(known, codes_of[codes_of >= 0], limit, attribute.name, attribute.values)
+            colours = plots.latent_map(known, codes_of[codes_of >= 0], limit, attribute.name, attribute.values)
             maps[f"latent-map-by-{attribute.name}"] = colours
         return maps
-    maps = {"latent-map": figures.plane(panels, split.labels, limit)}
+    maps = {"latent-map": plots.latent_map(panels, split.labels, limit)}
     if run.recipe.kinds:
         inferred = infer_kinds(run.guide, split, run.recipe.pixels)
-        maps["latent-map-by-kind"] = figures.plane(panels, inferred, limit, "kind")
+        maps["latent-map-by-kind"] = plots.latent_map(panels, inferred, limit, "kind")
     return maps
 
 
@@ -94,10 +94,10 @@ def pixels_and_codes(run: "Run") -> dict[str, Any]:
     """Draw t-SNE maps of the raw pixels and of the codes side by side."""
     some = run.dataset.test[: min(len(run.dataset.test), MOST_POINTS)]
     panels = {
-        "t-SNE of raw pixels": figures.tsne(to_float(some.x, run.recipe.pixels)),
-        f"t-SNE of {run.recipe.latent_dim}-D codes": figures.tsne(codes(run.guide, some, run.recipe.pixels)),
+        "t-SNE of raw pixels": plots.tsne(to_float(some.x, run.recipe.pixels)),
+        f"t-SNE of {run.recipe.latent_dim}-D codes": plots.tsne(codes(run.guide, some, run.recipe.pixels)),
     }
-    return {"pixels-and-codes": figures.plane(panels, some.labels)}
+    return {"pixels-and-codes": plots.latent_map(panels, some.labels)}
 
 
 def decoded_plane(run: "Run") -> dict[str, Any]:
@@ -108,10 +108,10 @@ def decoded_plane(run: "Run") -> dict[str, Any]:
     lower, upper = z.quantile(0.01, dim=0), z.quantile(0.99, dim=0)
     if run.recipe.multimodal:
         lower, upper = torch.full_like(lower, -3.0), torch.full_like(upper, 3.0)
-    images = decode(run.model, figures.plane_of_codes(lower, upper, 20).to(z))
+    images = decode(run.model, plots.latent_grid(lower, upper, 20).to(z))
     extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
     title = f"mean image at each code ({run.recipe.pixels} pixels)"
-    return {"decoded-plane": figures.image_grid(images.clamp(0, 1), 20, title, extent)}
+    return {"decoded-plane": plots.image_grid(images.clamp(0, 1), 20, title, extent)}
 
 
 def prior_samples(run: "Run") -> dict[str, Any]:
@@ -119,7 +119,7 @@ def prior_samples(run: "Run") -> dict[str, Any]:
     z = torch.randn(100, run.recipe.latent_dim).to(next(run.model.parameters()))
     images = decode(run.model, z)
     title = f"mean images at codes drawn from the prior ({run.recipe.pixels} pixels)"
-    return {"prior-samples": figures.image_grid(images.clamp(0, 1), 10, title)}
+    return {"prior-samples": plots.image_grid(images.clamp(0, 1), 10, title)}
 
 
 def kinds(run: "Run") -> dict[str, Any]:
@@ -128,7 +128,7 @@ def kinds(run: "Run") -> dict[str, Any]:
         return {}
     images = _of_each_kind(run, 10, "x")["x"]
     title = f"ten mean images of each kind y, z drawn from p(z | y) ({run.recipe.pixels} pixels)"
-    return {"kinds": figures.image_grid(images.clamp(0, 1), 10, title)}
+    return {"kinds": plots.image_grid(images.clamp(0, 1), 10, title)}
 
 
 def prior_of_kinds(run: "Run") -> dict[str, Any]:
@@ -145,7 +145,7 @@ def prior_of_kinds(run: "Run") -> dict[str, Any]:
     else:
         axes, name = torch.linalg.svd(loc - loc.mean(0), full_matrices=False).Vh[:2].T, "principal axes of loc(y): z"
     covariances = axes.T @ torch.diag_embed(scale.square()) @ axes
-    return {"prior-of-kinds": figures.components((z @ axes).chunk(kinds), loc @ axes, covariances, name)}
+    return {"prior-of-kinds": plots.components((z @ axes).chunk(kinds), loc @ axes, covariances, name)}
 
 
 def confusion(run: "Run") -> dict[str, Any]:
@@ -155,12 +155,12 @@ def confusion(run: "Run") -> dict[str, Any]:
         return {}
     inferred = infer_kinds(run.guide, split, run.recipe.pixels)
     if run.recipe.labels:
-        return {"confusion": figures.confusion(count(inferred, split.labels, kinds), range(kinds))}
+        return {"confusion": plots.confusion_matrix(count(inferred, split.labels, kinds), range(kinds))}
     labels, ranks = split.labels.unique(return_inverse=True)
     counts = count(inferred, ranks, kinds)
     first = [kind for kind, _ in matching(counts)]
     order = first + [kind for kind in range(kinds) if kind not in first]
-    return {"confusion": figures.confusion(counts[order], order, labels.tolist())}
+    return {"confusion": plots.confusion_matrix(counts[order], order, labels.tolist())}
 
 
 def scores_of_classes(run: "Run") -> dict[str, Any]:
@@ -169,7 +169,7 @@ def scores_of_classes(run: "Run") -> dict[str, Any]:
     if split.labels is None or not run.recipe.labels:
         return {}
     scores = per_class(infer_kinds(run.guide, split, run.recipe.pixels), split.labels, run.recipe.kinds)
-    return {"scores-of-classes": figures.scores({name: scores[name] for name in ("precision", "recall", "f1")})}
+    return {"scores-of-classes": plots.class_scores({name: scores[name] for name in ("precision", "recall", "f1")})}
 
 
 def adversaries(run: "Run") -> dict[str, Any]:
@@ -194,7 +194,7 @@ def adversaries(run: "Run") -> dict[str, Any]:
     title = (
         f"the ten of {len(x)} test images whose guess (and its probability) a step of {recipe.radius:g} changes most"
     )
-    drawn = figures.steps(x[worst], step[worst], said(before), said(after), title)
+    drawn = plots.adversarial_steps(x[worst], step[worst], said(before), said(after), title)
     return {"adversaries": drawn}
 
 
@@ -207,7 +207,7 @@ def labelled(run: "Run") -> dict[str, Any]:
     images = to_float(some[some.labels.argsort()].x, run.recipe.pixels)  # type: ignore[union-attr]
     blank = images.new_zeros(-len(images) % 20, *images.shape[1:])
     title = f"{'' if len(images) == len(seen) else f'{len(images)} of '}the {len(seen)} images whose labels were seen"
-    return {"labelled": figures.image_grid(torch.cat([images, blank]), 20, title)}
+    return {"labelled": plots.image_grid(torch.cat([images, blank]), 20, title)}
 
 
 def imagined(run: "Run") -> dict[str, Any]:
@@ -219,7 +219,7 @@ def imagined(run: "Run") -> dict[str, Any]:
         names = [said(run.attributes, codes) for codes in some]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
         stem = title.replace(", ", "-and-")
-        drawn[f"images-from-{stem}"] = figures.rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
+        drawn[f"images-from-{stem}"] = plots.image_rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
     return drawn
 
 
@@ -232,7 +232,7 @@ def given(run: "Run") -> dict[str, Any]:
         q = run.guide.posterior(**encoded(run.attributes, asked))  # type: ignore[operator]
         z = q.sample(torch.Size([300])).transpose(0, 1)
         panels[f"z from q(z | {title})"] = {said(run.attributes, asked[k]): z[k] for k in _spread(len(asked), 10)}
-    return {"codes-given-attributes": figures.clouds(panels)}
+    return {"codes-given-attributes": plots.scatter(panels)}
 
 
 def scales(run: "Run") -> dict[str, Any]:
@@ -250,7 +250,7 @@ def scales(run: "Run") -> dict[str, Any]:
         q = run.guide.posterior(x, **known)  # type: ignore[operator]
         panels[title] = {name: q.mean[member] for name, member in groups.items()}
         sizes[title] = {name: q.stddev.mean(-1)[member] for name, member in groups.items()}
-    return {"codes-of-images": figures.clouds(panels, sizes)}
+    return {"codes-of-images": plots.scatter(panels, sizes)}
 
 
 def borders(run: "Run") -> dict[str, Any]:
@@ -259,12 +259,12 @@ def borders(run: "Run") -> dict[str, Any]:
         return {}
     z = codes(run.guide, run.dataset.test, run.recipe.pixels)
     limit = max(3.0, float(z.abs().max()))
-    grid = figures.plane_of_codes(z.new_full((2,), -limit), z.new_full((2,), limit), 120).to(z)
+    grid = plots.latent_grid(z.new_full((2,), -limit), z.new_full((2,), limit), 120).to(z)
     panels = {}
     for i, (head, attribute) in enumerate(zip(run.model.heads.values(), run.attributes, strict=True)):  # type: ignore[operator]
         logits = head(grid) if attribute.size > 1 else F.pad(head(grid), (1, 0))  # of a bit: the logit of 0 is 0
         panels[attribute.name] = (logits.softmax(-1), run.dataset.test.attributes[:, i], attribute.values)  # type: ignore[index]
-    return {"borders": figures.borders(panels, z, limit)}
+    return {"borders": plots.decision_regions(panels, z, limit)}
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -296,7 +296,7 @@ def points(run: "Run") -> dict[str, Any]:
     else:
         axes, names = torch.linalg.svd(x, full_matrices=False).Vh[:2].T, ("first principal axis", "second")
     n = len(x)
-    return {"points": figures.points(x @ axes, inferred, (drawn @ axes)[:n], kinds_drawn[:n], names, density)}
+    return {"points": plots.mixture_points(x @ axes, inferred, (drawn @ axes)[:n], kinds_drawn[:n], names, density)}
 
 
 def _one_hot(run: "Run", each: int) -> torch.Tensor:
@@ -315,7 +315,7 @@ def _replicates(run: "Run", z: torch.Tensor) -> torch.Tensor:
         return run.model.likelihood(run.model.decoder(z)).sample()  # type: ignore[operator]
 
 
-def _density(run: "Run", z: torch.Tensor) -> figures.Density:
+def _density(run: "Run", z: torch.Tensor) -> plots.Density:
     """p(x) as the average of p(x | z) over codes that the story drew."""
 
     def density(x: torch.Tensor) -> torch.Tensor:
