@@ -1,4 +1,4 @@
-"""The pictures that recipes list: each draws figures of a run, by the names of their files. Imported when first used."""
+"""Pictures for recipes to list: each draws figures of a run, by the names of their files; imported when first used."""
 
 import lazy_loader
 
