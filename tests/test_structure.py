@@ -18,6 +18,7 @@ LEVELS = (
     ("training", "reading", "metrics"),
     ("checking", "likelihood"),
     ("plots",),
+    ("pictures",),
     ("recipes",),
     ("runs",),
     ("report",),
@@ -25,7 +26,9 @@ LEVELS = (
 )
 """A room imports from the levels above its own line here, and from itself."""
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-FILES = [path for folder in (PACKAGE, ROOT / "guides") for path in sorted(folder.rglob("*.py*")) if path.suffix != ".pyc"]
+FILES = [
+    path for folder in (PACKAGE, ROOT / "guides") for path in sorted(folder.rglob("*.py*")) if path.suffix != ".pyc"
+]
 STORIES = sorted(path.stem for path in PACKAGE.glob("[a-z]*.py"))
 
 

@@ -2,7 +2,6 @@ from .autoencoder import AutoencoderRecipe as AutoencoderRecipe
 from .base import Picture as Picture
 from .base import Question as Question
 from .base import Recipe as Recipe
-from .base import Trained as Trained
 from .classifier import ClassifierRecipe as ClassifierRecipe
 from .discrete import DiscreteRecipe as DiscreteRecipe
 from .gmvae import GMVAERecipe as GMVAERecipe

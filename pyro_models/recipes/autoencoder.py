@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import nn, objectives
+from pyro_models import nn, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
 from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import LatentRecipe
 from pyro_models.recipes.options import option

@@ -12,7 +12,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, reading
@@ -27,39 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from pyro_models.metrics import Trained
+
 Question = Literal["replicates", "log-likelihood", "explorer"]
 """What a recipe may have to leave unanswered: data drawn anew, log p of the target site, a page that decodes z."""
 Splits = tuple["datasets.Split", "datasets.Split | None"]
 """The data to cut batches from, and those whose labels are seen, if any."""
 
 
-class Trained(Protocol):
-    """A pair in training or after it, as the methods of its recipe take it; a run is one.
-
-    Attributes:
-        recipe: the recipe.
-        dataset: its data, on the device of the pair.
-        model, guide: the pair.
-        metrics: a row for each epoch so far, from `SPLIT_TERM` to numbers.
-        frames: reconstructions kept for the animation: `examples`, which test data; `epochs`, when; `images`, bytes
-            [n, *image] for each of these epochs.
-    """
-
-    @property
-    def recipe(self) -> Any: ...  # noqa: D102
-    @property
-    def dataset(self) -> datasets.Dataset: ...  # noqa: D102
-    @property
-    def model(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def guide(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def metrics(self) -> list[dict[str, float]]: ...  # noqa: D102
-    @property
-    def frames(self) -> dict[str, Any]: ...  # noqa: D102
-
-
-Picture = Callable[[Trained], "Mapping[str, Figure | FuncAnimation]"]
+Picture = Callable[["Trained"], "Mapping[str, Figure | FuncAnimation]"]
 """Draws figures, each by the name of its file."""
 
 

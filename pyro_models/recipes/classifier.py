@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives
+from pyro_models import metrics, nn, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Question, Splits, Trained
+from pyro_models.recipes.base import Picture, Question, Splits
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyro_models.metrics import Trained
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_models import data as datasets
-from pyro_models import metrics, objectives
+from pyro_models import metrics, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Recipe, Trained
+from pyro_models.recipes.base import Picture, Recipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyro_models.metrics import Trained
 
 SHARE = "share of data"
 UNITS = {

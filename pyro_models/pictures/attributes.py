@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_models import metrics, plots
 from pyro_models.data import encoded
-from pyro_models.recipes.base import Trained
+from pyro_models.metrics import Trained
 
 
 def generated_images(run: Trained) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_models import metrics, plots
-from pyro_models.recipes.base import Trained
+from pyro_models.metrics import Trained
 
 
 def samples_of_clusters(run: Trained) -> dict[str, Any]:

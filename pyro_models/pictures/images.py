@@ -6,8 +6,8 @@ import torch
 
 from pyro_models import metrics, plots
 from pyro_models.data import to_float
+from pyro_models.metrics import Trained
 from pyro_models.objectives import SharedNoise, adversary
-from pyro_models.recipes.base import Trained
 
 
 def reconstructions(run: Trained) -> dict[str, Any]:
