@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_models.distributions import RelaxedOneHotCategorical
-from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, record_pair
+from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, exp_of, record_pair
 
 Model = Callable[..., Any]
 Terms = dict[str, Tensor]
@@ -179,13 +179,13 @@ def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     if not torch.is_grad_enabled():
         return iwae(model, guide, particles=particles, **batch)
     _, drawn = _draw(model, guide, batch, particles)
-    leaves, still, moving = [], {}, []
+    leaves, fixed, moving = [], {}, []
     for name, site in drawn.items():
-        leaf, value, original = _leaf(site.value)
-        leaves.append(leaf)
-        moving.append(original)
-        still[name] = replace(site, value=value)
-    p, q = _draw(model, guide, batch, particles, latents=still)
+        exp = exp_of(site.fn)  # a relaxed draw is a function of its logarithm, which its density reads
+        moving.append(exp.inv(site.value))
+        leaves.append(moving[-1].detach().requires_grad_())
+        fixed[name] = replace(site, value=exp(leaves[-1]))
+    p, q = _draw(model, guide, batch, particles, latents=fixed)
     log_p, log_weights = _joint(p).reshape(particles, -1), _log_weights(p, q, particles)
     weights = log_weights.detach().softmax(0)
     slopes = torch.autograd.grad((weights.square() * log_weights).sum(0).mean(), leaves, retain_graph=True)
@@ -359,17 +359,3 @@ def _weighted_bound(name: str, p: Sites, q: Sites, log_weights: Tensor, alpha: f
 def _steered(gradient: Tensor, terms: Terms) -> Terms:
     """The terms, with the gradient of another loss and the value of their own."""
     return terms | {"loss": terms["loss"].detach() + gradient - gradient.detach()}
-
-
-def _leaf(value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut a draw off the graph that made it: a leaf, the draw as a function of the leaf, and what the leaf equals.
-
-    A relaxed draw is a function of its logarithm, which its density reads (see `RelaxedOneHotCategorical`).
-    """
-    original = getattr(value, "log_value", value)
-    leaf = original.detach().requires_grad_()
-    if original is value:
-        return leaf, leaf, original
-    cut = leaf.exp()
-    cut.log_value = leaf  # type: ignore[union-attr]
-    return leaf, cut, original
