@@ -15,7 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_models.objectives.estimators import Model, Objective, Terms
+from pyro_models.objectives.estimators import Model, Objective, Terms, named
 from pyro_models.objectives.handlers import CaptureSite, MaskMissing
 
 Posterior = Callable[..., TorchDistribution]
@@ -64,10 +64,9 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
         x, y = _halves(batch)
         features = _features(guide, x["x"])
         with MaskMissing(), CaptureSite("z") as captured:
-            terms = bound(model, partial(guide, **features), **batch)
+            terms = Terms(bound(model, partial(guide, **features), **batch))
         for name, given in (("kl_given_x", x | features), ("kl_given_y", choose(y))):
-            value = kl_divergence(captured.fn, posterior(**given)).mean()
-            terms |= {"loss": terms["loss"] + weight * value, name: value.detach()}
+            terms = terms.plus(named(name, kl_divergence(captured.fn, posterior(**given)).mean()), weight)
         return terms
 
     return objective
@@ -126,15 +125,13 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Coll
         infer = partial(guide, **_features(guide, batch["x"]))
         with MaskMissing():
             with frozen_parameters(module) if "elbo" in frozen else nullcontext():
-                terms = bound(story, infer, **batch)
+                terms = Terms(bound(story, infer, **batch))
             for name, (weight, estimator, given) in parts(batch).items():
                 seen = poutine.block(story, hide=[site for site in batch if site not in given])
-                with (
-                    frozen_parameters(module) if name in frozen else nullcontext(),
-                    torch.set_grad_enabled(weight != 0),
-                ):
+                fixed = frozen_parameters(module) if name in frozen else nullcontext()
+                with fixed, torch.set_grad_enabled(weight != 0):
                     part = estimator(seen, infer, **given)
-                terms |= {"loss": terms["loss"] + weight * part["loss"], name: part["elbo"]}
+                terms = terms.plus(part, weight, suffix=name.removeprefix("elbo"))
         return terms
 
     return objective
@@ -158,7 +155,7 @@ def _features(guide: Model, x: Tensor) -> dict[str, Tensor]:
 def masked(objective: Objective) -> Objective:
     """`objective` where missing attributes, which are NaN, do not count (see `MaskMissing`)."""
 
-    def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def whole(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
         with MaskMissing():
             return objective(model, guide, **batch)
 
