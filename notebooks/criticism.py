@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 from pyro_models.checking.calibration import calibrate
 from pyro_models.checking.predictive import check
 from pyro_models.likelihood.importance import evidence
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.likelihood.inference_gap import gap
 from pyro_models.checking.replicates import replicate
 from pyro_models.reading.printer import story
@@ -126,7 +126,7 @@ with evaluation(model, guide):
         replicate(model, None, {"x": held_out}).drawn["x"],
     ]
 names = ["held-out data", "posterior replicate", "prior replicate"]
-display(figures.rows(torch.stack([row[:12] for row in rows]), names, "data, and what the story makes up"))
+display(plots.image_rows(torch.stack([row[:12] for row in rows]), names, "data, and what the story makes up"))
 
 # %% [markdown]
 # They look like digits, more or less. A *statistic* says more or less of what: a plain function from images to
@@ -144,7 +144,7 @@ def widest(x):
 training = to_float(digits.train.x[: 500 if SHORT else 5000], recipe.pixels)
 statistics = {"x": of_images(training) | {"columns with ink": widest}}
 found = check(model, guide, {"x": held_out}, statistics, replicates=40 if SHORT else 100, batch_size=100)
-display(figures.checks(found, "300 held-out images and replicates of them"))
+display(plots.checks(found, "300 held-out images and replicates of them"))
 Markdown(checks_table(found))
 
 # %% [markdown]
@@ -211,7 +211,7 @@ found = {
     for name, one in believed.items()
 }
 for name, checks in found.items():
-    display(figures.checks(checks, f"{name}: 400 rows and replicates of them", most=8))
+    display(plots.checks(checks, f"{name}: 400 rows and replicates of them", most=8))
 
 # %% [markdown]
 # Counted: how many of the prior predictive checks fail at 5 %, over data sets that the truth draws anew each time. Of
@@ -239,7 +239,7 @@ for name, one in believed.items():
 
 # %%
 ranks = calibrate(model, guide, {"x": held_out})
-figures.ranks(ranks)
+plots.ranks(ranks)
 
 # %% [markdown]
 # The grey band holds 95 % of the counts of a right guide.

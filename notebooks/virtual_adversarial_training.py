@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
 from pyro_models.metrics.evaluation import evaluate
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.metrics.clusters import agreement, confusion, infer_kinds, per_class
 from pyro_models.metrics.evaluation import evaluation
 from pyro_models.data import Batches, Split, to_float, draw_labels, load
@@ -75,7 +75,7 @@ KINDS = 10
 seen, others = draw_labels(dataset.train, 100, KINDS, seed=1, how="article")
 counts = ", ".join(f"{digit}: {int((seen.labels == digit).sum())}" for digit in range(KINDS))
 print(f"{len(seen)} images with a label ({counts}), {len(others)} without")
-display(figures.image_grid(to_float(seen.x[seen.labels.argsort()], "grey"), 20, "the 100 images whose labels are seen"))
+display(plots.image_grid(to_float(seen.x[seen.labels.argsort()], "grey"), 20, "the 100 images whose labels are seen"))
 
 # %% [markdown]
 # ## The story, and a guide with nothing to do
@@ -157,7 +157,7 @@ batches = Batches(seen, "grey", len(seen), labelled=seen, kinds=KINDS, steps=STE
 objective = with_labels(None, ESTIMATORS["trace"], guide.classify)
 rows = train(model, guide, objective, batches, EPOCHS)
 print(f"{EPOCHS} epochs of {STEPS} steps, in each of which all {len(seen)} labelled images are seen")
-display(figures.learning_curves(rows, {"elbo": "log p(y | x), nats per label"}))
+display(plots.learning_curves(rows, {"elbo": "log p(y | x), nats per label"}))
 
 # %% [markdown]
 # The hundred labels are soon known by heart. The test images have labels too, which are used to measure and for
@@ -258,7 +258,7 @@ for title in ("labels only", "with VAT"):
 # dropout, and batch norm leaves its records as they are. This net has neither, the next one has both.
 
 # %%
-grid = figures.plane_of_codes(torch.tensor([-2.2, -2.2]), torch.tensor([2.2, 2.2]), 150)
+grid = plots.latent_grid(torch.tensor([-2.2, -2.2]), torch.tensor([2.2, 2.2]), 150)
 start = many.x[:60]
 figure, panels = plt.subplots(1, 2, figsize=(11, 5.2), layout="constrained", sharey=True)
 for panel, (title, toy) in zip(panels, toys.items(), strict=True):
@@ -315,7 +315,7 @@ print(f"{EPOCHS} epochs of {STEPS} steps of {SIZE} images without a label, and {
 
 # %%
 terms = {"elbo": "log p(y | x), nats per label", "vat": "nats per image without a label"}
-display(figures.learning_curves(vat_rows, terms, ["train"]))
+display(plots.learning_curves(vat_rows, terms, ["train"]))
 _, untrained = pair()
 at_first = ARTICLE["vat"][1](untrained.classify, to_float(others.x[:100], "grey"))
 print(f"vat of the untrained net: {at_first:.5f} nats per image")
@@ -330,9 +330,9 @@ show_scores("with VAT", vat_guide, vat_rows)
 
 # %%
 inferred = infer_kinds(vat_guide, dataset.test, "grey")
-display(figures.confusion(confusion(inferred, dataset.test.labels, KINDS), range(KINDS)))
+display(plots.confusion_matrix(confusion(inferred, dataset.test.labels, KINDS), range(KINDS)))
 classes = per_class(inferred, dataset.test.labels, KINDS)
-display(figures.scores({name: classes[name] for name in ("precision", "recall", "f1")}))
+display(plots.class_scores({name: classes[name] for name in ("precision", "recall", "f1")}))
 
 # %% [markdown]
 # ### The worst steps
@@ -358,7 +358,7 @@ def show_steps(guide: ClassifierGuide, title: str) -> None:
         return [f"{int(row.argmax())} ({float(row.max()):.2f})" for row in log_p[worst].exp()]
 
     title = f"{title}: mean KL of {len(x)} test images {change.mean():.3f} nats, and the ten largest"
-    display(figures.steps(x[worst], r[worst], said(before), said(after), title))
+    display(plots.adversarial_steps(x[worst], r[worst], said(before), said(after), title))
 
 
 show_steps(guide, "labels only")

@@ -133,7 +133,7 @@ def _summary(tallies: list[Tally], times: list[float]) -> Comparison:
     )
 
 
-def table(found: Mapping[str, Comparison], named: Callable[[str], str] = str) -> str:
+def comparison_table(found: Mapping[str, Comparison], named: Callable[[str], str] = str) -> str:
     """Return a comparison as a Markdown table; `named` says what an estimator's bound is a bound of."""
     rows = []
     for name, one in found.items():

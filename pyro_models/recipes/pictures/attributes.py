@@ -20,7 +20,7 @@ def generated_images(run: Trained) -> dict[str, Any]:
         names = [metrics.describe(run.dataset.attributes, row) for row in rows]
         heading = f"ten images each, z from q(z | {title}) ({run.recipe.pixels} pixels)"
         stem = title.replace(", ", "-and-")
-        drawn[f"images-from-{stem}"] = plots.rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
+        drawn[f"images-from-{stem}"] = plots.image_rows(x.clamp(0, 1).unflatten(0, (-1, 10)), names, heading)
     return drawn
 
 

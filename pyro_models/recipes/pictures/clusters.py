@@ -43,12 +43,12 @@ def confusion(run: Trained) -> dict[str, Any]:
         return {}
     inferred = run.recipe.infer(run, run.dataset.test)
     if run.recipe.labels:
-        return {"confusion": plots.confusion(metrics.contingency(inferred, labels, categories), range(categories))}
+        return {"confusion": plots.confusion_matrix(metrics.contingency(inferred, labels, categories), range(categories))}
     values, ranks = labels.unique(return_inverse=True)
     counts = metrics.contingency(inferred, ranks, categories)
     first = [cluster for cluster, _ in metrics.matching(counts)]
     order = first + [cluster for cluster in range(categories) if cluster not in first]
-    return {"confusion": plots.confusion(counts[order], order, values.tolist())}
+    return {"confusion": plots.confusion_matrix(counts[order], order, values.tolist())}
 
 
 def scores_of_classes(run: Trained) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def scores_of_classes(run: Trained) -> dict[str, Any]:
     if labels is None or not run.recipe.labels:
         return {}
     scores = metrics.per_class(run.recipe.infer(run, run.dataset.test), labels, run.recipe.categories)
-    return {"scores-of-classes": plots.scores({name: scores[name] for name in ("precision", "recall", "f1")})}
+    return {"scores-of-classes": plots.class_scores({name: scores[name] for name in ("precision", "recall", "f1")})}
 
 
 def points(run: Trained) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def points(run: Trained) -> dict[str, Any]:
     else:
         axes, names = torch.linalg.svd(x, full_matrices=False).Vh[:2].T, ("first principal axis", "second")
     n = len(x)
-    return {"points": plots.points(x @ axes, inferred, (rows @ axes)[:n], clusters[:n], names, density)}
+    return {"points": plots.mixture_points(x @ axes, inferred, (rows @ axes)[:n], clusters[:n], names, density)}
 
 
 def _each_cluster(run: Trained, times: int) -> Tensor:

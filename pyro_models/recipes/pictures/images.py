@@ -57,7 +57,7 @@ def adversaries(run: Trained) -> dict[str, Any]:
         f"the ten of {len(x)} test images whose predicted class (and its probability) a step of {recipe.radius:g} "
         "changes most"
     )
-    return {"adversaries": plots.steps(x[worst], step[worst], predictions(before), predictions(after), title)}
+    return {"adversaries": plots.adversarial_steps(x[worst], step[worst], predictions(before), predictions(after), title)}
 
 
 def labelled(run: Trained) -> dict[str, Any]:

@@ -41,15 +41,15 @@ def layout(run: Trained) -> Layout:
 def latent_map(run: Trained) -> dict[str, Any]:
     """Draw the test set's latents in the plane, coloured by label."""
     panels, limit, split = layout(run)
-    return {"latent-map": plots.plane(panels, split.labels, limit)}
+    return {"latent-map": plots.latent_map(panels, split.labels, limit)}
 
 
 def latent_map_by_cluster(run: Trained) -> dict[str, Any]:
     """Draw the test set's latents in the plane, coloured by label, and by inferred cluster."""
     panels, limit, split = layout(run)
     return {
-        "latent-map": plots.plane(panels, split.labels, limit),
-        "latent-map-by-cluster": plots.plane(panels, run.recipe.infer(run, split), limit, "cluster"),
+        "latent-map": plots.latent_map(panels, split.labels, limit),
+        "latent-map-by-cluster": plots.latent_map(panels, run.recipe.infer(run, split), limit, "cluster"),
     }
 
 
@@ -62,7 +62,7 @@ def latent_map_by_attribute(run: Trained) -> dict[str, Any]:
     maps = {}
     for attribute, values in zip(attributes, split.attributes.T, strict=True):  # type: ignore[union-attr]
         known = {title: points[values >= 0] for title, points in panels.items()}
-        drawn = plots.plane(known, values[values >= 0], limit, attribute.name, attribute.values)
+        drawn = plots.latent_map(known, values[values >= 0], limit, attribute.name, attribute.values)
         maps[f"latent-map-by-{attribute.name}"] = drawn
     return maps
 
@@ -74,7 +74,7 @@ def pixels_and_latents(run: Trained) -> dict[str, Any]:
         "t-SNE of raw pixels": plots.tsne(to_float(test.x, run.recipe.pixels)),
         f"t-SNE of {run.recipe.latent_dim}-D latents": plots.tsne(run.recipe.encode(run, test)),
     }
-    return {"pixels-and-latents": plots.plane(panels, test.labels)}
+    return {"pixels-and-latents": plots.latent_map(panels, test.labels)}
 
 
 def decoded_plane(run: Trained) -> dict[str, Any]:
