@@ -33,29 +33,29 @@ def used(inferred: Tensor, clusters: int) -> Tensor:
     return torch.bincount(inferred.cpu(), minlength=clusters) >= 0.1 * len(inferred) / clusters
 
 
-def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, named: bool = False) -> dict[str, float]:
+def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, supervised: bool = False) -> dict[str, float]:
     """Score inferred clusters [n] against labels [n].
 
     Args:
         inferred: whole numbers below `clusters`.
         labels: what the data are; None leaves all but `clusters_used` out.
         clusters: how many there are.
-        named: whether cluster k was trained to be label k; `accuracy` then is the share of data where they agree.
+        supervised: whether cluster k was trained to be label k; `accuracy` then is the share of data where they agree.
 
     Returns:
-        `accuracy` and `f1` with clusters matched to labels one to one (unless `named`), `purity` (the share of data
+        `accuracy` and `f1` with clusters matched to labels one to one (unless `supervised`), `purity` (the share of data
         with the commonest label of their cluster), `nmi` and `ari` (normalised mutual information, adjusted Rand
         index), `clusters_used`.
     """
     scores = {"clusters_used": float(used(inferred, clusters).sum())}
     if labels is None:
         return scores
-    if not named:
+    if not supervised:
         labels = labels.unique(return_inverse=True)[1]  # whatever whole numbers they are
     counts = contingency(inferred, labels, clusters)
     both = (labels.cpu().numpy(), inferred.cpu().numpy())
     return {
-        **agreement(inferred if named else as_labels(inferred, counts), labels),
+        **agreement(inferred if supervised else as_labels(inferred, counts), labels),
         "purity": int(counts.max(1).values.sum()) / len(labels),
         "nmi": float(normalized_mutual_info_score(*both)),
         "ari": float(adjusted_rand_score(*both)),
