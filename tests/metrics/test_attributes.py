@@ -263,19 +263,26 @@ class Chooser(nn.Module):
         return dist.Delta(evenly if self.ignores else torch.where(known, given, evenly), event_dim=1)
 
 
-@pytest.fixture
-def judged(monkeypatch):
-    """Judge a guide of the renderer, on a data set that has each combination as often."""
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(module, "attribute_classifier", partial(attribute_classifier, steps=80))
+@pytest.fixture(scope="module")
+def bars():
+    """A data set that has each combination as often."""
     values = torch.cartesian_prod(torch.arange(3), torch.arange(2)).repeat(20, 1)
     split = Split((rendered(values) * 255).to(torch.uint8), attributes=values)
-    dataset = Dataset("bars", "grey", split, split, split[:6], attributes=TWO)
+    return Dataset("bars", "grey", split, split, split[:6], attributes=TWO)
 
-    def judge(guide):
-        return three_cs(dataset, "grey", partial(generate_given, Renderer(), guide, TWO))["test"]
 
-    return judge
+@pytest.fixture(scope="module")
+def classifier_of_bars(bars):
+    torch.set_default_dtype(torch.float32)
+    return attribute_classifier(bars, "grey", steps=80)
+
+
+@pytest.fixture
+def judged(monkeypatch, bars, classifier_of_bars):
+    """Judge the images that a guide of the renderer leads to."""
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(module, "attribute_classifier", lambda dataset, pixels: classifier_of_bars)
+    return lambda guide: three_cs(bars, "grey", partial(generate_given, Renderer(), guide, TWO))["test"]
 
 
 def test_images_of_all_attributes_given_get_1_throughout(judged):
