@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_models.__main__ import main as verbs
+from pyro_models.cli.verbs import main as verbs
 from pyro_models.base.errors import UserError
 from pyro_models.reading.printer import story, story_of, weights
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
@@ -37,7 +37,7 @@ CASES = [
     ),
     (GMVAERecipe(), GMVAE, ("loss = − elbo + 200 · consistency + 200 · marginal_kl + 20 · entropy", OF_KINDS)),
     (
-        GMVAERecipe(labels=100, consistency=0.0, balance=0.0, decision=0.0, label_weight=7.0, elbo="enum", beta=0.5),
+        GMVAERecipe(labels=100, consistency=0.0, marginal_kl=0.0, entropy=0.0, label_weight=7.0, elbo="enum", beta=0.5),
         GMVAE,
         (
             "loss = − elbo − 0.0728863 · labelled_elbo + 7 · cross_entropy",  # 100 of 1372 training digits
