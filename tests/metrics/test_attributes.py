@@ -75,17 +75,17 @@ def test_of_too_many_queries_the_same_few_are_drawn_whatever_the_state():
 
 def test_correctness_is_the_share_of_the_values_given():
     given = torch.tensor([[0, 1, -1], [2, -1, -1]])
-    shown = torch.tensor([[[0, 1, 3], [0, 0, 1]], [[2, 0, 0], [1, 1, 1]]])
-    assert correctness(given, shown) == pytest.approx(4 / 6)  # right: 2 and 1 of 2, 1 and 0 of 1
-    assert correctness(shown[:, 0], shown[:, :1]) == 1.0
-    assert correctness(shown[:, 0] + 1, shown[:, :1]) == 0.0
+    predicted = torch.tensor([[[0, 1, 3], [0, 0, 1]], [[2, 0, 0], [1, 1, 1]]])
+    assert correctness(given, predicted) == pytest.approx(4 / 6)  # right: 2 and 1 of 2, 1 and 0 of 1
+    assert correctness(predicted[:, 0], predicted[:, :1]) == 1.0
+    assert correctness(predicted[:, 0] + 1, predicted[:, :1]) == 0.0
 
 
 def test_coverage_is_1_where_images_are_as_the_training_data():
     train = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 1, 3], [0, 1, 3], [1, 1, 2], [1, 0, 2]])
     given = torch.tensor([[0, -1, -1], [1, -1, -1]])
-    shown = torch.stack([train[[0, 1, 2, 3] * 3], train[[4, 5] * 6]])
-    assert coverage(given, shown, train) == pytest.approx(1.0)
+    predicted = torch.stack([train[[0, 1, 2, 3] * 3], train[[4, 5] * 6]])
+    assert coverage(given, predicted, train) == pytest.approx(1.0)
 
 
 def test_coverage_is_by_training_data_of_the_values_given_and_not_by_all():
@@ -99,20 +99,20 @@ def test_coverage_is_by_training_data_of_the_values_given_and_not_by_all():
 
 def test_coverage_is_1_less_the_mean_divergence_of_the_attributes_not_given():
     train = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 2], [0, 1, 3]])
-    shown = torch.tensor([[[0, 0, 0], [0, 0, 0]], [[0, 1, 0], [0, 0, 1]]])
+    predicted = torch.tensor([[[0, 0, 0], [0, 0, 0]], [[0, 1, 0], [0, 0, 1]]])
     given = torch.tensor([[0, -1, -1], [0, 0, -1]])
     first = [([0.5, 0.5], [1, 0]), ([0.25] * 4, [1, 0, 0, 0])]  # sizes and places of all; one size, one place
     second = [([0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0])]  # places of the small ones
     overlaps = [1 - jensenshannon(p, q, base=2) ** 2 for p, q in first + second]
-    assert coverage(given[:1], shown[:1], train) == pytest.approx(sum(overlaps[:2]) / 2)
-    assert coverage(given, shown, train) == pytest.approx(sum(overlaps) / 3)
+    assert coverage(given[:1], predicted[:1], train) == pytest.approx(sum(overlaps[:2]) / 2)
+    assert coverage(given, predicted, train) == pytest.approx(sum(overlaps) / 3)
 
 
 def test_coverage_by_hand_of_one_value_where_there_are_two():
     """M = (3/4, 1/4): JS = (KL((1/2, 1/2) || M) + KL((1, 0) || M)) / 2 = (1 - log2(3) / 2 + 2 - log2(3)) / 2."""
-    train, shown = torch.tensor([[0, 0], [0, 1]]), torch.tensor([[[0, 0], [1, 0], [0, 0]]])
+    train, predicted = torch.tensor([[0, 0], [0, 1]]), torch.tensor([[[0, 0], [1, 0], [0, 0]]])
     expected = 1 - (3 - 1.5 * math.log2(3)) / 2
-    assert coverage(torch.tensor([[0, -1]]), shown, train) == pytest.approx(expected)
+    assert coverage(torch.tensor([[0, -1]]), predicted, train) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("value", [1, 2], ids=["a value of others", "a value that training never has"])
@@ -123,20 +123,20 @@ def test_coverage_is_0_for_other_values(value):
 
 def test_coverage_of_values_that_training_never_has_is_by_all_training_data():
     train = torch.tensor([[0, 0, 0], [1, 1, 1]])
-    shown = torch.tensor([[[0, 1, 0], [0, 1, 1]]])
-    assert coverage(torch.tensor([[0, 1, -1]]), shown, train) == pytest.approx(1.0)
+    predicted = torch.tensor([[[0, 1, 0], [0, 1, 1]]])
+    assert coverage(torch.tensor([[0, 1, -1]]), predicted, train) == pytest.approx(1.0)
 
 
 def test_coverage_leaves_out_missing_values_of_training_data():
     train = torch.tensor([[0, 0], [0, 1], [0, -1], [-1, 0], [-1, 0]])
-    shown = torch.tensor([[[0, 0], [0, 1]]])
-    assert coverage(torch.tensor([[0, -1]]), shown, train) == pytest.approx(1.0)
+    predicted = torch.tensor([[[0, 0], [0, 1]]])
+    assert coverage(torch.tensor([[0, -1]]), predicted, train) == pytest.approx(1.0)
 
 
 def test_coverage_is_a_number_where_like_training_data_miss_the_other_values():
     train = torch.tensor([[0, -1], [0, -1], [1, 0], [1, 1]])
-    shown = torch.tensor([[[0, 0], [0, 1]]])
-    assert 0 <= coverage(torch.tensor([[0, -1]]), shown, train) <= 1
+    predicted = torch.tensor([[[0, 0], [0, 1]]])
+    assert 0 <= coverage(torch.tensor([[0, -1]]), predicted, train) <= 1
 
 
 def test_frequencies_are_shares_of_known_values():
