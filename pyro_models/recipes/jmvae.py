@@ -149,7 +149,7 @@ class JMVAERecipe(VariationalRecipe):
 
     def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, and `y1`, `y2`, ... of the attributes: bits or one-hot, NaN where missing."""
-        return super().batch(dataset, split) | datasets.encoded(dataset.attributes, split.attributes)
+        return super().batch(dataset, split) | datasets.one_hot_attributes(dataset.attributes, split.attributes)
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the JMVAE and its guide."""

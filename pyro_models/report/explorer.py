@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import encoded
+from pyro_models.data import one_hot_attributes
 from pyro_models.metrics.evaluation import codes, evaluation
 from pyro_models.objectives import PropagateMeans, Record
 from pyro_models.report.program import Recorder, packed
@@ -125,5 +125,5 @@ def _attributes(run: "Run", latent_dim: int) -> tuple[list[dict[str, Any]], Tens
     given = torch.tensor(list(itertools.product(*(range(-1, len(one.values)) for one in some))))
     asked = F.pad(given, (0, len(run.attributes) - len(some)), value=-1).to(next(run.guide.parameters()).device)
     with evaluation(run.guide):
-        q = run.guide.posterior(**encoded(run.attributes, asked))  # type: ignore[operator]
+        q = run.guide.posterior(**one_hot_attributes(run.attributes, asked))  # type: ignore[operator]
     return [{"name": one.name, "values": ["not given", *one.values]} for one in some], q.mean.float().cpu()
