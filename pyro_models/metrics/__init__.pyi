@@ -17,6 +17,9 @@ from .conditions import describe as describe
 from .conditions import generate_given as generate_given
 from .conditions import parse_conditions as parse_conditions
 from .conditions import posterior_means as posterior_means
+from .contracts import Guide as Guide
+from .contracts import Story as Story
+from .contracts import Trained as Trained
 from .evaluation import Data as Data
 from .evaluation import Program as Program
 from .evaluation import decode as decode

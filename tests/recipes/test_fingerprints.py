@@ -17,7 +17,7 @@ import torch
 from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
 from pyro_models.objectives import Scheduled
-from pyro_models.recipes.registry import RECIPES
+from pyro_models.recipes import RECIPES
 from pyro_models.training.fit import parameters
 
 TABLE = Path(__file__).with_name("fingerprints.json")
@@ -74,7 +74,7 @@ def fingerprint(recipe, data):
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model, guide = recipe.pair(data)
     weights = parameters(model, guide)
-    batches = recipe.batches(data)
+    batches = recipe.batches(data, steps=None)
     objective = recipe.training_objective(guide, data.train)
     optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate)
     found = {"shapes": str([list(weight.shape) for weight in weights]), "weights": projected(weights)}
