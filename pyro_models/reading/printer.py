@@ -12,11 +12,8 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-import pyro
-import torch
-
 from pyro_models.base.errors import UserError
-from pyro_models.objectives.estimators import Objective, Scheduled
+from pyro_models.objectives.estimators import Objective
 from pyro_models.objectives.handlers import RecordScales
 from pyro_models.reading import graphs
 from pyro_models.reading.factors import Factor, Plate, Program, no_side_effects, read
@@ -324,21 +321,3 @@ def _in_latex(formula: str) -> str:
         words = words.replace(plain, tex, 1 if plain == " = " else -1)
     words = words.replace(r"\log-\mathrm{likelihood}", r"\mathrm{log\text{-}likelihood}")
     return words.replace("‖", r"\,\|\,").replace("≤", r"\leq").replace(r"\propto", r"&\propto", 1)
-
-
-# To be moved to the recipes, which alone know what follows.
-
-
-def story_of(recipe: Any, dataset: Any, note: str | None = None) -> Story:
-    """Read a recipe: its pair on a batch of its data, and its objective as it is at the end of a run."""
-    with torch.random.fork_rng(), pyro.get_param_store().scope():
-        torch.manual_seed(0)
-        batch = next(recipe.batches(dataset, steps=1).epoch(0))
-        labelled = {name: batch[name] for name in batch if name.startswith("labelled_")}
-        unlabelled = {name: batch[name] for name in batch if name not in labelled}
-        target = {name.removeprefix("labelled_"): value for name, value in labelled.items()}
-        model, guide = (half.to(batch["x"].device) for half in recipe.pair(dataset))
-        objective = recipe.training_objective(guide, dataset.train)
-        at_end = objective.at(1.0) if isinstance(objective, Scheduled) else objective
-        arguments = target if recipe.target == "y" else unlabelled
-        return story_of_objective(model, guide, at_end, batch, arguments=arguments, note=note)

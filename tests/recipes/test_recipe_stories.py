@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pyro_models.objectives import Scheduled
+from pyro_models.recipes import RECIPES
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 from pyro_models.recipes.classifier import ClassifierRecipe
 from pyro_models.recipes.gmvae import GMVAERecipe
 from pyro_models.recipes.jmvae import JMVAERecipe
-from pyro_models.recipes.registry import RECIPES
 from pyro_models.recipes.vae import VAERecipe
 from tests.least_squares import assert_weights_are_the_losss
 from tests.recipes.test_fingerprints import recipes, without_download
