@@ -49,7 +49,9 @@ from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, exp_of, record_pair
 
 Model = Callable[..., Any]
+"""A Pyro program, model or guide, that takes the batch as keyword arguments."""
 Divergence = Callable[[Site, Site], Tensor]
+"""From a site of the guide and that of the model to KL(q || p) for each datum, nats."""
 Sites = Mapping[str, Site]
 
 
@@ -57,8 +59,14 @@ class Terms(dict[str, Tensor]):
     """The terms of an objective by name, `loss` among them, and the weights that make the loss of the others.
 
     Attributes:
-        weights: by the names of some terms; where no site is scaled, loss = sum of weights[name] * terms[name]. None
-            where the loss is no such sum, or nothing is known of it.
+        weights: such that loss = sum of weights[name] * terms[name] where no site is scaled; terms that are not in the
+            sum have none. None where the loss is no such sum, or its weights are not known.
+
+    Example:
+        >>> terms = Terms({"loss": torch.tensor(3.0), "elbo": torch.tensor(-3.0)}, {"elbo": -1.0})
+        >>> terms = terms.plus(named("penalty", torch.tensor(2.0)), weight=0.5)
+        >>> terms["loss"].item(), terms.weights
+        (4.0, {'elbo': -1.0, 'penalty': 0.5})
     """
 
     def __init__(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
@@ -99,6 +107,11 @@ class Scheduled:
 
     Attributes:
         at: from the fraction of the run that is over, in [0, 1), to the objective of the step.
+
+    Example:
+        >>> warm_up = Scheduled(lambda progress: scaled(trace, {"z": min(1.0, 2 * progress)}))
+        >>> warm_up.at(0.7) is trace
+        True
     """
 
     at: Callable[[float], Objective]
@@ -132,7 +145,7 @@ def trace(
 
 
 def mean_field(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
-    """The ELBO with closed-form divergences where there are some.
+    """The ELBO with closed-form divergences where they exist.
 
     Kingma and Welling, 2014, equation 7 (estimator B); Pyro's `TraceMeanField_ELBO`. As there, the guide's
     latents may depend on each other only as far as the model's do. With relaxed sites, whose divergence is the discrete

@@ -160,7 +160,15 @@ class Relax(Messenger):
 
 
 class Enumerate(Messenger):
-    """Give each discrete latent site its whole support instead of a draw, along a new dimension left of all others."""
+    """Give each discrete latent site its whole support instead of a draw, along a new dimension left of all others.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> with Enumerate(), pyro.plate("data", 7):
+        ...     y = pyro.sample("y", dist.OneHotCategorical(torch.ones(3)))
+        >>> list(y.shape)
+        [3, 1, 3]
+    """
 
     def __enter__(self) -> "Enumerate":
         self.dimensions = 0
@@ -176,7 +184,16 @@ class Enumerate(Messenger):
 
 
 class MaskMissing(Messenger):
-    """Mask observed sites of one event dimension, as an attribute [size] is, where their value holds a NaN."""
+    """Mask observed sites of one event dimension, as an attribute [size] is, where their value holds a NaN.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> y = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]])
+        >>> with MaskMissing(), Record() as recorded, pyro.plate("data", 2):
+        ...     _ = pyro.sample("y", dist.OneHotCategorical(torch.ones(2)), obs=y)
+        >>> [round(value, 4) for value in recorded.sites["y"].log_prob().tolist()]
+        [-0.6931, 0.0]
+    """
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] or len(msg["fn"].event_shape) != 1:
@@ -235,7 +252,7 @@ class CaptureSite(Messenger):
 
 
 class Intervene(Messenger):
-    """Run a program with the values of some sites given, latent or observed, and keep the message of each site.
+    """Run a program with given values of sites, latent or observed, and keep the message of each site.
 
     Args:
         values: by the names of sites.

@@ -22,6 +22,7 @@ from pyro_models.objectives.estimators import Model, Objective, Terms, named
 from pyro_models.objectives.handlers import AtMean, CaptureSite
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
+"""From (classify, x, log_q) to a scalar in nats."""
 
 
 def regularised(
@@ -85,7 +86,13 @@ def discriminative(classify: Classify) -> Objective:
 
 
 def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
-    """KL(q(y) || uniform) of q(y), the mean of q(y | x) over the batch: 0 where all classes are equally frequent."""
+    """KL(q(y) || uniform) of q(y), the mean of q(y | x) over the batch: 0 where all classes are equally frequent.
+
+    Example:
+        >>> balanced, collapsed = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log(), torch.tensor([[0.999, 0.001]] * 2).log()
+        >>> [abs(round(marginal_kl(None, None, log_q).item(), 3)) for log_q in (balanced, collapsed)]
+        [0.0, 0.685]
+    """
     log_marginal = log_q.logsumexp(0) - math.log(len(log_q))
     return (log_marginal.exp() * (log_marginal + math.log(log_q.shape[-1]))).sum()
 
@@ -95,6 +102,11 @@ def entropy(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
 
     `entropy` + `marginal_kl` is log K minus the mutual information of x and y in the guide (Krause, Perona and Gomes,
     Discriminative clustering by regularized information maximization, 2010).
+
+    Example:
+        >>> sure, unsure = torch.tensor([[0.999, 0.001], [0.001, 0.999]]).log(), torch.full((2, 2), 0.5).log()
+        >>> [round(entropy(None, None, log_q).item(), 3) for log_q in (sure, unsure)]
+        [0.008, 0.693]
     """
     return -(log_q.exp() * log_q).sum(-1).mean()
 
