@@ -41,7 +41,7 @@ from pyro_models import plots
 from pyro_models.metrics.clusters import agreement, confusion, infer_kinds, per_class
 from pyro_models.metrics.evaluation import evaluation
 from pyro_models.data import Batches, Split, batch_of, draw_labels, load, to_float
-from pyro_models.nn import conv_classifier, mlp, redrawn
+from pyro_models.nn import conv_classifier, mlp, normal_init
 from pyro_models.objectives import (
     ESTIMATORS,
     Objective,
@@ -102,7 +102,7 @@ WIDTHS = (8, 16) if SHORT else (32, 64)  # of the convolutions
 def pair() -> tuple[Classifier, ClassifierGuide]:
     """Build the net, as a story and its guide, with the same first weights each time."""
     torch.manual_seed(1)
-    network = redrawn(conv_classifier(1, KINDS, WIDTHS, 100, 0.5), 0.02)
+    network = normal_init(conv_classifier(1, KINDS, WIDTHS, 100, 0.5), 0.02)
     return Classifier(network), ClassifierGuide(network)
 
 

@@ -141,9 +141,9 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         component = nn.mlp(clusters, width, 2 * latent)  # p(z | y) moves faster than a table of numbers would
         decoder = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
         if self.network == "strided":
-            classifier: nn.Module = nn.shrunk(nn.strided_classifier(shape, clusters), 0.3)
+            classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
-            classifier = nn.encoder(nn.shrunk(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
+            classifier = nn.encoder(nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
         given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
         encoder = nn.Conditional(body, given, head)
