@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_models.objectives import regularised, unexplained, vat
+from pyro_models.objectives import discriminative, regularised, vat
 from pyro_models.recipes.classifier import ClassifierRecipe
 
 RADIUS, XI = 2.5, 0.1
@@ -32,7 +32,7 @@ def ours(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     model, guide = pair
     term = {"vat": (1.0, partial(vat, radius=RADIUS, finite_difference=XI))}
     model.zero_grad()
-    regularised(unexplained(guide.classify), term, guide.classify)(model, guide, x=x)["loss"].backward()
+    regularised(discriminative(guide.classify), term, guide.classify)(model, guide, x=x)["loss"].backward()
 
 
 def article(network: nn.Module, x: Tensor) -> None:

@@ -30,9 +30,9 @@ from IPython.display import HTML, display
 from guides.autoencoder import AutoencoderGuide
 from pyro_models.autoencoder import Autoencoder
 from pyro_models.metrics.evaluation import codes, reconstruct
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.metrics.evaluation import evaluate, evaluation
-from pyro_models.data import Batches, cut, load
+from pyro_models.data import Batches, to_float, load
 from pyro_models.training.fit import fit, parameters
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 
@@ -60,7 +60,7 @@ print(AutoencoderGuide.__doc__)
 
 # %%
 examples = torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)])
-originals = cut(examples, "grey")
+originals = to_float(examples, "grey")
 
 
 def train(recipe: AutoencoderRecipe):
@@ -93,15 +93,15 @@ print(
 
 # %%
 for splits in (["train", "validation"], ["train"], ["validation"]):
-    display(figures.learning_curves(errors, {"mse": "squared intensity per pixel"}, splits))
+    display(plots.learning_curves(errors, {"mse": "squared intensity per pixel"}, splits))
 
 # %% [markdown]
 # One fixed test image of each digit, above what the net makes of it as training goes on:
 
 # %%
 numbers = [row["epoch"] for row in errors]
-display(figures.reconstructions(originals, frames[-1], f"epoch {numbers[-1]}"))
-HTML(figures.reconstruction_animation(originals, frames, numbers).to_jshtml())
+display(plots.reconstructions(originals, frames[-1], f"epoch {numbers[-1]}"))
+HTML(plots.reconstruction_animation(originals, frames, numbers).to_jshtml())
 
 # %% [markdown]
 # ## The tied one
@@ -114,7 +114,7 @@ tied = AutoencoderRecipe.preset("article", epochs=EPOCHS, tied=True)
 tied_model, tied_guide, tied_errors, tied_frames = train(tied)
 for name, pair, last in (("simple", (model, guide), errors[-1]), ("tied", (tied_model, tied_guide), tied_errors[-1])):
     print(f"{name}: {len(parameters(*pair))} tensors, validation error {last['validation_mse']:.4f}")
-display(figures.reconstructions(originals, tied_frames[-1], f"tied, epoch {numbers[-1]}"))
+display(plots.reconstructions(originals, tied_frames[-1], f"tied, epoch {numbers[-1]}"))
 
 # %% [markdown]
 # ## What the codes know
@@ -128,13 +128,13 @@ plane_recipe = AutoencoderRecipe.preset("article", epochs=EPOCHS, latent_dim=2)
 _, plane_guide, _, _ = train(plane_recipe)
 some = dataset.test[: 300 if SHORT else 2000]
 two, twenty = codes(plane_guide, some, "grey"), codes(guide, some, "grey")
-display(figures.plane({"the 2-D code itself": two}, some.labels))
+display(plots.latent_map({"the 2-D code itself": two}, some.labels))
 panels = {
-    "t-SNE of raw pixels": figures.tsne(cut(some.x, "grey")),
-    "t-SNE of the 2-D code": figures.tsne(two),
-    "t-SNE of the 20-D code": figures.tsne(twenty),
+    "t-SNE of raw pixels": plots.tsne(to_float(some.x, "grey")),
+    "t-SNE of the 2-D code": plots.tsne(two),
+    "t-SNE of the 20-D code": plots.tsne(twenty),
 }
-display(figures.plane(panels, some.labels))
+display(plots.latent_map(panels, some.labels))
 
 # %% [markdown]
 # Two numbers behind one sigmoid layer are too few for this net to tell ten digits apart. Twenty keep the groups

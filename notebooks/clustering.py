@@ -35,15 +35,16 @@ from IPython.display import Markdown, display
 
 from guides.gmvae import GMVAEGuide
 from pyro_models.metrics.evaluation import codes, reconstruct
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.likelihood.comparison import compare, table
 from pyro_models.metrics.clusters import confusion, gaussian_mixture, infer_kinds, matching, score
 from pyro_models.metrics.evaluation import draw, evaluation
-from pyro_models.data import Batches, Dataset, cut, load
+from pyro_models.data import Batches, Dataset, to_float, load
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.gmvae import GMVAE
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.gmvae import GMVAERecipe
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
@@ -75,7 +76,7 @@ torch.manual_seed(recipe.seed)
 untrained, _ = recipe.pair(dataset.shape)
 with evaluation(untrained):
     images = untrained(y=torch.eye(recipe.kinds), batch=recipe.kinds)
-display(figures.image_grid(images, recipe.kinds, "an image of each kind, from the untrained story"))
+display(plots.image_grid(images, recipe.kinds, "an image of each kind, from the untrained story"))
 
 # %% [markdown]
 # ## A die that can be differentiated
@@ -96,7 +97,7 @@ for temperature in (0.1, 0.5, 1.0, 2.0, 10.0):
     torch.manual_seed(2)
     die = RelaxedOneHotCategorical(torch.tensor(temperature), probs=loaded)
     panels[f"relaxed, temperature {temperature:g}"] = die.sample((100,))
-display(figures.rolls(panels))
+display(plots.simplex_draws(panels))
 for title, rolls in panels.items():
     print(f"{title:>26}: the largest entry of a roll is {rolls.amax(-1).mean():.2f} on average")
 
@@ -158,7 +159,7 @@ def score_kinds(guide: GMVAEGuide, recipe: GMVAERecipe, dataset: Dataset) -> dic
 
 model, guide, rows = train(recipe, dataset)
 beside = ["consistency", "marginal_kl", "entropy"]
-display(figures.learning_curves(rows, {"elbo": recipe.unit(dataset)} | dict.fromkeys(beside, "nats"), ["train"]))
+display(plots.learning_curves(rows, {"elbo": recipe.unit(dataset)} | dict.fromkeys(beside, "nats"), ["train"]))
 
 # %% [markdown]
 # `marginal_kl` is what balance weighs, `entropy` what decision weighs; each term is drawn without its weight.
@@ -194,7 +195,7 @@ scores = {
     "with the three terms": score_kinds(guide, recipe, dataset),
 }
 display(score_table(scores))
-display(figures.learning_curves(rows, {"accuracy": COLUMNS["accuracy"], "nmi": COLUMNS["nmi"]}, ["test"]))
+display(plots.learning_curves(rows, {"accuracy": COLUMNS["accuracy"], "nmi": COLUMNS["nmi"]}, ["test"]))
 
 # %% [markdown]
 # ### What each kind looks like
@@ -209,9 +210,9 @@ def show_sorted(guide: GMVAEGuide, recipe: GMVAERecipe) -> None:
     inferred = infer_kinds(guide, dataset.test, recipe.pixels)
     sheet = torch.zeros(recipe.kinds, 10, *dataset.shape)
     for kind, row in enumerate(sheet):
-        images = cut(dataset.test.x[inferred == kind][:10], recipe.pixels)
+        images = to_float(dataset.test.x[inferred == kind][:10], recipe.pixels)
         row[: len(images)] = images
-    display(figures.image_grid(sheet.flatten(0, 1), 10, "test images of each inferred kind"))
+    display(plots.image_grid(sheet.flatten(0, 1), 10, "test images of each inferred kind"))
 
 
 show_sorted(guide, recipe)
@@ -230,7 +231,7 @@ def each_kind(kinds: int, number: int) -> torch.Tensor:
 def show_kinds(model: GMVAE, recipe: GMVAERecipe, title: str) -> None:
     """Show ten mean images of each kind, a row a kind."""
     y = each_kind(recipe.kinds, 10)
-    display(figures.image_grid(draw(model, ["x"], len(y), y=y)["x"], 10, f"ten images of each kind, {title}"))
+    display(plots.image_grid(draw(model, ["x"], len(y), y=y)["x"], 10, f"ten images of each kind, {title}"))
 
 
 show_kinds(bare_model, bare, "the bound alone")
@@ -247,7 +248,7 @@ def show_confusion(guide: GMVAEGuide, recipe: GMVAERecipe) -> None:
     """Show how many test images are of each kind and label; a kind stands in the row of the label it matches."""
     counts = confusion(infer_kinds(guide, dataset.test, recipe.pixels), dataset.test.labels, recipe.kinds)
     order = list(range(recipe.kinds)) if recipe.labels else [kind for kind, _ in matching(counts)]
-    display(figures.confusion(counts[order], order))
+    display(plots.confusion_matrix(counts[order], order))
 
 
 show_confusion(guide, recipe)
@@ -256,8 +257,8 @@ show_confusion(guide, recipe)
 # Images above their reconstructions, each decoded from the mean of q(z | x, y) at the likeliest kind:
 
 # %%
-examples = cut(torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)]), "grey")
-display(figures.reconstructions(examples, reconstruct(model, guide, examples)))
+examples = to_float(torch.stack([dataset.test.x[dataset.test.labels == digit][0] for digit in range(10)]), "grey")
+display(plots.reconstructions(examples, reconstruct(model, guide, examples)))
 
 # %% [markdown]
 # ### The codes
@@ -269,9 +270,9 @@ display(figures.reconstructions(examples, reconstruct(model, guide, examples)))
 # %%
 some = dataset.test[: 300 if SHORT else 2000]
 title = f"t-SNE of the {recipe.latent_dim}-D codes of {len(some)} test images"
-panel = {title: figures.tsne(codes(guide, some, recipe.pixels))}
-display(figures.plane(panel, some.labels))
-display(figures.plane(panel, infer_kinds(guide, some, recipe.pixels), legend="kind"))
+panel = {title: plots.tsne(codes(guide, some, recipe.pixels))}
+display(plots.latent_map(panel, some.labels))
+display(plots.latent_map(panel, infer_kinds(guide, some, recipe.pixels), legend="kind"))
 
 # %% [markdown]
 # And where the story puts its kinds: draws of p(z | y), along the two axes in which the kinds differ most.
@@ -289,7 +290,7 @@ def show_components(model: GMVAE, recipe: GMVAERecipe) -> None:
         axes = torch.linalg.svd(prior.mean - prior.mean.mean(0), full_matrices=False).Vh[:2].T
         name = "principal axes of loc(y): z"
     covariances = axes.T @ torch.diag_embed(prior.variance) @ axes
-    display(figures.components((z @ axes).chunk(recipe.kinds), prior.mean @ axes, covariances, name))
+    display(plots.components((z @ axes).chunk(recipe.kinds), prior.mean @ axes, covariances, name))
 
 
 show_components(model, recipe)
@@ -329,7 +330,7 @@ if not SHORT:
 # %%
 taught = replace(recipe, labels=100)
 _, seen = taught.pools(dataset.train)
-display(figures.image_grid(cut(seen.x[seen.labels.argsort()], "grey"), 20, "the images whose labels are seen"))
+display(plots.image_grid(to_float(seen.x[seen.labels.argsort()], "grey"), 20, "the images whose labels are seen"))
 
 # %% [markdown]
 # The story needs no change: where `y` is known it is observed, as `x` is, and the guide has only `z` left to
@@ -353,7 +354,7 @@ print(f"applied once:          {F.nll_loss(certain.clamp(min=1e-30).log(), truth
 taught_model, taught_guide, taught_rows = train(taught, dataset)
 unit = taught.unit(dataset)
 terms = {"cross_entropy": "nats", "labelled_elbo": f"{unit}, y observed", "elbo": unit}
-display(figures.learning_curves(taught_rows, terms, ["train"]))
+display(plots.learning_curves(taught_rows, terms, ["train"]))
 
 # %% [markdown]
 # Now kind 3 is the digit 3, because it was taught so, and the accuracy of the last line needs no matching. Before
@@ -388,11 +389,11 @@ show_kinds(taught_model, taught, "with 100 labels")
 options = {name: {} for name in ("trace", "mean-field", "graph", "enum")}
 options |= {name: {"particles": 5} for name in ("iwae", "dreg", "rws")}
 recipes = {name: replace(recipe, elbo=name, **more) for name, more in options.items()}
-x = {"x": cut(dataset.train.x[:64], recipe.pixels)}
+x = {"x": to_float(dataset.train.x[:64], recipe.pixels)}
 found = compare(model, guide, {name: one.bound() for name, one in recipes.items()}, [x], draws=10 if SHORT else 50)
 display(Markdown(table(found, lambda name: recipes[name].bound_of)))
 display(
-    figures.comparison(
+    plots.estimator_comparison(
         {f"{name}{' (relaxed)' if recipes[name].relaxed else ''}": (c.bound, c.error) for name, c in found.items()},
         {name: one.signal_to_noise for name, one in found.items()},
         {name: one.milliseconds for name, one in found.items()},
@@ -438,7 +439,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
             return torch.cat([likelihood.log_prob(part[:, None]).exp().mean(-1) for part in x.split(500)])
 
     inferred = infer_kinds(guide, dataset.train, recipe.pixels)
-    display(figures.points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
+    display(plots.mixture_points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
 
 
 for name, kinds, epochs in (("blobs", 3, 15), ("pinwheel", 5, 30)):

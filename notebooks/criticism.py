@@ -37,15 +37,16 @@ from IPython.display import Markdown, display
 from pyro_models.checking.calibration import calibrate
 from pyro_models.checking.predictive import check
 from pyro_models.likelihood.importance import evidence
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.likelihood.inference_gap import gap
 from pyro_models.checking.replicates import replicate
 from pyro_models.reading.printer import story
 from pyro_models.checking.predictive import checks_table
 from pyro_models.metrics.evaluation import evaluation
 from pyro_models.checking.statistics import of_images, of_table
-from pyro_models.data import Batches, cut, load
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.data import Batches, to_float, load
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.gmvae import GMVAERecipe
 from pyro_models.recipes.vae import VAERecipe
 
@@ -79,7 +80,7 @@ digits = load("digits" if SHORT else "mnist", pixels="static")
 recipe = VAERecipe(data=digits.name, pixels="static", latent_dim=10, epochs=10 if SHORT else 30)
 torch.manual_seed(1)
 untrained = recipe.pair(digits.shape)
-images = cut(digits.train.x[:8], recipe.pixels)
+images = to_float(digits.train.x[:8], recipe.pixels)
 story(untrained[0], x=images, guide=untrained[1])
 
 # %% [markdown]
@@ -117,7 +118,7 @@ model, guide = train(recipe, digits)
 # it was given, because x is observed, and any check of that passes.
 
 # %%
-held_out = cut(digits.test.x[:300], recipe.pixels)
+held_out = to_float(digits.test.x[:300], recipe.pixels)
 with evaluation(model, guide):
     rows = [
         held_out,
@@ -125,7 +126,7 @@ with evaluation(model, guide):
         replicate(model, None, {"x": held_out}).drawn["x"],
     ]
 names = ["held-out data", "posterior replicate", "prior replicate"]
-display(figures.rows(torch.stack([row[:12] for row in rows]), names, "data, and what the story makes up"))
+display(plots.image_rows(torch.stack([row[:12] for row in rows]), names, "data, and what the story makes up"))
 
 # %% [markdown]
 # They look like digits, more or less. A *statistic* says more or less of what: a plain function from images to
@@ -140,10 +141,10 @@ def widest(x):
     return (x.amax((1, 2)) > 0.5).double().sum(-1)
 
 
-training = cut(digits.train.x[: 500 if SHORT else 5000], recipe.pixels)
+training = to_float(digits.train.x[: 500 if SHORT else 5000], recipe.pixels)
 statistics = {"x": of_images(training) | {"columns with ink": widest}}
 found = check(model, guide, {"x": held_out}, statistics, replicates=40 if SHORT else 100, batch_size=100)
-display(figures.checks(found, "300 held-out images and replicates of them"))
+display(plots.checks(found, "300 held-out images and replicates of them"))
 Markdown(checks_table(found))
 
 # %% [markdown]
@@ -210,7 +211,7 @@ found = {
     for name, one in believed.items()
 }
 for name, checks in found.items():
-    display(figures.checks(checks, f"{name}: 400 rows and replicates of them", most=8))
+    display(plots.checks(checks, f"{name}: 400 rows and replicates of them", most=8))
 
 # %% [markdown]
 # Counted: how many of the prior predictive checks fail at 5 %, over data sets that the truth draws anew each time. Of
@@ -238,7 +239,7 @@ for name, one in believed.items():
 
 # %%
 ranks = calibrate(model, guide, {"x": held_out})
-figures.ranks(ranks)
+plots.ranks(ranks)
 
 # %% [markdown]
 # The grey band holds 95 % of the counts of a right guide.

@@ -42,14 +42,15 @@ from torch.distributions import kl_divergence
 
 from guides.jmvae import JMVAEGuide
 from pyro_models.metrics.evaluation import decode, evaluate
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.metrics.attributes import attribute_classifier, correctness, coverage, imagine, queries, said
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.data import Batches, Dataset, batch_of, cut, load
+from pyro_models.data import Batches, Dataset, batch_of, to_float, load
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.jmvae import JMVAE
-from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, tempered
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, scaled
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.vae import VAE
 
@@ -90,8 +91,8 @@ def encoded(values: torch.Tensor) -> dict[str, torch.Tensor]:
     return {site: value for site, value in named.items() if not value.isnan().all()}
 
 
-examples = torch.stack([cut(dataset.train.x[those(values, dataset.train)][:8], "grey") for values in BOTH])
-display(figures.rows(examples, [words(values) for values in BOTH], "training images, and what is known of them"))
+examples = torch.stack([to_float(dataset.train.x[those(values, dataset.train)][:8], "grey") for values in BOTH])
+display(plots.image_rows(examples, [words(values) for values in BOTH], "training images, and what is known of them"))
 
 # %% [markdown]
 # The number of images, of attributes and of their values is an accident of this data set. The story, the guide and
@@ -294,7 +295,7 @@ def train(objective_of: ObjectiveOf, dataset: Dataset) -> tuple[JMVAE, JMVAEGuid
 
 joint_model, joint_guide, joint_rows = train(lambda guide: jmvae(mean_field, guide.posterior, choose=some_of), dataset)
 unit = recipe.unit(dataset)
-display(figures.learning_curves(joint_rows, {"elbo": unit, "kl_given_x": "nats", "kl_given_y": "nats"}))
+display(plots.learning_curves(joint_rows, {"elbo": unit, "kl_given_x": "nats", "kl_given_y": "nats"}))
 last = joint_rows[-1]
 print(f"{recipe.encoder_dropout:.0%} of the pixels are hidden in training, the same ones from both guesses")
 for name in ("elbo", "kl_given_x", "kl_given_y"):
@@ -329,7 +330,7 @@ def show_imagined(model: JMVAE, guide: JMVAEGuide, title: str) -> None:
     for given, asked in GIVEN.items():
         images = imagine(model, guide, dataset.attributes, asked.repeat_interleave(10, 0), mean=True)
         heading = f"{title}: ten images each, given {given}"
-        display(figures.rows(images.unflatten(0, (-1, 10)), [words(values) for values in asked], heading))
+        display(plots.image_rows(images.unflatten(0, (-1, 10)), [words(values) for values in asked], heading))
 
 
 show_imagined(joint_model, joint_guide, "JMVAE")
@@ -355,7 +356,7 @@ def show_codes(guide: JMVAEGuide) -> None:
             print(
                 f"given {given:<9}: one standard deviation has area {math.pi * q.stddev.prod(-1).mean():.2f} on average"
             )
-    display(figures.clouds(panels))
+    display(plots.scatter(panels))
 
 
 show_codes(joint_guide)
@@ -382,7 +383,7 @@ with evaluation(joint_guide):
         told = torch.cat([(head(q.mean) > 0).long() for head in joint_model.heads.values()], -1)
         wrong = (told != dataset.test.attributes[:some]).any(-1).double().mean()
         print(f"{title:<16}: mean scale {q.stddev.mean():.3f}; {wrong:.1%} of {some} images beyond a border")
-display(figures.clouds(panels, sizes))
+display(plots.scatter(panels, sizes))
 
 # %% [markdown]
 # Each combination has a region of its own. The regions lie side by side around the middle, with narrow gaps, because
@@ -454,7 +455,7 @@ show_fit(joint_model, joint_guide, "JMVAE")
 def show_borders(model: JMVAE, guide: JMVAEGuide) -> None:
     """Show p(y1 | z) and p(y2 | z) over the plane, and test codes."""
     limit = 4.0
-    grid = figures.plane_of_codes(torch.full((2,), -limit), torch.full((2,), limit), 120)
+    grid = plots.latent_grid(torch.full((2,), -limit), torch.full((2,), limit), 120)
     panels = {}
     with evaluation(model, guide):
         z = guide.posterior(x=test_batch["x"]).mean
@@ -464,7 +465,7 @@ def show_borders(model: JMVAE, guide: JMVAEGuide) -> None:
             right = (head(z)[:, 0] > 0).long() == dataset.test.attributes[:, i]
             print(f"{attribute.name} of test images, as told by p(y{i + 1} | z) at the mean of q(z | x): ", end="")
             print(f"{right.double().mean():.1%} right")
-    display(figures.borders(panels, z, limit))
+    display(plots.decision_regions(panels, z, limit))
 
 
 show_borders(joint_model, joint_guide)
@@ -482,8 +483,8 @@ show_borders(joint_model, joint_guide)
 # %%
 def show_plane(model: JMVAE) -> None:
     """Show what the decoder makes of a grid over the plane from -3 to 3."""
-    grid = figures.plane_of_codes(torch.full((2,), -3.0), torch.full((2,), 3.0), 14)
-    figure = figures.image_grid(decode(model, grid), 14, "mean image at each code", (-3, 3, -3, 3))
+    grid = plots.latent_grid(torch.full((2,), -3.0), torch.full((2,), 3.0), 14)
+    figure = plots.image_grid(decode(model, grid), 14, "mean image at each code", (-3, 3, -3, 3))
     figure.set_size_inches(12, 6.6)
     display(figure)
 
@@ -513,7 +514,7 @@ show_plane(joint_model)
 # %%
 triple_model, triple_guide, triple_rows = train(lambda _: telbo(mean_field, choose=some_of), dataset)
 terms = {"elbo": unit, "elbo_x": unit, "elbo_y": "nats per datum"}
-display(figures.learning_curves(triple_rows, terms))
+display(plots.learning_curves(triple_rows, terms))
 no_image = poutine.block(triple_model, hide=["x"])
 with evaluation(triple_model, triple_guide):
     elbo_y = mean_field(no_image, triple_guide, particles=500, **encoded(BOTH))["elbo"]
@@ -605,7 +606,7 @@ for title, shares in unsure.items():
 def taught_on(model: JMVAE, guide: JMVAEGuide, weight: float) -> JMVAEGuide:
     """Return a copy of the guide whose experts alone went on to learn from ELBO(y), log p(y | z) weighing more."""
     guide = copy.deepcopy(guide)
-    weighted = masked(tempered(mean_field, {"y1": weight, "y2": weight}))
+    weighted = masked(scaled(mean_field, {"y1": weight, "y2": weight}))
 
     def objective(story: Callable, guide: Callable, x: torch.Tensor, **y: torch.Tensor) -> dict[str, torch.Tensor]:
         return weighted(poutine.block(story, hide=["x"]), guide, **some_of(y))
@@ -638,7 +639,7 @@ show_codes(further[50.0])
 
 # %%
 target = torch.tensor([0, 1])
-grid = figures.plane_of_codes(torch.full((2,), -4.0), torch.full((2,), 4.0), 150)
+grid = plots.latent_grid(torch.full((2,), -4.0), torch.full((2,), 4.0), 150)
 figure, panels = plt.subplots(1, 3, figsize=(14, 5), layout="constrained", sharex=True, sharey=True)
 with evaluation(joint_model, joint_guide):
     heads = {site: head(grid)[:, 0] for site, head in joint_model.heads.items()}
@@ -715,7 +716,7 @@ display(Markdown("\n".join(lines)))
 show_borders(holey_model, holey_guide)
 images = imagine(holey_model, holey_guide, dataset.attributes, BOTH.repeat_interleave(10, 0), mean=True)
 title = "trained with a third of the attributes missing: ten images each, given y1 and y2"
-display(figures.rows(images.unflatten(0, (-1, 10)), [words(values) for values in BOTH], title))
+display(plots.image_rows(images.unflatten(0, (-1, 10)), [words(values) for values in BOTH], title))
 
 # %% [markdown]
 # Compare the last line of the table with the first. Images without attributes teach the story what images look like,

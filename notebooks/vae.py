@@ -31,12 +31,13 @@ from IPython.display import display
 
 from guides.vae import VAEGuide
 from pyro_models.metrics.evaluation import codes, decode, reconstruct
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.metrics.evaluation import evaluate, evaluation
-from pyro_models.data import Batches, cut, load
-from pyro_models.objectives import iwae, mean_field, tempered, trace
-from pyro_models.training.fit import cosine, fit, parameters
+from pyro_models.data import Batches, to_float, load
+from pyro_models.objectives import iwae, mean_field, scaled, trace
+from pyro_models.training.fit import fit, parameters
+from pyro_models.training.schedules import cosine
 from pyro_models.recipes.vae import VAERecipe
 from pyro_models.vae import VAE
 
@@ -58,7 +59,7 @@ article = VAERecipe.preset("article", epochs=EPOCHS)
 torch.manual_seed(article.seed)
 untrained, _ = article.pair(dataset.shape)
 with torch.no_grad():
-    display(figures.image_grid(untrained(batch=8), 8, "eight images from the untrained story"))
+    display(plots.image_grid(untrained(batch=8), 8, "eight images from the untrained story"))
 
 # %% [markdown]
 # ## Training it
@@ -68,7 +69,7 @@ with torch.no_grad():
 # likelihood below, because likelihoods of differently treated pixels do not compare).
 
 # %%
-eight = cut(dataset.test.x[:8], "grey")
+eight = to_float(dataset.test.x[:8], "grey")
 
 
 def train(recipe: VAERecipe, objective=None):
@@ -93,7 +94,7 @@ def train(recipe: VAERecipe, objective=None):
 
 model, guide, rows, kept = train(article)
 terms = dict.fromkeys(["elbo", "reconstruction", "kl"], article.unit(dataset))
-display(figures.learning_curves(rows, terms))
+display(plots.learning_curves(rows, terms))
 
 # %% [markdown]
 # The ELBO is two terms with opposite signs: reconstruction (higher is better) less `kl`, the price of saying
@@ -101,7 +102,7 @@ display(figures.learning_curves(rows, terms))
 
 # %%
 for epoch in (min(10, EPOCHS), EPOCHS):
-    display(figures.reconstructions(eight, kept[epoch], f"z of 2, epoch {epoch}"))
+    display(plots.reconstructions(eight, kept[epoch], f"z of 2, epoch {epoch}"))
 
 # %% [markdown]
 # ## With twenty numbers for z
@@ -109,7 +110,7 @@ for epoch in (min(10, EPOCHS), EPOCHS):
 # %%
 wide = VAERecipe.preset("article", epochs=EPOCHS, latent_dim=20)
 _, _, wide_rows, wide_kept = train(wide)
-display(figures.reconstructions(eight, wide_kept[EPOCHS], f"z of 20, epoch {EPOCHS}"))
+display(plots.reconstructions(eight, wide_kept[EPOCHS], f"z of 20, epoch {EPOCHS}"))
 print(
     f"-ELBO on test images, grey pixels: z of 2 {-rows[-1]['test_elbo']:.1f}, z of 20 {-wide_rows[-1]['test_elbo']:.1f}"
 )
@@ -122,27 +123,29 @@ print(
 
 # %%
 display(
-    figures.plane({"E[q(z | x)] of the test images": codes(guide, dataset.test, "grey")}, dataset.test.labels, limit=6)
+    plots.latent_map(
+        {"E[q(z | x)] of the test images": codes(guide, dataset.test, "grey")}, dataset.test.labels, limit=6
+    )
 )
 model.eval()
-grid = figures.plane_of_codes(torch.tensor([-3.0, -3.0]), torch.tensor([3.0, 3.0]), 20)
-display(figures.image_grid(decode(model, grid), 20, "the decoder over the plane (grey pixels)", (-3, 3, -3, 3)))
+grid = plots.latent_grid(torch.tensor([-3.0, -3.0]), torch.tensor([3.0, 3.0]), 20)
+display(plots.image_grid(decode(model, grid), 20, "the decoder over the plane (grey pixels)", (-3, 3, -3, 3)))
 
 # %% [markdown]
 # ## Swapping the objective
 #
 # The story and the guide stay as they are. `trace` estimates the KL from the draw itself, `mean_field` has it in
-# closed form, `iwae` draws several codes for each image and bounds the evidence more tightly, and `tempered`
+# closed form, `iwae` draws several codes for each image and bounds the evidence more tightly, and `scaled`
 # weighs the KL by beta. Same pair, same images, four objectives:
 
 # %%
-x = cut(dataset.test.x[:200], "grey")
+x = to_float(dataset.test.x[:200], "grey")
 with evaluation(model, guide):
     for name, objective in {
         "trace": trace,
         "mean-field": mean_field,
         "iwae of 50": lambda *pair, **batch: iwae(*pair, particles=50, **batch),
-        "mean-field, beta 4": tempered(mean_field, {"z": 4.0}),
+        "mean-field, beta 4": scaled(mean_field, {"z": 4.0}),
     }.items():
         terms = objective(model, guide, x=x)
         values = ", ".join(f"{term} {float(value):.2f}" for term, value in terms.items())

@@ -37,19 +37,19 @@ from IPython.display import Markdown, display
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
 from pyro_models.metrics.evaluation import evaluate
-from pyro_models.plots import figures
+from pyro_models import plots
 from pyro_models.metrics.clusters import agreement, confusion, infer_kinds, per_class
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.data import Batches, Split, cut, draw_labels, load
+from pyro_models.data import Batches, Split, to_float, draw_labels, load
 from pyro_models.nn import conv_classifier, mlp, redrawn
 from pyro_models.objectives import (
     ESTIMATORS,
     Objective,
-    Paired,
+    SharedNoise,
     adversary,
     divergence,
     regularised,
-    unexplained,
+    discriminative,
     vat,
     with_labels,
 )
@@ -75,7 +75,7 @@ KINDS = 10
 seen, others = draw_labels(dataset.train, 100, KINDS, seed=1, how="article")
 counts = ", ".join(f"{digit}: {int((seen.labels == digit).sum())}" for digit in range(KINDS))
 print(f"{len(seen)} images with a label ({counts}), {len(others)} without")
-display(figures.image_grid(cut(seen.x[seen.labels.argsort()], "grey"), 20, "the 100 images whose labels are seen"))
+display(plots.image_grid(to_float(seen.x[seen.labels.argsort()], "grey"), 20, "the 100 images whose labels are seen"))
 
 # %% [markdown]
 # ## The story, and a guide with nothing to do
@@ -120,7 +120,7 @@ print(model.network)
 # Both in numbers, for the untrained net:
 
 # %%
-x, y = cut(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
+x, y = to_float(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
 with evaluation(model, guide):
     bound = ESTIMATORS["trace"](model, guide, x=x, y=y)["elbo"]
     pyros = -pyro.infer.Trace_ELBO().loss(model, guide, x=x, y=y) / len(x)
@@ -157,7 +157,7 @@ batches = Batches(seen, "grey", len(seen), labelled=seen, kinds=KINDS, steps=STE
 objective = with_labels(None, ESTIMATORS["trace"], guide.classify)
 rows = train(model, guide, objective, batches, EPOCHS)
 print(f"{EPOCHS} epochs of {STEPS} steps, in each of which all {len(seen)} labelled images are seen")
-display(figures.learning_curves(rows, {"elbo": "log p(y | x), nats per label"}))
+display(plots.learning_curves(rows, {"elbo": "log p(y | x), nats per label"}))
 
 # %% [markdown]
 # The hundred labels are soon known by heart. The test images have labels too, which are used to measure and for
@@ -230,7 +230,7 @@ print("r at five points:", *(step.tolist() for step in r), sep="\n")
 #
 # Points in the plane, in two half moons, three labels of each. The classifier is a small MLP. It is trained twice,
 # once with the six labels alone, once with VAT on the points without a label as well. `regularised` adds a named,
-# weighted term to an objective; `unexplained` is the objective to which it is added: that of data of which the
+# weighted term to an objective; `discriminative` is the objective to which it is added: that of data of which the
 # story says nothing, 0.
 
 # %%
@@ -242,7 +242,7 @@ for title in ("labels only", "with VAT"):
     torch.manual_seed(1)
     network = mlp(2, 64, 64, 2)
     toy_model, toy = Classifier(network), ClassifierGuide(network)
-    without = regularised(unexplained(toy.classify), smooth, toy.classify) if title == "with VAT" else None
+    without = regularised(discriminative(toy.classify), smooth, toy.classify) if title == "with VAT" else None
     objective = with_labels(without, ESTIMATORS["trace"], toy.classify)
     optimizer = torch.optim.Adam(parameters(toy_model, toy), lr=0.01)
     batches = Batches(many, "grey", 128, labelled=few, kinds=2, steps=300)
@@ -254,16 +254,16 @@ for title in ("labels only", "with VAT"):
 # %% [markdown]
 # The colour is $p(y = 1 \mid x)$ over the plane, the black line where it is one half. Large dots are the points
 # whose labels are seen, small ones some of those without. The arrows are adversarial steps, drawn where they start
-# and as long as they are. `Paired` makes the passes that the search compares differ in their data alone: the same
+# and as long as they are. `SharedNoise` makes the passes that the search compares differ in their data alone: the same
 # dropout, and batch norm leaves its records as they are. This net has neither, the next one has both.
 
 # %%
-grid = figures.plane_of_codes(torch.tensor([-2.2, -2.2]), torch.tensor([2.2, 2.2]), 150)
+grid = plots.latent_grid(torch.tensor([-2.2, -2.2]), torch.tensor([2.2, 2.2]), 150)
 start = many.x[:60]
 figure, panels = plt.subplots(1, 2, figsize=(11, 5.2), layout="constrained", sharey=True)
 for panel, (title, toy) in zip(panels, toys.items(), strict=True):
     with evaluation(toy):
-        again = Paired(toy.classify)
+        again = SharedNoise(toy.classify)
         p = again(grid).probs[:, 1].reshape(150, 150).flip(0)  # the grid has its top row first
         r = adversary(again, start, again(start).logits, radius=0.3, finite_difference=0.1, iterations=1)
     axis = torch.linspace(-2.2, 2.2, 150)
@@ -288,7 +288,7 @@ plt.show()
 # long is 2.5? An image is a point in a space of 784 dimensions:
 
 # %%
-x = cut(seen.x, "grey").flatten(1)
+x = to_float(seen.x, "grey").flatten(1)
 apart = torch.cdist(x, x)[seen.labels[:, None] != seen.labels]
 print(f"labelled images of different digits are {apart.median():.1f} apart (median), at least {apart.min():.1f}")
 
@@ -300,7 +300,7 @@ SIZE, EPOCHS, STEPS = (64, 10, 8) if SHORT else (512, 30, 100)
 def train_with_vat(others: Split) -> tuple[Classifier, ClassifierGuide, list[dict]]:
     """Train the article's net on the labelled images and on others without their labels."""
     model, guide = pair()
-    without = regularised(unexplained(guide.classify), ARTICLE, guide.classify)
+    without = regularised(discriminative(guide.classify), ARTICLE, guide.classify)
     objective = with_labels(without, ESTIMATORS["trace"], guide.classify)
     batches = Batches(others, "grey", SIZE, labelled=seen, kinds=KINDS, steps=STEPS)
     return model, guide, train(model, guide, objective, batches, EPOCHS)
@@ -315,9 +315,9 @@ print(f"{EPOCHS} epochs of {STEPS} steps of {SIZE} images without a label, and {
 
 # %%
 terms = {"elbo": "log p(y | x), nats per label", "vat": "nats per image without a label"}
-display(figures.learning_curves(vat_rows, terms, ["train"]))
+display(plots.learning_curves(vat_rows, terms, ["train"]))
 _, untrained = pair()
-at_first = ARTICLE["vat"][1](untrained.classify, cut(others.x[:100], "grey"))
+at_first = ARTICLE["vat"][1](untrained.classify, to_float(others.x[:100], "grey"))
 print(f"vat of the untrained net: {at_first:.5f} nats per image")
 show_scores("with VAT", vat_guide, vat_rows)
 
@@ -330,9 +330,9 @@ show_scores("with VAT", vat_guide, vat_rows)
 
 # %%
 inferred = infer_kinds(vat_guide, dataset.test, "grey")
-display(figures.confusion(confusion(inferred, dataset.test.labels, KINDS), range(KINDS)))
+display(plots.confusion_matrix(confusion(inferred, dataset.test.labels, KINDS), range(KINDS)))
 classes = per_class(inferred, dataset.test.labels, KINDS)
-display(figures.scores({name: classes[name] for name in ("precision", "recall", "f1")}))
+display(plots.class_scores({name: classes[name] for name in ("precision", "recall", "f1")}))
 
 # %% [markdown]
 # ### The worst steps
@@ -345,9 +345,9 @@ display(figures.scores({name: classes[name] for name in ("precision", "recall", 
 # %%
 def show_steps(guide: ClassifierGuide, title: str) -> None:
     """Show the ten images that the adversarial step changes most."""
-    x = cut(dataset.test.x[: 200 if SHORT else 1000], "grey")
+    x = to_float(dataset.test.x[: 200 if SHORT else 1000], "grey")
     with evaluation(guide):
-        again = Paired(guide.classify)
+        again = SharedNoise(guide.classify)
         before = again(x).logits
         r = adversary(again, x, before, radius=2.5, finite_difference=0.1, iterations=5)
         after = again(x + r).logits
@@ -358,7 +358,7 @@ def show_steps(guide: ClassifierGuide, title: str) -> None:
         return [f"{int(row.argmax())} ({float(row.max()):.2f})" for row in log_p[worst].exp()]
 
     title = f"{title}: mean KL of {len(x)} test images {change.mean():.3f} nats, and the ten largest"
-    display(figures.steps(x[worst], r[worst], said(before), said(after), title))
+    display(plots.adversarial_steps(x[worst], r[worst], said(before), said(after), title))
 
 
 show_steps(guide, "labels only")
@@ -426,7 +426,7 @@ class Single(ClassifierGuide):
 
 
 XI = (1e-6, 1e-3, 0.1, 1.0, 10.0)
-x = cut(dataset.test.x[: 100 if SHORT else 500], "grey").double()
+x = to_float(dataset.test.x[: 100 if SHORT else 500], "grey").double()
 exact = ClassifierGuide(copy.deepcopy(vat_guide.network).double())
 precisions = {"single": Single(vat_guide.network).classify, "double": exact.classify}
 measured = {}
@@ -483,6 +483,8 @@ without = regularised(bound, {"vat": (100.0, partial(vat, radius=2.5))}, mixture
 objective = with_labels(
     without, bound, mixture_guide.classify, weight=recipe.label_weight, share=len(seen) / len(dataset.train)
 )
-x, y = cut(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
-for name, value in objective(mixture, mixture_guide, x=cut(others.x[:100], "grey"), labelled_x=x, labelled_y=y).items():
+x, y = to_float(seen.x, "grey"), F.one_hot(seen.labels, KINDS).float()
+for name, value in objective(
+    mixture, mixture_guide, x=to_float(others.x[:100], "grey"), labelled_x=x, labelled_y=y
+).items():
     print(f"{name:>15} {value.item():9.3f}")

@@ -1,7 +1,40 @@
 """Deep generative models as readable probabilistic programs.
 
-Each module of this package is one story, `p(x, z)`; `guides` holds its inference, `q(z | x)`, under the
-same file name. The sub-packages hold the machinery. Importing this package does not import torch.
+Each module of this package is one story, `p(x, z)`: class `VAE` is in vae.py. `guides` holds its inference, `q(z | x)`,
+under the same file name. The sub-packages hold the machinery. Names are imported when first used, so that importing
+this package does not import torch.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "check": "checking.predictive",
+    "compare": "likelihood.comparison",
+    "fit": "training.fit",
+    "load": "data.datasets",
+    "log_likelihood": "likelihood.importance",
+    "open_run": "runs.folder",
+    "story": "reading.printer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public function, or the story of a name from its file."""
+    module = _PUBLIC.get(name, name.lower() if name[:1].isupper() else "")
+    try:
+        return getattr(import_module(f"pyro_models.{module}"), name) if module else _missing(name)
+    except ModuleNotFoundError as error:
+        if error.name != f"pyro_models.{module}":
+            raise
+        _missing(name)
+
+
+def _missing(name: str) -> Any:
+    raise AttributeError(f"module 'pyro_models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

@@ -4,8 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """Something that the user can mend; the message says what and how, on one line.
+class UserError(ValueError):
+    """An error that the caller can correct; its message is one line: what is wrong, why, and what to do.
+
+    Messages are written for Python callers. Names of options and arguments stand in backticks, with their value where
+    it matters: "`scale` goes with `likelihood=normal`, not with bernoulli". The command line rewrites `some_name` to
+    --some-name and `some_name=value` to "--some-name value"; no message spells a flag itself.
 
     Args:
         message: the line.

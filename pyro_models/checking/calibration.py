@@ -1,4 +1,4 @@
-"""Simulation-based calibration of a guide: are its posteriors where, and as wide as, the story makes them?
+"""Simulation-based calibration of a guide: are its posteriors where, and as wide as, those of the model?
 
 Talts, Betancourt, Simpson, Vehtari and Gelman, Validating Bayesian inference algorithms with simulation-based
 calibration, 2018.
@@ -10,17 +10,18 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_models.checking.replicates import Data, Program, replicate, samples, still
+from pyro_models.checking.replicates import replicate, samples
+from pyro_models.metrics.evaluation import Data, Program, eval_mode
 
 BINS = 20
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Where what the story drew lies among what the guide drew.
+    """The ranks of latents drawn from the model among draws from the guide.
 
     Attributes:
-        latent: which, as z[0].
+        latent: the name of the number, as z[0].
         values: for each simulated datum how many of the guide's draws lie below, [n].
         draws: how many the guide made for each datum.
     """
@@ -50,9 +51,9 @@ class Ranks:
 
 
 def calibrate(model: Program, guide: Program, data: Data, *, draws: int = 99, seed: int = 0) -> list[Ranks]:
-    """Let the story draw latents and data, and the guide latents for those data; rank the former among the latter.
+    """Draw latents and data from the model, then latents for those data from the guide; rank the former among the latter.
 
-    If the guide is the posterior, every rank is as likely as any other (theorem 1 there). Equal values, as of kinds,
+    If the guide is the posterior, every rank is as likely as any other (theorem 1 there). Equal values, as of clusters,
     get a random order.
 
     Args:
@@ -65,22 +66,22 @@ def calibrate(model: Program, guide: Program, data: Data, *, draws: int = 99, se
         the ranks of each number in each latent site.
 
     Raises:
-        ValueError: the story's data are not among the arguments; `draws` does not do.
+        ValueError: a site of the model is not among the arguments; the ranks do not fall into equal bins.
     """
     if (draws + 1) % BINS:
         raise ValueError(f"{draws} draws make {draws + 1} ranks, which do not fall into {BINS} equal parts")
-    with still(model, guide, seed=seed):
-        told = replicate(model, None, data)
-        if not told.drawn.keys() <= data.keys():
-            raise ValueError(f"the sites {sorted(told.drawn)} are not among the arguments {sorted(data)}")
+    with eval_mode(model, guide, seed=seed):
+        simulated = replicate(model, None, data)
+        if not simulated.drawn.keys() <= data.keys():
+            raise ValueError(f"the sites {sorted(simulated.drawn)} are not among the arguments {sorted(data)}")
         below, ties = (
-            {name: torch.zeros(value.shape).to(value.device) for name, value in told.latents.items()} for _ in "bt"
+            {name: torch.zeros(value.shape).to(value.device) for name, value in simulated.latents.items()} for _ in "bt"
         )
         for _ in range(draws):
-            guess = samples(poutine.trace(guide).get_trace(**{**data, **told.drawn}))
-            for name, value in told.latents.items():
-                below[name] += guess[name]["value"] < value
-                ties[name] += guess[name]["value"] == value
+            inferred = samples(poutine.trace(guide).get_trace(**{**data, **simulated.drawn}))
+            for name, value in simulated.latents.items():
+                below[name] += inferred[name]["value"] < value
+                ties[name] += inferred[name]["value"] == value
         ranks = {name: (below[name] + torch.rand_like(ties[name]) * (ties[name] + 1)).long().cpu() for name in below}
     return [
         Ranks(f"{name}[{k}]", one, draws)

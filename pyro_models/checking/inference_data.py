@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pyro_models.base.errors import UserError
-from pyro_models.checking.replicates import Data, Program, as_drawn, replicate, still
+from pyro_models.checking.replicates import as_drawn, replicate
+from pyro_models.metrics.evaluation import Data, Program, eval_mode
 
 Groups = dict[str, dict[str, np.ndarray]]
 
@@ -25,7 +26,7 @@ def groups(model: Program, guide: Program, data: Data, *, draws: int = 100, seed
         `posterior`, `posterior_predictive`, `prior`, `prior_predictive` by site, [1, draws, n, *shape], as one chain;
         `log_likelihood`, log p(x | z) in nats at the posterior's draws, [1, draws, n]; `observed_data`, [n, *shape].
     """
-    with still(model, guide, seed=seed):
+    with eval_mode(model, guide, seed=seed):
         told, made_up = ([replicate(model, half, data) for _ in range(draws)] for half in (guide, None))
         observed = {name: as_drawn(value, told[0].drawn[name]) for name, value in told[0].observed.items()}
         likelihoods = [{name: fn.log_prob(observed[name]) for name, fn in one.likelihood.items()} for one in told]

@@ -1,4 +1,4 @@
-"""Predictive checks: does what a story tells look like the data, as far as some statistics see?
+"""Predictive checks: do replicated data look like the data, as far as some statistics show?
 
 Box, Sampling and Bayes' inference in scientific modelling and robustness, 1980 (prior predictive); Rubin, 1984, and
 Gelman, Meng and Stern, 1996 (posterior predictive).
@@ -14,21 +14,22 @@ from torch import Tensor
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.markdown import markdown
 from pyro_models.base.names import FEWEST_REPLICATES
-from pyro_models.checking.replicates import Data, Program, as_drawn, in_parts, still
+from pyro_models.checking.replicates import as_drawn, in_parts
 from pyro_models.checking.statistics import Statistic
+from pyro_models.metrics.evaluation import Data, Program, eval_mode
 
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Check:
-    """A statistic of the data beside that of their replicates.
+    """A statistic of the data and of their replicates.
 
     Attributes:
-        site: whose values it is of.
+        site: the site whose values it is of.
         statistic: its name.
         observed: of the data.
-        replicated: of each replicate, [replicates], whose codes are given by the `prior` or by the `posterior`.
+        replicated: of each replicate, [replicates], with latents from the `prior` or from the `posterior`.
     """
 
     site: str
@@ -38,21 +39,21 @@ class Check:
 
     @property
     def against(self) -> dict[str, dict[str, float]]:
-        """What comes of it given `prior` or `posterior`: see `compare`."""
-        return {given: compare(self.observed, values) for given, values in self.replicated.items()}
+        """The comparison with `prior` and with `posterior` replicates: see `p_values`."""
+        return {given: p_values(self.observed, values) for given, values in self.replicated.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it but the replicates one by one."""
         return {"site": self.site, "statistic": self.statistic, "observed": self.observed, **self.against}
 
 
-def compare(observed: float, replicated: Tensor) -> dict[str, float]:
+def p_values(observed: float, replicated: Tensor) -> dict[str, float]:
     """Compare a statistic of the data with those of replicates, [replicates].
 
     Returns:
         `mean` and `sd` of the replicates; the Bayesian p-value `p`, P(T(replicate) >= T(data)), and its Monte-Carlo
         standard error `error`; `two_sided`, twice the smaller of that and P(T(replicate) <= T(data)), at most 1. The
-        data count as one more replicate, so that a right story's are not below a level more often than it says
+        data count as one more replicate, so that those of a true model are not below a level more often than it says
         (Davison and Hinkley, Bootstrap Methods and their Application, 1997, equation 4.11).
     """
     n = len(replicated)
@@ -79,14 +80,13 @@ def check(
 ) -> list[Check]:
     """Compare statistics of data with those of replicates of all of them, prior and posterior predictive.
 
-    Of data that training did not see, the prior predictive p-value of a right story is uniform. The posterior
-    predictive one, whose codes come from the very data, lies nearer to one half: it fails less often than said.
+    Of data that training did not see, the prior predictive p-value of a true model is uniform. The posterior
+    predictive one, whose latents come from the same data, lies nearer to one half: it fails less often than 5 %.
 
-    A latent site is checked as well, where statistics name it: what the guide draws given the data against what the
-    story draws (Seth, Murray and Williams, Model criticism in latent space, 2019).
+    A latent site is checked as well, where statistics name it: the guide's draws given the data against the model's (Seth, Murray and Williams, Model criticism in latent space, 2019).
 
     Args:
-        model, guide: the pair, or any other; nets that a function holds are to be in evaluation mode.
+        model, guide: the pair, or any other; networks that a function closes over must be in evaluation mode.
         data: what both are called with, [n, *shape] each; grey pixels are drawn black or white where the story's are.
         statistics: by site and name. Of one that gives a number for each datum the mean and the standard deviation
             over the data are compared.
@@ -100,7 +100,7 @@ def check(
     """
     if replicates < FEWEST_REPLICATES:
         raise ValueError(f"{replicates} replicates are fewer than {FEWEST_REPLICATES}")
-    with still(model, guide, seed=seed):
+    with eval_mode(model, guide, seed=seed):
         once = in_parts(model, guide, data, batch_size)
         of_data = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()} | once.latents
         if statistics.keys() - of_data.keys():
@@ -110,11 +110,13 @@ def check(
             prior, posterior = in_parts(model, None, data, batch_size), in_parts(model, guide, data, batch_size)
             of_replicates["prior"].append(measured(statistics, prior.drawn | prior.latents))
             of_replicates["posterior"].append(measured(statistics, posterior.drawn))
-        found = []
+        checks = []
         for key, observed in measured(statistics, of_data).items():
-            told = {given: [row[key] for row in rows if key in row] for given, rows in of_replicates.items()}
-            found.append(Check(*key, observed, {given: torch.tensor(v).double() for given, v in told.items() if v}))
-    return found
+            values_of = {given: [row[key] for row in rows if key in row] for given, rows in of_replicates.items()}
+            checks.append(
+                Check(*key, observed, {given: torch.tensor(v).double() for given, v in values_of.items() if v})
+            )
+    return checks
 
 
 def measured(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) -> dict[tuple[str, str], float]:
@@ -127,6 +129,8 @@ def measured(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) ->
     for site, name in ((site, name) for site, some in statistics.items() if site in values for name in some):
         try:
             result = torch.as_tensor(statistics[site][name](values[site])).double()
+        except UserError:
+            raise
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"statistic {name!r} of {list(values[site].shape)} fails: {first_line(error)}") from None
         if result.shape not in ((), (len(values[site]),)) or not result.isfinite().all():

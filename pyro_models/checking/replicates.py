@@ -1,7 +1,5 @@
-"""Replicates: data that a story tells anew. Nothing here can hand back the data themselves."""
+"""Replicated data, drawn from a model. Nothing here can return the data themselves."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -9,21 +7,17 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_models.metrics.evaluation import evaluation
-
-Data = Mapping[str, Tensor]
-Program = Callable[..., Any]
-"""A model or a guide: a module, or any function with sample sites."""
+from pyro_models.metrics.evaluation import Data, Program, in_batches
 
 
 class Replicate(NamedTuple):
-    """What a story told once.
+    """One replicated data set.
 
     Attributes:
         drawn: by observed site, data drawn from p(x | z), never its mean; NaN where the data are missing (NaN).
-        latents: by latent site, what they were drawn from.
+        latents: by latent site, the values that they were drawn given.
         observed: by observed site, the data.
         likelihood: by observed site, the distribution that its replicate was drawn from.
     """
@@ -35,7 +29,7 @@ class Replicate(NamedTuple):
 
 
 def replicate(model: Program, guide: Program | None, data: Data) -> Replicate:
-    """Draw the data of a story anew: given the data's own codes, or none.
+    """Draw replicated data from a model, given latents inferred from the data, or none.
 
     With a guide this is a posterior predictive replicate: z from q(z | x), then x from p(x | z); without one a prior
     predictive replicate: z from p(z). `Predictive(model, guide=guide)(x=x)` would return x instead, as x is observed.
@@ -48,14 +42,14 @@ def replicate(model: Program, guide: Program | None, data: Data) -> Replicate:
         ValueError: a site cannot be drawn, as something around this call observes it; or the guide's sites are not the
             model's latent ones.
     """
-    codes = poutine.trace(guide).get_trace(**data) if guide else Trace()
-    told = poutine.trace(poutine.uncondition(poutine.replay(model, trace=codes))).get_trace(**data)
-    if told.observation_nodes:
-        raise ValueError(f"{told.observation_nodes} are observed from outside and cannot be drawn anew")
-    sites = samples(told)
+    guided = poutine.trace(guide).get_trace(**data) if guide else Trace()
+    replayed = poutine.trace(poutine.uncondition(poutine.replay(model, trace=guided))).get_trace(**data)
+    if replayed.observation_nodes:
+        raise ValueError(f"{replayed.observation_nodes} are observed from outside and cannot be drawn anew")
+    sites = samples(replayed)
     latents = {name: site["value"] for name, site in sites.items() if not site["infer"].get("was_observed")}
-    if guide and latents.keys() != samples(codes).keys():
-        raise ValueError(f"the model's latent sites are {sorted(latents)}, the guide's are {sorted(samples(codes))}")
+    if guide and latents.keys() != samples(guided).keys():
+        raise ValueError(f"the model's latent sites are {sorted(latents)}, the guide's are {sorted(samples(guided))}")
     sites = {name: site for name, site in sites.items() if site["infer"].get("was_observed")}
     observed = {name: site["infer"]["obs"] for name, site in sites.items()}
     drawn = {name: site["value"].where(~observed[name].isnan(), torch.nan) for name, site in sites.items()}
@@ -70,25 +64,20 @@ def samples(trace: Trace) -> dict[str, Any]:
 
 
 def in_parts(model: Program, guide: Program | None, data: Data, size: int | None) -> Replicate:
-    """Replicate `size` data at a time, or all at once (None), as stories need whose data share a latent.
+    """Replicate `size` data at a time, or all at once (None), as models need whose data share a latent.
 
     What it returns has no `likelihood`; see `replicate`.
     """
-    length = len(next(iter(data.values())))
-    chunks = [
-        {name: value[first : first + (size or length)] for name, value in data.items()}
-        for first in range(0, length, size or length)
-    ]
-    parts = [replicate(model, guide, chunk)[:3] for chunk in chunks]
+    parts = [replicate(model, guide, batch)[:3] for batch in in_batches(data, size)]
     merged = [{name: torch.cat([one[name] for one in some]) for name in some[0]} for some in zip(*parts, strict=True)]
     drawn, latents, observed = merged
     return Replicate(drawn, latents, observed, {})
 
 
 def as_drawn(observed: Tensor, drawn: Tensor) -> Tensor:
-    """Return data in the kind of value that the story draws: grey pixels become black or white, if its own are.
+    """Return data in the kind of value that the model draws: grey pixels become black or white, if its own are.
 
-    Grey pixels under a Bernoulli are learned as E[log Bernoulli(b; p)] over b ~ Bernoulli(x): the story tells of b,
+    Grey pixels under a Bernoulli are learned as E[log Bernoulli(b; p)] over b ~ Bernoulli(x): the model is of b,
     which is drawn here.
     """
     grey = not is_binary(observed) and bool(((observed >= 0) & (observed <= 1)).all())
@@ -98,8 +87,3 @@ def as_drawn(observed: Tensor, drawn: Tensor) -> Tensor:
 def is_binary(values: Tensor) -> bool:
     """Whether all that is known is 0 or 1."""
     return bool(((values == 0) | (values == 1) | values.isnan()).all())
-
-
-def still(*halves: Any, seed: int) -> AbstractContextManager[None]:
-    """Hold those that are modules in evaluation mode, and the noise by a seed; see `evaluation`."""
-    return evaluation(*(half for half in halves if isinstance(half, nn.Module)), seed=seed)

@@ -1,19 +1,5 @@
-"""Data sets as tensors of bytes, their splits and attributes, and the pixel modes that make likelihoods comparable."""
+"""Data sets as tensors, their splits, attributes and batches, and pixel modes; imported when first used."""
 
-from pyro_models.data.attributes import Attribute, encoded
-from pyro_models.data.batches import Batches, batch_of, cut
-from pyro_models.data.datasets import Dataset, Split, load
-from pyro_models.data.labels import check_labels, draw_labels
+import lazy_loader
 
-__all__ = [
-    "Attribute",
-    "Batches",
-    "Dataset",
-    "Split",
-    "batch_of",
-    "check_labels",
-    "cut",
-    "draw_labels",
-    "encoded",
-    "load",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from pyro_models.data.attributes import Attribute, encoded
 from pyro_models.data.datasets import Split
 
 
-def cut(x: Tensor, pixels: PixelMode) -> Tensor:
+def to_float(x: Tensor, pixels: PixelMode) -> Tensor:
     """Turn bytes [batch, *image] into floats in [0, 1]; `dynamic` draws each pixel anew. Rows of tables stay.
 
     A byte v becomes 1 with probability v / 255 exactly: v of the 255 equally likely bytes lie below it.
@@ -32,7 +32,7 @@ def batch_of(split: Split, pixels: PixelMode, attributes: tuple[Attribute, ...] 
     Raises:
         ValueError: attributes of a split that has no codes of them.
     """
-    x = cut(split.x, pixels)
+    x = to_float(split.x, pixels)
     if not attributes:
         return {"x": x}
     if split.attributes is None:
@@ -96,5 +96,5 @@ class Batches:
             share = self.size // self.processes
             mine = torch.randperm(len(some), generator=generator)[self.rank * share :][:share]
             some = some[mine.to(some.x.device)]
-        x = cut(some.x, self.pixels)
+        x = to_float(some.x, self.pixels)
         return {"labelled_x": x, "labelled_y": F.one_hot(some.labels, self.kinds).to(x)}  # type: ignore[arg-type]

@@ -70,6 +70,8 @@ def read(path: Path) -> Table:
     """
     try:
         columns = _csv(path) if path.suffix == ".csv" else _parquet(path)
+    except UserError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     return of_columns(columns, str(path))

@@ -1,27 +1,5 @@
-"""Distributions that torch and Pyro lack, and the likelihoods of images."""
+"""Distributions that torch and Pyro lack, and the likelihoods of images; imported when first used."""
 
-from pyro_models.distributions.continuous_bernoulli import ContinuousBernoulli
-from pyro_models.distributions.grey_bernoulli import GreyBernoulli
-from pyro_models.distributions.likelihoods import (
-    Likelihood,
-    NormalLikelihood,
-    attribute,
-    bernoulli,
-    continuous_bernoulli,
-    grey_bernoulli,
-)
-from pyro_models.distributions.product import ProductOfNormals
-from pyro_models.distributions.relaxed import RelaxedOneHotCategorical
+import lazy_loader
 
-__all__ = [
-    "ContinuousBernoulli",
-    "GreyBernoulli",
-    "Likelihood",
-    "NormalLikelihood",
-    "ProductOfNormals",
-    "RelaxedOneHotCategorical",
-    "attribute",
-    "bernoulli",
-    "continuous_bernoulli",
-    "grey_bernoulli",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,8 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_models.distributions.continuous_bernoulli import ContinuousBernoulli
-from pyro_models.distributions.grey_bernoulli import GreyBernoulli
+from pyro_models.distributions.pixels import ContinuousBernoulli, GreyBernoulli
 
 Likelihood = Callable[[Tensor], TorchDistribution]
 """From a decoder's output [..., *image] to a distribution of event shape `image`."""

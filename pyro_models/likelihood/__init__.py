@@ -1,0 +1,5 @@
+"""How good is the bound? The evidence, the inference gap, estimators compared; imported when first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_models.base.markdown import markdown
-from pyro_models.metrics.evaluation import evaluation
+from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.objectives import Objective
 
 
@@ -59,7 +59,7 @@ def compare(
     times: dict[str, list[float]] = {name: [] for name in estimators}
     parameters = [parameter for group in groups.values() for parameter in group]
     device = parameters[0].device
-    with evaluation(model, guide, seed=seed), torch.enable_grad():
+    with eval_mode(model, guide, seed=seed), torch.enable_grad():
         for draw in range(-1, draws):  # the first, which warms up, does not count
             for k, batch in enumerate(batches):
                 for name, estimator in estimators.items():
@@ -133,7 +133,7 @@ def _summary(tallies: list[Tally], times: list[float]) -> Comparison:
     )
 
 
-def table(found: Mapping[str, Comparison], named: Callable[[str], str] = str) -> str:
+def comparison_table(found: Mapping[str, Comparison], named: Callable[[str], str] = str) -> str:
     """Return a comparison as a Markdown table; `named` says what an estimator's bound is a bound of."""
     rows = []
     for name, one in found.items():

@@ -1,33 +1,27 @@
-"""The evidence, estimated by importance sampling."""
+"""The evidence log p(x), estimated by importance sampling."""
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from pyro_models.base.names import PixelMode
-from pyro_models.data import Attribute, Split, batch_of
-from pyro_models.metrics.evaluation import evaluation
-from pyro_models.objectives import log_weights
-from pyro_models.objectives.estimators import Model
+from pyro_models.metrics.evaluation import Data, Program, eval_mode, in_batches
+from pyro_models.objectives import Record, log_weights
 
 DRAWS = 2000  # decoded at a time: more gain nothing, and fewer cost calls (benchmarks/likelihood.py --draws)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """log p(x) of n data, each estimated from K draws z_k of the guide, whose weights are w_k = p(x, z_k) / q(z_k | x).
+    """log p(x) of n data, each estimated from K draws z_k of the guide with the weights w_k = p(x, z_k) / q(z_k | x).
 
     Attributes:
-        log_p: log mean_k w_k, nats: [n]. It lies below log p(x) on average, and the less so the more draws (Burda,
-            Grosse and Salakhutdinov, 2016, theorem 1).
-        effective: (sum_k w_k)^2 / sum_k w_k^2, from 1 to K: how many draws of the posterior itself would do as well
-            (Kong, 1992): [n].
+        log_p: log mean_k w_k, nats: [n]. Its mean is a lower bound of log p(x), tighter with more draws (Burda, Grosse
+            and Salakhutdinov, 2016, theorem 1).
+        effective: the effective sample size, (sum_k w_k)^2 / sum_k w_k^2, from 1 to K (Kong, 1992): [n].
         samples: K.
     """
 
@@ -42,61 +36,76 @@ class Evidence:
 
 
 def evidence(
-    model: nn.Module,
-    guide: nn.Module,
-    split: Split,
-    pixels: PixelMode,
+    model: Program,
+    guide: Program,
+    data: Data,
     *,
-    attributes: tuple[Attribute, ...] = (),
+    target: str = "x",
     samples: int = 500,
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Evidence:
-    """Estimate log p(x) of each datum of a split by importance sampling.
+    """Estimate the evidence of each datum by importance sampling.
 
-    Discrete sites are summed over. Of a story with attributes these are hidden, and the codes are drawn from
-    q(z | x, y): p(x) is the same whatever gives them.
+    Discrete latent sites are summed over. Observed sites other than the target are marginalised: the model does not see
+    them, and the guide, whose draws may depend on anything, does.
 
     Args:
         model, guide: the pair.
-        split: whose data.
-        pixels: the pixel mode; `dynamic` draws each image once, by `seed` alone.
-        attributes: which the story tells of.
-        samples: K, the number of codes drawn for a datum.
+        data: what both are called with, [n, *shape] each.
+        target: the observed site whose log-density is estimated.
+        samples: K, the number of draws for each datum.
         seed: of the noise.
-        draws: codes held in memory at a time, over all data of a batch and for each value of the discrete sites.
+        draws: held in memory at a time, over all data of a batch and for each value of the discrete sites.
+
+    Raises:
+        ValueError: the target is no observed site of the model.
     """
-    with evaluation(model, guide, seed=seed):
-        batches = of_x_alone(model, guide, split, pixels, attributes, max(1, draws // min(samples, 100)))
-        parts = [weighed(story, told, x, samples, draws) for story, told, x in tqdm(batches, disable=None)]
+    with eval_mode(model, guide, seed=seed):
+        marginal, hidden = marginalised(model, data, target)
+        parts = [
+            importance(marginal, guide, batch, hidden, samples, draws)
+            for batch in tqdm(list(in_batches(data, batch_size(samples, draws))), disable=None)
+        ]
     return Evidence(torch.cat([part.log_p for part in parts]), torch.cat([part.effective for part in parts]), samples)
 
 
-def log_likelihood(model: nn.Module, guide: nn.Module, split: Split, pixels: PixelMode, **options: Any) -> Tensor:
-    """Return `log_p` of `evidence`, whose options these are: [n], nats."""
-    return evidence(model, guide, split, pixels, **options).log_p
+def log_likelihood(
+    model: Program, guide: Program, data: Data, *, target: str = "x", samples: int = 500, seed: int = 0
+) -> Tensor:
+    """Return `log_p` of `evidence`, with its arguments: [n], nats."""
+    return evidence(model, guide, data, target=target, samples=samples, seed=seed).log_p
 
 
-def of_x_alone(
-    model: nn.Module, guide: nn.Module, split: Split, pixels: PixelMode, attributes: tuple[Attribute, ...], size: int
-) -> list[tuple[Model, Model, Tensor]]:
-    """Cut a split into `size` data at a time: x, and the pair as programs of nothing else."""
-    batch = batch_of(split, pixels, attributes)
-    hidden = [site for site in batch if site != "x"]
-    story = poutine.block(model, hide=hidden) if hidden else model
-    parts: list[tuple[Model, Model, Tensor]] = []
-    for first in range(0, len(split), size):
-        given = {site: values[first : first + size] for site, values in batch.items()}
-        x = given.pop("x")
-        parts.append((story, partial(guide, **given), x))
-    return parts
+def batch_size(samples: int, draws: int) -> int:
+    """Return how many data fill `draws`, if each takes up to 100 of its samples at a time."""
+    return max(1, draws // min(samples, 100))
 
 
-def weighed(model: Model, guide: Model, x: Tensor, samples: int, draws: int) -> Evidence:
-    """Estimate log p(x) of a batch, `draws` codes at a time."""
-    total = squares = torch.full((len(x),), -math.inf, device=x.device)
-    for particles in shares(samples, draws // len(x)):
-        weights = log_weights(model, guide, particles=particles, x=x)
+def marginalised(model: Program, data: Data, target: str) -> tuple[Program, frozenset[str]]:
+    """Return the model with its observed sites other than the target hidden, and the names of these.
+
+    Raises:
+        ValueError: the target is no observed site of the model.
+    """
+    with torch.random.fork_rng(), Record() as p:
+        model(**{name: values[:1] for name, values in data.items()})
+    observed = {name for name, site in p.sites.items() if site.is_observed}
+    if target not in observed:
+        raise ValueError(f"site {target!r} is not observed: the observed sites are {sorted(observed)}")
+    hidden = frozenset(observed - {target})
+    return (poutine.block(model, hide=list(hidden)) if hidden else model), hidden
+
+
+def importance(
+    model: Program, guide: Program, batch: Data, hidden: frozenset[str], samples: int, draws: int
+) -> Evidence:
+    """Estimate the evidence of one batch, `draws` at a time; the model is not given what is hidden."""
+    size = len(next(iter(batch.values())))
+    given = {name: values for name, values in batch.items() if name not in hidden}
+    total = squares = torch.full((size,), -math.inf, device=next(iter(batch.values())).device)
+    for particles in shares(samples, draws // size):
+        weights = log_weights(model, lambda **_: guide(**batch), particles=particles, **given)
         total = torch.logaddexp(total, weights.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
     return Evidence(total - math.log(samples), (2 * total - squares).exp(), samples)

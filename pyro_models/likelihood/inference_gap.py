@@ -1,4 +1,4 @@
-"""What keeps the bound below the evidence: what a better guide would give, and what stays."""
+"""The inference gap: how far the ELBO lies below the evidence, and how much of it a better guide would close."""
 
 import math
 from collections.abc import Callable
@@ -8,26 +8,22 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from pyro_models.base.names import PixelMode
-from pyro_models.data import Attribute, Split
-from pyro_models.likelihood.importance import DRAWS, of_x_alone, shares, weighed
-from pyro_models.metrics.evaluation import evaluation
+from pyro_models.likelihood.importance import DRAWS, importance, marginalised, shares
+from pyro_models.metrics.evaluation import Data, Program, eval_mode, in_batches
 from pyro_models.objectives import Enumerate, Record, elbos
-from pyro_models.objectives.estimators import Model
 
-PARTICLES = 10  # of the bound that a guide of each datum's own climbs
+PARTICLES = 10  # of the bound that each datum's own guide maximises
 
 
 def gap(
-    model: nn.Module,
-    guide: nn.Module,
-    split: Split,
-    pixels: PixelMode,
+    model: Program,
+    guide: Program,
+    data: Data,
     *,
-    attributes: tuple[Attribute, ...] = (),
+    target: str = "x",
     samples: int = 500,
     seed: int = 0,
     draws: int = DRAWS,
@@ -38,10 +34,10 @@ def gap(
 
     The best member of the guide's own family has a loc and a scale for each datum and Normal site, and logits for each
     discrete one; where the guide draws a site given a discrete other, it has them for each value of that. They start
-    at the guide's own and climb the ELBO by Adam, whose step size falls to 0 along half a cosine.
+    at the guide's own and maximise the ELBO by Adam, whose step size falls to 0 along half a cosine.
 
     Args:
-        model, guide, split, pixels, attributes, seed, draws: as of `evidence`.
+        model, guide, data, target, seed, draws: as of `evidence`.
         samples: K, drawn of each datum for its log p(x) and for either bound.
         steps: of Adam.
         learning_rate: of Adam, at its peak.
@@ -55,13 +51,15 @@ def gap(
         ValueError: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
     """
     parts = []
-    with evaluation(model, guide, seed=seed):
-        batches = of_x_alone(model, guide, split, pixels, attributes, max(1, draws // PARTICLES))
-        for story, told, x in tqdm(batches, disable=None):
-            best, parameters = of_its_own(told, x)
-            climb(story, best, x, parameters, steps, learning_rate)
-            elbo, highest = (_bound(story, half, x, samples, draws) for half in (told, best))
-            both = [weighed(story, half, x, samples, draws).log_p for half in (told, best)]
+    with eval_mode(model, guide, seed=seed):
+        marginal, hidden = marginalised(model, data, target)
+        for batch in tqdm(list(in_batches(data, max(1, draws // PARTICLES))), disable=None):
+            given = {name: values for name, values in batch.items() if name not in hidden}
+            amortised = lambda batch=batch, **_: guide(**batch)  # noqa: E731
+            best, parameters = datum_wise(amortised, given)
+            maximise(marginal, best, given, parameters, steps, learning_rate)
+            elbo, highest = (_bound(marginal, half, given, samples, draws) for half in (amortised, best))
+            both = [importance(marginal, half, given, frozenset(), samples, draws).log_p for half in (amortised, best)]
             log_p = torch.stack(both).logsumexp(0) - math.log(2.0)
             parts.append(
                 {"elbo": elbo, "gap": log_p - elbo, "amortisation": highest - elbo, "approximation": log_p - highest}
@@ -69,26 +67,29 @@ def gap(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _bound(model: Model, guide: Model, x: Tensor, samples: int, draws: int) -> Tensor:
-    sums = [elbos(model, guide, particles=share, x=x).sum(0) for share in shares(samples, draws // len(x))]
+def _bound(model: Program, guide: Program, batch: Data, samples: int, draws: int) -> Tensor:
+    size = len(next(iter(batch.values())))
+    sums = [elbos(model, guide, particles=share, **batch).sum(0) for share in shares(samples, draws // size)]
     return torch.stack(sums).sum(0) / samples
 
 
-def climb(model: Model, guide: Model, x: Tensor, parameters: list[Tensor], steps: int, learning_rate: float) -> None:
+def maximise(
+    model: Program, guide: Program, batch: Data, parameters: list[Tensor], steps: int, learning_rate: float
+) -> None:
     """Raise the ELBO of each datum by its own parameters of the guide."""
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()
         with torch.enable_grad():
-            loss = -elbos(model, guide, particles=PARTICLES, x=x).mean(0).sum()
+            loss = -elbos(model, guide, particles=PARTICLES, **batch).mean(0).sum()
         loss.backward(inputs=parameters)
         optimizer.step()
         schedule.step()
 
 
-def of_its_own(guide: Model, x: Tensor) -> tuple[Model, list[Tensor]]:
-    """Return the guide with parameters that are each datum's own, and those parameters.
+def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
+    """Return the guide with parameters of each datum's own, and those parameters.
 
     Raises:
         ValueError: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
@@ -96,15 +97,17 @@ def of_its_own(guide: Model, x: Tensor) -> tuple[Model, list[Tensor]]:
     twice = []
     for _ in range(2):
         with Enumerate(), Record() as q:
-            pyro.plate("particles", 1, dim=-2)(guide)(x=x)  # so that the plate of `elbos` can widen that dimension
+            pyro.plate("particles", 1, dim=-2)(guide)(**batch)  # so that the plate of `elbos` can widen that dimension
         twice.append({name: _freed(name, site.fn) for name, site in q.sites.items()})
     free, again = twice
     for name in free:
         if not all(map(torch.equal, free[name][0], again[name][0])):
             raise ValueError(f"site {name!r} depends on what another drew: its best is no loc and scale of each datum")
 
-    def own(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
+    size = len(next(iter(batch.values())))
+
+    def own(**_: Tensor) -> None:
+        with pyro.plate("data", size):
             for name, (_, distribution) in free.items():
                 pyro.sample(name, distribution())
 

@@ -1,110 +1,36 @@
-"""Images imagined from some attributes: are they right, do they vary, and do new combinations work?
+"""Images generated from attributes: are they right, do they vary, and do new combinations work?
 
 The three C's of Vedantam, Fischer, Huang and Murphy, Generative models of visually grounded imagination, 2018,
 section 4: correctness and coverage here, and compositionality, which is the correctness of combinations that training
-never saw (`--split compositional`).
+never saw (`split=compositional`).
 """
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Attribute, Dataset, Split, cut, encoded
-from pyro_models.metrics.evaluation import evaluation
+from pyro_models.data import Attribute, Dataset, Split, to_float
+from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.nn import spatial_classifier
 
-if TYPE_CHECKING:
-    from pyro_models.runs.folder import Run
-
 QUERIES = 240  # at most, for each number of attributes given; all combinations of mnist-a
-
-
-def imagine(
-    model: nn.Module,
-    guide: nn.Module,
-    attributes: tuple[Attribute, ...],
-    codes: Tensor,
-    *,
-    mean: bool = False,
-    seed: int = 0,
-    batch_size: int = 1000,
-) -> Tensor:
-    """Return images drawn from p(x | z), z from q(z | y): [n, *image].
-
-    Args:
-        model, guide: the pair.
-        attributes: what is told of.
-        codes: the values given, [n, attributes]; -1 where none is.
-        mean: whether to return the means of p(x | z) instead.
-        seed: of the draws.
-        batch_size: how many at a time.
-    """
-    images = []
-    with evaluation(model, guide, seed=seed):
-        for part in codes.split(batch_size):
-            q = guide.posterior(**encoded(attributes, part))  # type: ignore[operator]
-            x: Any = model.likelihood(model.decoder(q.sample()))  # type: ignore[operator]
-            images.append(x.mean if mean else x.sample())
-    return torch.cat(images)
-
-
-def imagined_by(run: "Run", codes: Tensor, *, seed: int = 0) -> Tensor:
-    """Return what a run imagines, in the kind of pixels that it learned: see `imagine`. Grey ones are means."""
-    mean = run.recipe.pixels == "grey"
-    return imagine(run.model, run.guide, run.attributes, codes, mean=mean, seed=seed)
-
-
-def said(attributes: tuple[Attribute, ...], codes: Tensor) -> str:
-    """Put codes [attributes] into words, with the names of attributes that share values; what is open is left out."""
-    count = Counter(value for attribute in attributes for value in attribute.values)
-    words = []
-    for attribute, code in zip(attributes, codes.tolist(), strict=True):
-        if code >= 0:
-            alone = all(count[value] == 1 for value in attribute.values)
-            words.append(attribute.values[code] if alone else f"{attribute.name}={attribute.values[code]}")
-    return " ".join(words)
-
-
-def asked_for(attributes: tuple[Attribute, ...], given: Sequence[str]) -> Tensor:
-    """Read what is given, `NAME=VALUE` words, into codes [1, attributes]; -1 where nothing is.
-
-    Raises:
-        UserError: nothing is given, a word is of another form, an attribute or a value is unknown, or an attribute is
-            given twice.
-    """
-    names = [attribute.name for attribute in attributes]
-    if not given:
-        raise UserError(f"nothing is given: say --given NAME=VALUE, with a name out of {', '.join(names)}")
-    codes = torch.full((1, len(attributes)), -1)
-    for word in given:
-        name, separator, value = word.rpartition("=")
-        if not separator:
-            raise UserError(f"--given {word}: say NAME=VALUE, as {names[0]}={attributes[0].values[0]}")
-        if name not in names:
-            raise UserError(f"--given {word}: unknown attribute {name!r}: {nearest(name, names)}")
-        i = names.index(name)
-        code = attributes[i].code(value)
-        if codes[0, i] not in (-1, code):
-            raise UserError(f"--given {word} contradicts {name}={attributes[i].values[codes[0, i]]}")
-        codes[0, i] = code
-    return codes
+Generate = Callable[[Tensor, int], Tensor]
+"""From attributes to condition on, indices [n, attributes] with -1 where one is not given, and a seed, to n images."""
 
 
 class AttributeClassifier(nn.Module):
-    """What an image shows: a small convolutional net with an output for each value of each attribute.
+    """The attributes that an image shows: a small convolutional net with an output for each value of each attribute.
 
     Args:
         shape: of an image.
-        attributes: what to tell of it.
+        attributes: those to predict.
     """
 
     def __init__(self, shape: tuple[int, ...], attributes: tuple[Attribute, ...]):
@@ -116,9 +42,9 @@ class AttributeClassifier(nn.Module):
         """Return the logits of each attribute's values, from images [batch, *image]."""
         return list(self.network(x).split(self.counts, dim=-1))
 
-    def told(self, x: Tensor, batch_size: int = 1000) -> Tensor:
+    def predict(self, x: Tensor, batch_size: int = 1000) -> Tensor:
         """Return the likeliest values, [n, attributes]."""
-        with evaluation(self):
+        with eval_mode(self):
             parts = [[logits.argmax(-1) for logits in self(part)] for part in x.split(batch_size)]
         return torch.cat([torch.stack(part, dim=-1) for part in parts])
 
@@ -145,7 +71,7 @@ def attribute_classifier(
         for _ in range(steps):
             some = torch.randint(len(train), (128,), device=train.x.device)
             loss = torch.zeros((), device=train.x.device)
-            for logits, values in zip(classifier(cut(train.x[some], pixels)), codes[some].T, strict=True):
+            for logits, values in zip(classifier(to_float(train.x[some], pixels)), codes[some].T, strict=True):
                 loss = loss + F.cross_entropy(logits, values, ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
@@ -171,13 +97,13 @@ def queries(split: Split, given: int, most: int = QUERIES) -> Tensor:
     return whole[order.to(whole.device)]
 
 
-def correctness(asked: Tensor, told: Tensor) -> float:
+def correctness(asked: Tensor, shown: Tensor) -> float:
     """Return the share of what is asked for, [queries, attributes], that images show, [queries, n, attributes]."""
-    given = (asked >= 0)[:, None].expand_as(told)
-    return float((told == asked[:, None])[given].double().mean())
+    given = (asked >= 0)[:, None].expand_as(shown)
+    return float((shown == asked[:, None])[given].double().mean())
 
 
-def coverage(asked: Tensor, told: Tensor, train: Tensor) -> float:
+def coverage(asked: Tensor, shown: Tensor, train: Tensor) -> float:
     """Return 1 less the mean Jensen-Shannon divergence, in bits, of the attributes that were not asked for.
 
     The divergence is between how often images [queries, n, attributes] show each value, and how often the training
@@ -185,7 +111,7 @@ def coverage(asked: Tensor, told: Tensor, train: Tensor) -> float:
     perfect model stays below 1. Attributes of which training knows no value are left out.
     """
     overlaps = []
-    for query, images in zip(asked, told, strict=True):
+    for query, images in zip(asked, shown, strict=True):
         alike = train[((train == query) | (query < 0)).all(1)]
         for k in (query < 0).nonzero()[:, 0].tolist():
             of = alike if (alike[:, k] >= 0).any() else train
@@ -209,40 +135,51 @@ def jensen_shannon(p: Tensor, q: Tensor) -> float:
     return float(of_both - (of_p + of_q) / 2) / math.log(2)
 
 
-def three_cs(run: "Run") -> dict[str, dict[str, float]]:
-    """Judge what a run imagines for the attributes of its validation and test splits, by a classifier trained here.
+def three_cs(dataset: Dataset, pixels: PixelMode, generate: Generate) -> dict[str, dict[str, float]]:
+    """Judge the images generated for the attributes of the validation and test splits, by a classifier trained here.
 
     A query that gives all attributes gets 10 images, one that leaves some open 100; few queries share 2,000.
 
     Returns:
         For `validation` and `test`: `correctness` with all attributes given, `correctness_N` and `coverage_N` with N
         of them, their mean `coverage`, and `classifier_accuracy`, the share of the split's attributes that the
-        classifier tells from the images.
+        classifier predicts rightly from its images.
     """
-    classifier = attribute_classifier(run.dataset, run.recipe.pixels)
+    classifier = attribute_classifier(dataset, pixels)
     names = ("test", "validation")
-    return {name: _judged(run, run.dataset.parts[name], classifier, seed) for seed, name in enumerate(names)}
+    return {
+        name: _judged(dataset, dataset.parts[name], pixels, lambda asked, seed=seed: generate(asked, seed), classifier)
+        for seed, name in enumerate(names)
+    }
 
 
-def _judged(run: "Run", split: Split, classifier: AttributeClassifier, seed: int) -> dict[str, float]:
-    """Judge what a run imagines for the attributes of a split, by draws of its own: see `three_cs`."""
-    attributes, codes = run.attributes, split.attributes
-    with evaluation(classifier):
-        seen = torch.cat([classifier.told(cut(part, run.recipe.pixels)) for part in split.x.split(10_000)])
-    figures = {"classifier_accuracy": float((seen == codes)[codes >= 0].double().mean())}  # type: ignore[operator,index]
+def _judged(
+    dataset: Dataset,
+    split: Split,
+    pixels: PixelMode,
+    generate: Callable[[Tensor], Tensor],
+    classifier: AttributeClassifier,
+) -> dict[str, float]:
+    """Judge the images generated for the attributes of one split: see `three_cs`."""
+    attributes, values = dataset.attributes, split.attributes
+    with eval_mode(classifier):
+        seen = torch.cat([classifier.predict(to_float(part, pixels)) for part in split.x.split(10_000)])
+    scores = {"classifier_accuracy": float((seen == values)[values >= 0].double().mean())}  # type: ignore[operator,index]
     for given in range(len(attributes), 0, -1):
         whole = given == len(attributes)
         asked = queries(split, given)
         if not len(asked):
             continue
         images = max(10 if whole else 100, 2000 // len(asked))
-        told = []
-        for part in asked.split(100):  # so that the images of a few queries are in memory at a time
-            x = imagined_by(run, part.repeat_interleave(images, 0), seed=seed)
-            told.append(classifier.told(x).unflatten(0, (-1, images)))
+        shown = torch.cat(
+            [  # so that the images of a few queries are in memory at a time
+                classifier.predict(generate(part.repeat_interleave(images, 0))).unflatten(0, (-1, images))
+                for part in asked.split(100)
+            ]
+        )
         name = "correctness" if whole else f"correctness_{given}"
-        figures[name] = correctness(asked, torch.cat(told))
+        scores[name] = correctness(asked, shown)
         if not whole:
-            figures[f"coverage_{given}"] = coverage(asked, torch.cat(told), run.dataset.train.attributes)  # type: ignore[arg-type]
-    covered = [value for name, value in figures.items() if name.startswith("coverage_")]
-    return figures | ({"coverage": sum(covered) / len(covered)} if covered else {})
+            scores[f"coverage_{given}"] = coverage(asked, shown, dataset.train.attributes)  # type: ignore[arg-type]
+    covered = [value for name, value in scores.items() if name.startswith("coverage_")]
+    return scores | ({"coverage": sum(covered) / len(covered)} if covered else {})

@@ -1,23 +1,27 @@
-"""What a trained pair makes of images, as figures; nothing here knows which model it is."""
+"""What a pair makes of data: terms of a bound averaged over a split, latents, reconstructions, generated data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
-import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Attribute, Split, batch_of, cut
 from pyro_models.objectives import AtMean, Objective, Record
+
+Program = Callable[..., Any]
+"""A model or a guide: a module, or any function with sample sites."""
+Data = Mapping[str, Tensor]
+"""What a pair is called with: tensors [n, *shape], by the names of its arguments."""
 
 
 @contextmanager
-def evaluation(*modules: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Without gradients, in evaluation mode, with the same noise each time; all is put back afterwards."""
+def eval_mode(*programs: Any, seed: int = 0) -> Iterator[None]:
+    """Without gradients, modules in evaluation mode, with the noise of `seed`; all of it is restored afterwards."""
+    modules = [program for program in programs if isinstance(program, nn.Module)]
     modes = {part: part.training for module in modules for part in module.modules()}
     store = pyro.get_param_store()
     devices = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}
@@ -37,75 +41,92 @@ def evaluation(*modules: nn.Module, seed: int = 0) -> Iterator[None]:
                 part.training = mode
 
 
-def reconstruct(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
-    """Return E[p(x | z)] at the mean of q(z | x), or of q(z | x, y) at the likeliest y: [batch, *shape]."""
-    with evaluation(model, guide):
-        with AtMean(), Record() as q:
-            guide(x=x)
-        with Record(latents=q.sites) as p:
-            model(x=x)
-    return p.sites["x"].fn.mean
+def reconstruct(model: Program, guide: Program, *, site: str = "x", **batch: Tensor) -> Tensor:
+    """Return E[p(x | z)] at the mean of q(z | x), or of q(z | x, y) at the likeliest y: [batch, *shape].
 
-
-def draw(model: nn.Module, sites: Sequence[str], batch: int, **known: Tensor) -> dict[str, Tensor]:
-    """Tell the story `batch` times, with what is `known` of it, and return what came about at some sites.
-
-    An observed `x` is never asked for here: it is drawn, and `x` among the sites gives its mean.
+    Args:
+        model, guide: the pair.
+        site: the observed site to reconstruct.
+        batch: what both are called with.
     """
-    with evaluation(model), Record() as p:
-        poutine.condition(model, data=known)(batch=batch)
+    with eval_mode(model, guide):
+        with AtMean(), Record() as q:
+            guide(**batch)
+        with Record(latents=q.sites) as p:
+            model(**batch)
+    return p.sites[site].fn.mean
+
+
+def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) -> dict[str, Tensor]:
+    """Run the story `batch` times, conditioned on the sites that are `given`, and return the values of some sites.
+
+    An observed `x` is never passed in here: it is drawn, and `x` among the sites gives its mean.
+    """
+    with eval_mode(model), Record() as p:
+        poutine.condition(model, data=given)(batch=batch)
     return {name: p.sites[name].fn.mean if name == "x" else p.sites[name].value for name in sites}
 
 
-def decode(model: nn.Module, z: Tensor) -> Tensor:
-    """Return E[p(x | z)] at codes z [batch, latent]: [batch, *image]."""
-    return draw(model, ["x"], len(z), z=z)["x"]
+def decode(model: Program, z: Tensor) -> Tensor:
+    """Return E[p(x | z)] at latents z [batch, latent]: [batch, *image]."""
+    return generate(model, ["x"], len(z), z=z)["x"]
 
 
-def codes(guide: nn.Module, split: Split, pixels: PixelMode, batch_size: int = 1000) -> Tensor:
-    """Return the mean of q(z | x), or of q(z | x, y) at the likeliest y, for each datum of a split: [n, latent]."""
-    means = []
-    for part in split.x.split(batch_size):
-        with evaluation(guide), AtMean(), Record() as q:
-            guide(x=cut(part, pixels))
-        means.append(q.sites["z"].value)
-    return torch.cat(means)
+def encode(guide: Program, batches: Iterable[Data], *, site: str = "z") -> Tensor:
+    """Return the mean of q(z | x), or of q(z | x, y) at the likeliest y, for each datum: [n, latent].
+
+    Args:
+        guide: the guide.
+        batches: what it is called with; a generator runs within the evaluation's own noise, the same for each batch.
+        site: the latent site.
+    """
+    means: list[Tensor] = []
+    remaining = iter(batches)
+    while True:
+        with eval_mode(guide), AtMean(), Record() as q:
+            batch = next(remaining, None)
+            if batch is None:
+                return torch.cat(means)
+            guide(**batch)
+        means.append(q.sites[site].value)
+
+
+def in_batches(data: Data, size: int | None) -> Iterator[dict[str, Tensor]]:
+    """Cut tensors [n, *shape] into consecutive parts of `size`, or return them whole (None)."""
+    n = len(next(iter(data.values())))
+    for first in range(0, n, size or n):
+        yield {name: values[first : first + (size or n)] for name, values in data.items()}
 
 
 def evaluate(
-    model: nn.Module,
-    guide: nn.Module,
+    model: Program,
+    guide: Program,
     objective: Objective,
-    split: Split,
-    pixels: PixelMode,
+    batches: Iterable[Data],
     *,
-    kinds: int | None = None,
-    attributes: tuple[Attribute, ...] = (),
+    scores: Callable[[Data], Mapping[str, Tensor]] | None = None,
     seed: int = 0,
-    batch_size: int = 1000,
 ) -> dict[str, float]:
-    """Average over a split: the terms of the objective but its loss, and the error of the reconstruction.
+    """Return the terms of an objective but its loss, averaged over the data of some batches.
 
     Args:
-        kinds: of a story of y given x, how many there are: the labels are observed. None for a story of x.
-        attributes: which a story of x and attributes tells of.
+        model, guide: the pair.
+        objective: the estimator.
+        batches: what the pair is called with; a generator runs within the evaluation's own noise.
+        scores: further means over a batch, by name.
+        seed: of the noise.
 
     Returns:
-        `elbo`, `reconstruction`, `kl` and what else the objective names, in nats per image; for a story of x also
-        `mse`, the squared difference between an image and its reconstruction, averaged over pixels and images.
+        `elbo`, `reconstruction`, `kl` and the objective's other terms, nats per datum; and the scores.
     """
     totals: dict[str, float] = {}
-    with evaluation(model, guide, seed=seed):
-        for first in range(0, len(split), batch_size):
-            part = split[first : first + batch_size]
-            batch = batch_of(part, pixels, attributes)
-            x = batch["x"]
-            if kinds is None:
-                terms = objective(model, guide, **batch)
-                terms["mse"] = (reconstruct(model, guide, x) - x).square().mean()
-            else:
-                terms = objective(model, guide, x=x, y=F.one_hot(part.labels, kinds).to(x))  # type: ignore[arg-type]
-            del terms["loss"]
+    count = 0
+    with eval_mode(model, guide, seed=seed):
+        for batch in batches:
+            n = len(next(iter(batch.values())))
+            count += n
+            terms: dict[str, Tensor] = {**objective(model, guide, **batch), **(scores(batch) if scores else {})}
             for name, term in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(term) * len(x)
-    return {name: total / len(split) for name, total in totals.items()}
+                if name != "loss":
+                    totals[name] = totals.get(name, 0.0) + float(term) * n
+    return {name: total / count for name, total in totals.items()}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_models.nn.conv import strided
-from pyro_models.nn.mlp import mlp, residual_mlp
+from pyro_models.nn.dense import mlp, residual_mlp
 
 PATCH = 28  # pixels a side
 OVERVIEW = 16  # likewise, of the whole canvas made small

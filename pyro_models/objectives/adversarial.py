@@ -35,7 +35,7 @@ def vat(
             the statistics of its batch and keeps its running ones as they are; dropout and noise are the same in every
             pass. Other state that a pass in training moves (spectral norm) does move.
         x: data, [batch, *shape].
-        log_q: log q(y | x), [batch, kinds], where a pass has given it already (see `Paired`); None computes it.
+        log_q: log q(y | x), [batch, kinds], where a pass has given it already (see `SharedNoise`); None computes it.
         radius: Euclidean length of r, in the units of the data.
         finite_difference: length of the steps that measure the slope, `xi` in the paper. The paper's 1e-6 is for double
             precision: in single, x + 1e-6 is x in all bright pixels.
@@ -44,7 +44,7 @@ def vat(
     Raises:
         TypeError: `classify` belongs to no module.
     """
-    again = classify if isinstance(classify, Paired) else Paired(classify)
+    again = classify if isinstance(classify, SharedNoise) else SharedNoise(classify)
     if log_q is None:
         with torch.no_grad(), frozen_statistics(again.module):
             log_q = classify(x).logits  # the first pass, whose noise `again` repeats and the search's start does not
@@ -70,8 +70,8 @@ def adversary(
     """
     rounded = torch.is_autocast_enabled(x.device.type)
     data = x.float() if rounded and x.dtype in HALF else x
-    direction = _unit(torch.randn_like(data), data)  # before the noise of the passes, which begins at `Paired`
-    again = classify if isinstance(classify, Paired) else Paired(classify)
+    direction = _unit(torch.randn_like(data), data)  # before the noise of the passes, which begins at `SharedNoise`
+    again = classify if isinstance(classify, SharedNoise) else SharedNoise(classify)
     with torch.autocast(x.device.type, enabled=False):
         if rounded:
             with torch.no_grad():
@@ -87,7 +87,7 @@ def adversary(
     return radius * direction.to(x)
 
 
-class Paired:
+class SharedNoise:
     """Passes of a classifier over one batch that differ in their data alone.
 
     Each call sees the dropout masks and the noise of the pass that begins where this is made, and batch norm takes the

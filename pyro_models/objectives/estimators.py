@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_models.distributions import RelaxedOneHotCategorical
-from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, recorded
+from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, record_pair
 
 Model = Callable[..., Any]
 Terms = dict[str, Tensor]
@@ -45,7 +45,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class Annealed:
+class Scheduled:
     """An objective that changes over a run: a falling temperature, a rising beta.
 
     Attributes:
@@ -231,7 +231,7 @@ def elbos(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Ten
     return _parts(p, q, analytic_kl)["elbo"].reshape(particles, -1)
 
 
-def tempered(objective: Objective, scales: Mapping[str, float]) -> Objective:
+def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
     """`objective` with the log-densities of the named sites scaled; itself where every scale is 1.
 
     Only `loss` feels the scales: `elbo`, `reconstruction` and `kl` keep their meaning.
@@ -240,11 +240,11 @@ def tempered(objective: Objective, scales: Mapping[str, float]) -> Objective:
     if not scales:
         return objective
 
-    def scaled(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def with_scales(model: Model, guide: Model, **batch: Tensor) -> Terms:
         with ScaleSites(scales):
             return objective(model, guide, **batch)
 
-    return scaled
+    return with_scales
 
 
 def relaxed(objective: Objective, temperature: float) -> Objective:
@@ -275,7 +275,7 @@ def _draw(
     if particles > 1:
         repeat = pyro.plate("particles", particles, dim=-2)
         model, guide = repeat(model), repeat(guide)
-    p, q = recorded(model, guide, latents=latents, **batch)
+    p, q = record_pair(model, guide, latents=latents, **batch)
     plates = 2 if particles > 1 else 1
     shape = next(iter(p.values())).fn.batch_shape[-plates:]
     for name, site in p.items():

@@ -1,5 +1,6 @@
 """Effect handlers: a story stays as it is told, and what is made of it changes."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
+from pyro.ops.provenance import get_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_models.distributions import RelaxedOneHotCategorical
+from pyro_models.distributions.layers import parameter_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +162,105 @@ class Detach(Messenger):
             msg["value"].log_value = value.log_value.detach()
 
 
+class PropagateMeans(Messenger):
+    """Give each site that is not known the mean of its distribution in place of a draw, and keep the means.
+
+    Args:
+        known: the values of the others.
+
+    Attributes:
+        means: the mean of each site, [*batch, *event], known or not.
+    """
+
+    def __init__(self, known: Mapping[str, Tensor]):
+        super().__init__()
+        self.known = known
+        self.means: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg):
+            self.means[msg["name"]] = msg["fn"].mean
+            msg["value"] = self.known.get(msg["name"], msg["fn"].mean)
+            msg["done"] = True
+
+
+class CaptureSite(Messenger):
+    """Keep the distribution of the first latent site of a name: the guide's, which runs before the model.
+
+    Attributes:
+        fn: the distribution; None before the site is met.
+    """
+
+    def __init__(self, site: str):
+        super().__init__()
+        self.site = site
+        self.fn: Any = None
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] == self.site and self.fn is None and not msg["is_observed"]:
+            self.fn = msg["fn"]
+
+
+class Intervene(Messenger):
+    """Run a program with the values of some sites given, latent or observed, and keep the message of each site.
+
+    Args:
+        values: by the names of sites.
+
+    Attributes:
+        sites: the messages of the sample sites, in order; the indices of plates are among them.
+        sizes: how many numbers each parameter has.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        super().__init__()
+        self.values = values
+        self.sites: dict[str, Any] = {}
+        self.sizes: dict[str, int] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["infer"]["_parameters"] = parameter_names(msg["fn"])  # before a draw makes logits beside probs
+        observed = msg["is_observed"] and not msg["infer"].get("_deterministic")
+        msg["infer"]["_given"] = get_provenance(msg["value"]) if observed else ()
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.sites[msg["name"]] = dict(msg)
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        self.sizes[msg["name"]] = math.prod(msg["value"].shape)
+
+
+class RecordScales(Messenger):
+    """Record what scales each site in each run of a program, which a plate begins.
+
+    Args:
+        unscaled: whether to take the scales away, so that every site counts with weight 1.
+
+    Attributes:
+        runs: for each run, by the names of its sites, whether they are observed and the scales of their log-densities.
+    """
+
+    def __init__(self, unscaled: bool = False):
+        super().__init__()
+        self.unscaled = unscaled
+        self.runs: list[dict[str, tuple[bool, float]]] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            self.runs.append({})
+            return
+        self.runs[-1][msg["name"]] = (msg["is_observed"], float(msg["scale"]))
+        if self.unscaled:
+            msg["scale"] = 1.0
+
+
 def _is_open(msg: Any) -> bool:
     return not (msg["is_observed"] or msg["done"] or site_is_subsample(msg))
 
 
-def recorded(
+def record_pair(
     model: Callable[..., Any], guide: Callable[..., Any], *, latents: Mapping[str, Site] | None = None, **batch: Tensor
 ) -> tuple[dict[str, Site], dict[str, Site]]:
     """Run the guide, then the model at what the guide drew: the sites of the model, and of the guide.

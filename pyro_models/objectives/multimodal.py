@@ -15,8 +15,7 @@ from torch.distributions import kl_divergence
 
 from pyro_models.nn import Conditional
 from pyro_models.objectives.estimators import Model, Objective, Terms
-from pyro_models.objectives.handlers import MaskMissing
-from pyro_models.objectives.terms import Watch
+from pyro_models.objectives.handlers import CaptureSite, MaskMissing
 
 Posterior = Callable[..., TorchDistribution]
 """From some of the keyword arguments x, y1, y2, ... to q(z | these)."""
@@ -63,10 +62,10 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
         x, y = _halves(batch)
         with _one_look(posterior):
-            with MaskMissing(), Watch("z") as watch:
+            with MaskMissing(), CaptureSite("z") as captured:
                 terms = bound(model, guide, **batch)
             for name, given in (("kl_given_x", x), ("kl_given_y", choose(y))):
-                value = kl_divergence(watch.fn, posterior(**given)).mean()
+                value = kl_divergence(captured.fn, posterior(**given)).mean()
                 terms |= {"loss": terms["loss"] + weight * value, name: value.detach()}
         return terms
 
@@ -79,7 +78,7 @@ def telbo(
     bound_y: Objective | None = None,
     weight_x: float = 1.0,
     weight_y: float = 1.0,
-    still: Collection[str] = (),
+    frozen: Collection[str] = (),
     choose: Choose = all_of,
 ) -> Objective:
     """The triple ELBO: -ELBO(x, y) - weight_x * ELBO(x) - weight_y * ELBO(y), nats per datum.
@@ -91,7 +90,7 @@ def telbo(
         bound: an estimator.
         bound_y: the estimator of ELBO(y), where that is another: there the paper weighs p(y | z) more.
         weight_x, weight_y: of the bounds of one modality; at 0 they are told of and train nothing.
-        still: which bounds, of `elbo`, `elbo_x` and `elbo_y`, leave the story as it is and train the guide alone.
+        frozen: which bounds, of `elbo`, `elbo_x` and `elbo_y`, leave the story as it is and train the guide alone.
         choose: which attributes ELBO(y) is of.
     """
 
@@ -99,7 +98,7 @@ def telbo(
         x, y = _halves(batch)
         return {"elbo_x": (weight_x, bound, x), "elbo_y": (weight_y, bound_y or bound, choose(y))}
 
-    return _bounds(bound, parts, still)
+    return _bounds(bound, parts, frozen)
 
 
 def mvae(bound: Objective, *, choose: Choose = some_of) -> Objective:
@@ -117,18 +116,21 @@ def mvae(bound: Objective, *, choose: Choose = some_of) -> Objective:
     return _bounds(bound, parts)
 
 
-def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], still: Collection[str] = ()) -> Objective:
-    """Minus the bound of all, minus weight times the bound of each part of a batch; `still` ones spare the story."""
+def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Collection[str] = ()) -> Objective:
+    """Minus the bound of all, minus weight times the bound of each part of a batch; `frozen` ones spare the story."""
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
-        module = _module(model) if still else nn.Module()
-        story = module.forward if still else model  # calling a frozen module makes Pyro warn of it
+        module = _module(model) if frozen else nn.Module()
+        story = module.forward if frozen else model  # calling a frozen module makes Pyro warn of it
         with MaskMissing(), _one_look(guide):
-            with frozen(module) if "elbo" in still else nullcontext():
+            with frozen_parameters(module) if "elbo" in frozen else nullcontext():
                 terms = bound(story, guide, **batch)
             for name, (weight, estimator, given) in parts(batch).items():
                 seen = poutine.block(story, hide=[site for site in batch if site not in given])
-                with frozen(module) if name in still else nullcontext(), torch.set_grad_enabled(weight != 0):
+                with (
+                    frozen_parameters(module) if name in frozen else nullcontext(),
+                    torch.set_grad_enabled(weight != 0),
+                ):
                     part = estimator(seen, guide, **given)
                 terms |= {"loss": terms["loss"] + weight * part["loss"], name: part["elbo"]}
         return terms
@@ -166,7 +168,7 @@ def masked(objective: Objective) -> Objective:
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
+def frozen_parameters(module: nn.Module) -> Iterator[None]:
     """Let nothing computed meanwhile train the module's parameters; gradients flow through it."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in learning:

@@ -5,43 +5,24 @@ here is below 0, so that -loss still bounds log p(x) from below wherever `elbo` 
 is another one, nor with beta below 1), though loosely: the terms ask for what the story does not. `elbo` among the
 terms stays what it is.
 
-Each takes (classify, x, log_q): what gives q(y | x) of other data in the same pass (see `Paired`), the data
+Each takes (classify, x, log_q): what gives q(y | x) of other data in the same pass (see `SharedNoise`), the data
 [batch, *shape], and log q(y | x) of them, [batch, kinds]. It returns a scalar in nats.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import pyro
 import torch
 import torch.nn.functional as F
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_models.objectives.adversarial import Classify, Paired, divergence, frozen_statistics, module_of
+from pyro_models.objectives.adversarial import Classify, SharedNoise, divergence, frozen_statistics, module_of
 from pyro_models.objectives.estimators import Model, Objective, Terms
-from pyro_models.objectives.handlers import AtMean
+from pyro_models.objectives.handlers import AtMean, CaptureSite
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
-
-
-class Watch(Messenger):
-    """Keep the distribution of the first site of a name: the guide's, which runs before the model.
-
-    Attributes:
-        fn: the distribution; None before the site is met.
-    """
-
-    def __init__(self, site: str):
-        super().__init__()
-        self.site = site
-        self.fn: Any = None
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] == self.site and self.fn is None and not msg["is_observed"]:
-            self.fn = msg["fn"]
 
 
 def regularised(
@@ -53,7 +34,7 @@ def regularised(
     classifies before it draws anything shares its dropout masks with the terms' own passes.
 
     Args:
-        objective: a bound, or `unexplained`, whose guide draws y.
+        objective: a bound, or `discriminative`, whose guide draws y.
         terms: from names to weights and terms.
         classify: an `nn.Module` or a method of one, which gives q(y | x).
         site: what the guide calls y.
@@ -63,12 +44,12 @@ def regularised(
         return objective
 
     def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
-        again, x = Paired(classify), batch["x"]
-        with Watch(site) as watch:
+        again, x = SharedNoise(classify), batch["x"]
+        with CaptureSite(site) as captured:
             result = objective(model, guide, **batch)
-        if watch.fn is None:
+        if captured.fn is None:
             raise ValueError(f"the guide draws no site {site!r}, whose distribution the terms are of")
-        log_q = watch.fn.logits.reshape(-1, len(x), watch.fn.event_shape[-1])[0]  # the same for every particle
+        log_q = captured.fn.logits.reshape(-1, len(x), captured.fn.event_shape[-1])[0]  # the same for every particle
         for name, (weight, term) in wanted.items():
             value = term(again, x, log_q)
             result["loss"] = result["loss"] + weight * value
@@ -78,7 +59,7 @@ def regularised(
     return whole
 
 
-def unexplained(classify: Classify) -> Objective:
+def discriminative(classify: Classify) -> Objective:
     """The objective of data of which a story says nothing: its loss is 0, and terms read the q(y | x) of its site y."""
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:

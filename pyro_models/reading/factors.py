@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +11,6 @@ from typing import Any
 import pyro
 import torch
 from pyro.ops.provenance import ProvenanceTensor, extract_provenance, get_provenance
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
@@ -21,12 +19,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
+from pyro_models.distributions.layers import layers
+from pyro_models.objectives.handlers import Intervene
 
 DRAWS = 20
 METADATA = {"__get__", "__len__", "size", "dim", "numel", "is_floating_point"}
 OF_SHAPE = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 Values = dict[str, Any]
-Tell = Callable[[Values], "Telling"]
+Tell = Callable[[Values], Intervene]
 
 
 @dataclass(frozen=True)
@@ -85,34 +85,6 @@ class Program:
         sure = self.of("deterministic")
         found = [self.given(up) if up in sure else [up] for up in self.factors[name].parents]
         return list(dict.fromkeys(up for ups in found for up in ups))
-
-
-class Telling(Messenger):
-    """Run a program with some values decided beforehand, and keep what happens at each site.
-
-    Attributes:
-        sites: the messages of the sample sites, in order; the indices of plates are among them.
-        learns: how many numbers each parameter has.
-    """
-
-    def __init__(self, values: Values):
-        super().__init__()
-        self.values = values
-        self.sites: dict[str, Any] = {}
-        self.learns: dict[str, int] = {}
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["infer"]["_parameters"] = _parameters(layers(msg["fn"])[-1])  # before a draw makes logits beside probs
-        observed = msg["is_observed"] and not msg["infer"].get("_deterministic")
-        msg["infer"]["_given"] = get_provenance(msg["value"]) if observed else ()
-        if msg["name"] in self.values:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        self.sites[msg["name"]] = dict(msg)
-
-    def _pyro_post_param(self, msg: Any) -> None:
-        self.learns[msg["name"]] = math.prod(msg["value"].shape)
 
 
 class Tagging(TorchFunctionMode):
@@ -184,11 +156,11 @@ def read(
     """
     inputs = inputs_of(program, args, kwargs)
 
-    def tell(values: Values) -> Telling:
+    def tell(values: Values) -> Intervene:
         instead = {id(leaf): values.get(name, leaf) for name, leaf in inputs.items()}
         some, named = tree_map(lambda leaf: instead.get(id(leaf), leaf), (list(args), dict(kwargs)))
         pyro.set_rng_seed(0)
-        with Telling(values) as telling:
+        with Intervene(values) as telling:
             program(*some, **named)
         return telling
 
@@ -218,7 +190,7 @@ def read(
             up: Factor(up, "input", plates=known[up].plates if up in known else ()) for up in ups if up not in sites
         }
         factors[site] = _factor(msg, tuple(dict.fromkeys(ups)))
-    return Program(dict(sorted(factors.items(), key=lambda item: item[0] in sites)), _by_owner(first.learns), observes)
+    return Program(dict(sorted(factors.items(), key=lambda item: item[0] in sites)), _by_owner(first.sizes), observes)
 
 
 def _by_owner(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -283,12 +255,6 @@ def _untouched() -> Iterator[None]:
                 buffer.data.copy_(value)
 
 
-def layers(fn: Any) -> list[Any]:
-    """Return a distribution and what is under its layers of batch, event and mask: the last one has the parameters."""
-    wraps = type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution")
-    return [fn, *layers(fn.base_dist)] if wraps else [fn]
-
-
 def evidence(msg: Any) -> list[Tensor]:
     """Return all that a site adds to the density: where two of these differ, so do two distributions."""
     fn = layers(msg["fn"])[-1]
@@ -342,12 +308,6 @@ def _factor(msg: Any, parents: tuple[str, ...]) -> Factor:
     called = f"{type(fn[-1]).__name__}({', '.join(msg['infer']['_parameters'])})"
     shapes = (tuple(fn[0].batch_shape), tuple(fn[0].event_shape))
     return Factor(msg["name"], kind, called, parents, tuple(plates), shapes, tuple(marks))
-
-
-def _parameters(fn: Any) -> list[str]:
-    """Name the parameters that a distribution was made with, where it or the category in it holds them."""
-    known, held = list(getattr(fn, "arg_constraints", {})), vars(fn) | vars(getattr(fn, "_categorical", fn))
-    return [name for name in known if name in held] or known
 
 
 def _name(program: Any) -> str:

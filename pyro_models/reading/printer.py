@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_models.base.errors import UserError
 from pyro_models.data import Batches
-from pyro_models.objectives import Annealed
+from pyro_models.objectives import RecordScales, Scheduled
 from pyro_models.reading import graphs
 from pyro_models.reading.factors import Factor, Plate, Program, read
 
@@ -178,38 +176,17 @@ def _measured(recipe: "Recipe", dataset: "Dataset") -> Story:
     model, guide = (half.to(pool.x.device) for half in recipe.pair(dataset.shape, dataset.attributes))
     told = story(model, guide=guide, **batch)
     objective = recipe.training_objective(guide, dataset.train)
-    at_end = objective.at(1.0) if isinstance(objective, Annealed) else objective
+    at_end = objective.at(1.0) if isinstance(objective, Scheduled) else objective
     batches = cut(size=16, steps=100).epoch(0)
-    with Weighed(level=False) as weighed:
+    with RecordScales() as recorded:
         terms = at_end(model, guide, **next(batches))
-    with Weighed(level=True):
+    with RecordScales(unscaled=True):
         found = weights([at_end(model, guide, **one) for one in islice(batches, 2 * len(terms))])
-    runs = [run for run in weighed.runs if any(observed for observed, _ in run.values())]
+    runs = [run for run in recorded.runs if any(observed for observed, _ in run.values())]
     bounds = dict.fromkeys(_bound(told.programs, run) for run in runs)
     loss = f"loss = {_sum(found)}"
     note = "" if recipe.bound_of == "the story" else f"the bound is of {recipe.bound_of}"
     return Story(told.programs, (loss, *(bounds if any("elbo" in name for name in found) else ())), note)
-
-
-class Weighed(Messenger):
-    """Note what weighs each site in each run of a program, which a plate begins; with `level`, let nothing weigh it.
-
-    Attributes:
-        runs: the sites of each.
-    """
-
-    def __init__(self, level: bool):
-        super().__init__()
-        self.level = level
-        self.runs: list[Run] = []
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg):
-            self.runs.append({})
-            return
-        self.runs[-1][msg["name"]] = (msg["is_observed"], float(msg["scale"]))
-        if self.level:
-            msg["scale"] = 1.0
 
 
 def weights(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

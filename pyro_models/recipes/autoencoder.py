@@ -1,17 +1,20 @@
 """The recipe of the plain auto-encoder."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import guides
+import pyro_models
+from pyro_models import data as datasets
+from pyro_models import nn, objectives
 from pyro_models.base.errors import UserError
-from pyro_models.base.names import WEIGHTED
+from pyro_models.recipes import pictures
+from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import LatentRecipe
 from pyro_models.recipes.options import option
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pyro_models.data import Attribute, Dataset
 
 
 @dataclass(frozen=True)
@@ -19,48 +22,72 @@ class AutoencoderRecipe(LatentRecipe):
     """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"
-    generative: ClassVar[bool] = False
-    presets: ClassVar[dict[str, str]] = {
-        "article": "--network simple --latent-dim 20 --learning-rate 0.01 --schedule constant --epochs 50"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        # The article on auto-encoders: one sigmoid layer each way, a code of 20, Adam at a constant 0.01, 50 epochs.
+        "article": {
+            "network": "simple",
+            "latent_dim": 20,
+            "learning_rate": 0.01,
+            "schedule": "constant",
+            "epochs": 50,
+        }
     }
-    figures: ClassVar[tuple[str, ...]] = (
-        "reconstructions",
-        "latent_map",
-        "pixels_and_codes",
-        "decoded_plane",
-        "learning_curves",
-    )
 
-    network: Literal["deep", "simple", "linear"] = option("deep", "residual MLPs; one sigmoid layer each way; or none")
-    tied: bool = option(False, "decode with the transpose of the encoder's weight (simple and linear)")
+    network: Literal["deep", "simple", "linear"] = option(
+        "deep", "encoder and decoder: residual MLPs; one sigmoid layer each, as in the article; one linear layer each (PCA)"
+    )
+    tied: bool = option(False, "use the transpose of the encoder's weight in the decoder (simple and linear networks)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tied and self.network == "deep":
-            raise UserError("--tied goes with --network simple or --network linear, not with deep")
-        if self.elbo in WEIGHTED or self.beta != 1.0:
-            raise UserError("an auto-encoder draws nothing and has no kl: leave --elbo and --beta alone")
+            raise UserError("`tied` goes with `network=simple` or `network=linear`, not with deep")
 
-    def unit(self, dataset: "Dataset") -> str:
+    def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of likelihoods, which here are a Normal's."""
         return super().unit(dataset) + ", normal likelihood"
 
-    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
+    def bound(self) -> objectives.Objective:
+        """Build the ELBO, which has no noise: the latent is a point mass."""
+        return objectives.ESTIMATORS["mean-field"]
+
+    def unanswered(self, question: Question) -> str | None:
+        """Return why x can neither be drawn anew nor has a density: there is no prior of z."""
+        reasons = {
+            "replicates": "cannot generate x, as z has no prior: there are no replicates to check",
+            "log-likelihood": "is no density of x: it has no log p(x) to estimate",
+        }
+        return f"the {self.name} {reasons[question]}" if question in reasons else None
+
+    def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
+        """Return the estimators that need no noise."""
+        taken = ("trace", "mean-field")
+        for name in names:
+            if name not in taken:
+                raise UserError(f"the {self.name} takes the estimators {', '.join(taken)}, not {name}: z has no density")
+        return {name: (objectives.ESTIMATORS[name], None) for name in names or taken}
+
+    def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the auto-encoder and its guide, which share one weight where they are tied."""
-        from torch.nn import Identity, Linear, Sequential, Sigmoid
-
-        from guides.autoencoder import AutoencoderGuide
-        from pyro_models import nn
-        from pyro_models.autoencoder import Autoencoder
-
-        pixels, codes = nn.size(shape), self.latent_dim
+        shape, latent = dataset.shape, self.latent_dim
+        pixels = nn.size(shape)
         if self.network == "deep":
-            encoder = nn.residual_mlp(pixels, codes, width=512, depth=3)
-            decoder = nn.residual_mlp(codes, pixels, width=512, depth=3)
+            encoder = nn.residual_mlp(pixels, latent, width=512, depth=3)
+            decoder = nn.residual_mlp(latent, pixels, width=512, depth=3)
         else:
-            activation = Sigmoid if self.network == "simple" else Identity
-            inward = Linear(pixels, codes)
-            outward = nn.TransposedLinear(inward) if self.tied else Linear(codes, pixels)
-            encoder, decoder = Sequential(inward, activation()), Sequential(outward, activation())
-        story = Autoencoder(nn.decoder(decoder, shape), codes)
-        return story, AutoencoderGuide(nn.encoder(encoder, shape))
+            activation = nn.Sigmoid if self.network == "simple" else nn.Identity
+            inward = nn.Linear(pixels, latent)
+            outward = nn.TransposedLinear(inward) if self.tied else nn.Linear(latent, pixels)
+            encoder, decoder = nn.Sequential(inward, activation()), nn.Sequential(outward, activation())
+        story = pyro_models.Autoencoder(nn.decoder(decoder, shape), latent)
+        return story, guides.AutoencoderGuide(nn.encoder(encoder, shape))
+
+    def pictures(self) -> Sequence[Picture]:
+        """Return the pictures of reconstructions, latents and learning curves."""
+        return (
+            pictures.reconstructions,
+            pictures.latent_map,
+            pictures.pixels_and_latents,
+            pictures.decoded_plane,
+            pictures.error_curves,
+        )

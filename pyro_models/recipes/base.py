@@ -1,154 +1,354 @@
-"""What every recipe says: which story, guide, objective and data belong together, as plain options.
+"""What every recipe answers: its data, its pair, its objective, and what is measured, drawn and reported of a run.
 
-A recipe is a frozen dataclass. Its fields are the command line's options and the contents of recipe.json;
-its methods build what the fields name. The imports stand inside the methods so that `--help` never waits
-for torch.
+A recipe is a frozen dataclass. Its fields are the options of the command line and the contents of recipe.json; its
+methods build what the fields name. All other rooms ask a recipe by these methods and none asks which recipe it has.
+
+The rooms imported here load torch when one of their names is first used, so that `--help` does not wait for it.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
+from pyro_models import data as datasets
+from pyro_models import metrics, nn, objectives, reading
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.names import DATASETS, PixelMode, check_name
-from pyro_models.recipes.options import check, flag, option, read
+from pyro_models.recipes.options import check, command_words, option
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.figure import Figure
+    from torch import Tensor
 
-    from pyro_models.data import Attribute, Dataset, Split
-    from pyro_models.objectives import Annealed, Objective
+Question = Literal["replicates", "log-likelihood", "explorer"]
+"""What a recipe may have to leave unanswered: data drawn anew, log p of the target site, a page that decodes z."""
+Splits = tuple["datasets.Split", "datasets.Split | None"]
+"""The data to cut batches from, and those whose labels are seen, if any."""
+
+
+class Trained(Protocol):
+    """A pair in training or after it, as the methods of its recipe take it; a run is one.
+
+    Attributes:
+        recipe: the recipe.
+        dataset: its data, on the device of the pair.
+        model, guide: the pair.
+        metrics: a row for each epoch so far, from `SPLIT_TERM` to numbers.
+        frames: reconstructions kept for the animation: `examples`, which test data; `epochs`, when; `images`, bytes
+            [n, *image] for each of these epochs.
+    """
+
+    @property
+    def recipe(self) -> Any: ...  # noqa: D102
+    @property
+    def dataset(self) -> datasets.Dataset: ...  # noqa: D102
+    @property
+    def model(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def guide(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def metrics(self) -> list[dict[str, float]]: ...  # noqa: D102
+    @property
+    def frames(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+Picture = Callable[[Trained], "Mapping[str, Figure | FuncAnimation]"]
+"""Draws figures, each by the name of its file."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The options that all recipes share.
+    """The options that all recipes share, and the answers that most recipes give.
 
     Raises:
         UserError: an option lies outside its bounds, or two do not go together.
     """
 
     name: ClassVar[str]
-    presets: ClassVar[dict[str, str]] = {}  # as words of the command line
-    figures: ClassVar[tuple[str, ...]]
-    explains: ClassVar[Literal["x", "y"]] = "x"  # the site whose log-density the bound is of
-    multimodal: ClassVar[bool] = False  # whether the story tells of attributes beside x
-    generative: ClassVar[bool] = True
-    kinds = labels = 0  # fields of the recipes that have kinds; no annotation, or it would hide those from `dataclass`
-    latent_dim, elbo, particles = 0, "", 1  # fields of the recipes with a code, and so an estimator to choose
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    target: ClassVar[str] = "x"  # the observed site whose log-density the bound is of
 
-    data: str = option("digits", f"{', '.join(DATASETS)}, or a file of your own")
-    pixels: PixelMode = option("grey", "what a pixel is, and so which likelihood is meant")
-    epochs: int = option(100, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
-    steps: int | None = option(None, "steps in an epoch, going round the training data; none makes one pass", 1, 10**6)
-    batch_size: int = option(128, "images in a step, over all processes", 1)
-    learning_rate: float = option(1e-3, "step size of Adam, at its peak", 0.0, 10.0)
-    schedule: Literal["cosine", "stages", "constant"] = option(
-        "cosine", "how the step size goes over the run; stages: down to a tenth in eight, each three times the last"
+    data: str = option(
+        "digits",
+        f"data set to learn: {', '.join(DATASETS)}, or the path of a .npy, .npz, .csv or .parquet file of your own",
     )
-    seed: int = option(1, "of weights, order and noise; the split of the data does not depend on it", 0)
+    pixels: PixelMode = option(
+        "grey",
+        "what a pixel is, and so which likelihood is meant: intensities as they are; binarised anew in every batch "
+        "(Salakhutdinov and Murray, 2008), once and for all, or at one half",
+    )
+    epochs: int = option(100, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5)
+    steps: int | None = option(
+        None, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
+    )
+    batch_size: int = option(128, "data in an optimiser step, over all processes; the articles use 128", 1)
+    learning_rate: float = option(1e-3, "step size of Adam, at its peak; 0.001 is Adam's usual value", 0.0, 10.0)
+    schedule: Literal["cosine", "stages", "constant"] = option(
+        "cosine",
+        "learning-rate schedule: cosine decay to 0; stages: down to a tenth in eight stages, each three times as long "
+        "as the last (Burda et al., 2016); or constant, as in the articles",
+    )
+    seed: int = option(1, "seed of the weights, the order and the noise; the split of the data does not depend on it", 0)
 
     def __post_init__(self) -> None:
         check(self)
         check_name(self.data)
 
+    # Options
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """Make the recipe that a preset says, but for the changes.
+        """Make the recipe of a preset, but for the changes.
 
         Raises:
-            UserError: there is no such preset, or the options do not do.
+            UserError: there is no such preset, or the options do not go together.
         """
         if name not in cls.presets:
             raise UserError(f"unknown preset {name!r}: {nearest(name, cls.presets)}")
-        return cls(**read(cls.presets[name].split(), cls()) | changes)
+        return cls(**cls.presets[name] | changes)
 
-    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
-        """Build the story and its guide for images [channel, height, width] or rows [columns], and attributes."""
-        raise NotImplementedError
+    def as_json(self) -> dict[str, Any]:
+        """Return the recipe's name and fields, from which `recipes.from_json` makes it again."""
+        return {"recipe": self.name, **dataclasses.asdict(self)}
 
-    def training_objective(self, guide: "nn.Module", train: "Split") -> "Objective | Annealed":
-        """Build what is minimised: `objective_at` each moment of the run, or the same throughout."""
-        from pyro_models.objectives import Annealed
+    def command(self, processes: int = 1) -> str:
+        """Return the shortest command that trains this recipe: a preset, and the options that differ from it."""
+        python = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+        bases: dict[str | None, Recipe] = {None: type(self)()} | {name: self.preset(name) for name in self.presets}
+        words = [
+            [*(["--preset", name] if name else []), *command_words(vars(self), vars(base))]
+            for name, base in bases.items()
+        ]
+        return shlex.join([*python, "train.py", self.name, *min(words, key=len)])
 
-        if self.anneals:
-            return Annealed(lambda progress: self.objective_at(progress, guide, train))
-        return self.objective_at(1.0, guide, train)
+    # Data and batches
 
-    def objective_at(self, progress: float, guide: "nn.Module", train: "Split") -> "Objective":
-        """Build what is minimised when a fraction of the run is over: the bound, and what a recipe adds to it."""
-        return self.bound()
+    def load(self, data_dir: Path | None = None) -> datasets.Dataset:
+        """Load the data.
 
-    @property
-    def anneals(self) -> bool:
-        """Whether what is minimised changes over the run."""
-        return False
+        Raises:
+            UserError: as `pyro_models.data.load`.
+        """
+        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels)
 
-    @property
-    def paced(self) -> bool:
-        """Whether what a step does depends on how many epochs there are."""
-        return self.schedule != "constant" or self.anneals
-
-    def check_data(self, dataset: "Dataset") -> None:
+    def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from.
 
         Raises:
             UserError: they are a table, or too few, or of the wrong shape.
         """
         if dataset.is_table:
-            raise UserError(f"--data {self.data} is a table, and {self.name} learns images: use gmvae --preset table")
+            raise UserError(f"`data={self.data}` is a table, and {self.name} learns images: use gmvae `preset=table`")
 
-    def load(self, data_dir: "Path | None") -> "Dataset":
-        """Load the data.
-
-        Raises:
-            UserError: as `pyro_models.data.load`.
-        """
-        from pyro_models.data import load
-
-        return load(self.data, data_dir=data_dir, pixels=self.pixels)
-
-    def pools(self, train: "Split") -> "tuple[Split, Split | None]":
-        """Return the data that batches are cut from, and those whose labels are seen, if any."""
+    def training_splits(self, train: datasets.Split) -> Splits:
+        """Return the data to cut batches from, and those whose labels are seen, if any."""
         return train, None
 
-    def bound(self) -> "Objective":
-        """Build the estimator of the bound, which is also what test data are evaluated with."""
-        from pyro_models.objectives import ESTIMATORS
+    def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
+        """Return all data of a split as the pair takes them, by the names of its arguments: [n, *shape] each."""
+        return {"x": datasets.to_float(split.x, self.pixels)}
 
-        return ESTIMATORS["trace"]
+    def training_batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
+        """Return data as the objective takes them, which sees less of them than an evaluation may."""
+        return self.batch(dataset, split)
 
-    def unit(self, dataset: "Dataset") -> str:
-        """Return the unit of this recipe's likelihoods, with all that decides what they compare with."""
-        return "nats per row of standardised columns" if dataset.is_table else f"nats per image, {self.pixels} pixels"
+    def labelled_batch(self, labelled: datasets.Split) -> dict[str, Tensor]:
+        """Return the data whose labels are seen, as the objective takes them under names that begin `labelled_`."""
+        raise NotImplementedError
+
+    def batches(self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any) -> datasets.Batches:
+        """Return the shuffled training batches of one process.
+
+        Args:
+            dataset: the data.
+            rank, processes: which process this is, and of how many.
+            changes: of the arguments of `Batches`, `size` and `steps` for instance.
+
+        Raises:
+            UserError: there are too few data for a batch, or it does not divide among the processes.
+        """
+        split, labelled = self.training_splits(dataset.train)
+        given: dict[str, Any] = {"size": self.batch_size, "steps": self.steps, "seed": self.seed} | changes
+        if labelled is not None:
+            given |= {"labelled": labelled, "to_labelled": self.labelled_batch}
+        if len(split) < given["size"]:
+            raise UserError(f"`batch_size` {given['size']} is more than the {len(split)} training data")
+        if given["size"] % processes:
+            raise UserError(f"`batch_size` {given['size']} does not divide among {processes} processes")
+        to_batch = lambda part: self.training_batch(dataset, part)  # noqa: E731
+        return datasets.Batches(split, to_batch=to_batch, rank=rank, processes=processes, **given)
+
+    # Pair and objective
+
+    def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
+        """Build the story and its guide for the shape and the attributes of a data set."""
+        raise NotImplementedError
+
+    def training_objective(self, guide: nn.Module, train: datasets.Split) -> objectives.Objective | objectives.Scheduled:
+        """Build what is minimised: `objective_at` each moment of the run, or the same throughout."""
+        if self.is_scheduled:
+            return objectives.Scheduled(lambda progress: self.objective_at(progress, guide, train))
+        return self.objective_at(1.0, guide, train)
+
+    def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
+        """Build what is minimised after a fraction of the run: the bound, and the terms that a recipe adds to it."""
+        return self.bound()
+
+    def bound(self) -> objectives.Objective:
+        """Build the estimator of the bound, with which validation and test data are evaluated too."""
+        return objectives.ESTIMATORS["trace"]
 
     @property
-    def bound_of(self) -> str:
-        """What the estimator's bound is a bound of."""
-        return "the story"
+    def is_scheduled(self) -> bool:
+        """Whether the objective changes over the run."""
+        return False
 
-    def command(self, processes: int = 1) -> str:
-        """Return the command that trains this recipe: the options that are not the defaults."""
-        words = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
-        by_preset = [["--preset", name, *self._words(self.preset(name))] for name in self.presets]
-        return shlex.join([*words, "train.py", self.name, *min(self._words(type(self)()), *by_preset, key=len)])
+    @property
+    def fixes_epochs(self) -> bool:
+        """Whether a step depends on the number of epochs, so that a run cannot be made longer afterwards."""
+        return self.schedule != "constant" or self.is_scheduled
 
-    def _words(self, base: "Recipe") -> list[str]:
-        """The options in which this recipe differs from another."""
-        words: list[str] = []
-        for field in dataclasses.fields(self):
-            value, name = getattr(self, field.name), flag(field.name)
-            if value == getattr(base, field.name):
-                continue
-            if isinstance(value, bool):
-                words.append(name if value else name.replace("--", "--no-", 1))
-            else:
-                words += [name, "none" if value is None else str(value)]
-        return words
+    @property
+    def bound_of(self) -> str | None:
+        """What the estimator's bound is a bound of, where that is not the story."""
+        return None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the recipe's name and fields, from which `recipes.from_json` makes it again."""
-        return {"recipe": self.name, **dataclasses.asdict(self)}
+    def story(self, dataset: datasets.Dataset) -> reading.Story:
+        """Read the recipe's pair on a batch of its data, and its objective as it is at the end of a run.
+
+        Raises:
+            UserError: as `reading.story`.
+        """
+        note = None if self.bound_of is None else f"the bound is of {self.bound_of}"
+        return reading.story_of(self, dataset, note)
+
+    # What is measured of a run
+
+    def evaluation_batches(self, run: Trained, split: datasets.Split, size: int = 1000) -> Iterator[dict[str, Tensor]]:
+        """Yield a split as `batch` returns it, a part at a time."""
+        for first in range(0, len(split), size):
+            yield self.batch(run.dataset, split[first : first + size])
+
+    def evaluate(self, run: Trained, split: datasets.Split) -> dict[str, float]:
+        """Average the terms of the bound over a split, nats per datum, and the squared error of reconstructions."""
+
+        def error(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            reconstruction = metrics.reconstruct(run.model, run.guide, **self.inputs_of(batch))
+            return {"mse": (reconstruction - batch["x"]).square().mean()}
+
+        batches = self.evaluation_batches(run, split, self.evaluation_size)
+        return metrics.evaluate(run.model, run.guide, self.bound(), batches, scores=error)
+
+    def inputs_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the part of a batch that latents are inferred from, where these are shown or decoded again."""
+        return {"x": batch["x"]}
+
+    @property
+    def evaluation_size(self) -> int:
+        """How many data are evaluated at a time."""
+        return 1000
+
+    def scores(self, run: Trained, split: datasets.Split) -> dict[str, float]:
+        """Return the scores of a split after an epoch: those of metrics.csv."""
+        return self.evaluate(run, split)
+
+    def training_scores(self, run: Trained) -> dict[str, float]:
+        """Return the scores of as many training data as there are validation data, after an epoch."""
+        return {"mse": self.evaluate(run, run.dataset.train[: len(run.dataset.validation)])["mse"]}
+
+    def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
+        """Return further scores of the trained pair for `validation` and `test`: those of results.json."""
+        return {}
+
+    def details(self, run: Trained) -> dict[str, Any]:
+        """Return further entries of results.json."""
+        return {}
+
+    def remarks(self, run: Trained) -> list[str]:
+        """Return what a user should know of the trained pair, a line each."""
+        return []
+
+    def legend(self, dataset: datasets.Dataset) -> dict[str, str]:
+        """Return the meaning of sites whose names do not say it."""
+        return {}
+
+    def unit(self, dataset: datasets.Dataset) -> str:
+        """Return the unit of this recipe's likelihoods, with all that decides what they can be compared with."""
+        return "nats per row of standardised columns" if dataset.is_table else f"nats per image, {self.pixels} pixels"
+
+    def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
+        """Return the unit of a score or a term by its name."""
+        if score == "mse":
+            return "squared standard deviation per column" if dataset.is_table else "squared intensity per pixel"
+        bound_of = None if score == "log_likelihood" else self.bound_of
+        return self.unit(dataset) + ("" if bound_of is None else f", bound of {bound_of}")
+
+    @classmethod
+    def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
+        """Return the columns of the table of results, from the contents of a results.json, `command` and minutes apart."""
+        return {"elbo": f"{result['test']['elbo']:.2f}"}
+
+    # What is drawn and asked of a run
+
+    def pictures(self) -> Sequence[Picture]:
+        """Return the functions that draw the pictures of a run, in their order."""
+        return ()
+
+    def examples(self, dataset: datasets.Dataset) -> list[int]:
+        """Index the test data whose reconstructions are kept during training: the first of each label, or ten."""
+        if dataset.is_table:
+            return []
+        labels = dataset.test.labels
+        if labels is None:
+            return list(range(min(10, len(dataset.test))))
+        return [int((labels == label).nonzero()[0]) for label in labels.unique()[:10]]
+
+    def site_names(self, dataset: datasets.Dataset) -> dict[str, Sequence[str]]:
+        """Return the names of the columns or categories at each site."""
+        return {"x": dataset.columns}
+
+    def unanswered(self, question: Question) -> str | None:
+        """Return why a question cannot be put to this recipe's pair; None where it can."""
+        return None
+
+    def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
+        """Return estimators of the bound to compare, each with what it is a bound of where that is not the story.
+
+        Args:
+            names: those to compare; empty takes a few.
+            particles: of the estimators that weight several.
+
+        Raises:
+            UserError: the recipe has no bound to estimate, or does not take one of them.
+        """
+        raise UserError(f"{self.name} has no bound to estimate: its likelihood is exact")
+
+    def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
+        """Draw images under some conditions, and describe these.
+
+        Args:
+            run: the trained pair.
+            conditions: NAME=VALUE words.
+            count: how many images.
+            seed: of the draws.
+
+        Raises:
+            UserError: the story has no attributes, or there is no such name or value.
+        """
+        raise UserError(f"the story of {self.name} has no attributes that could be given")
+
+    def landmarks(self, run: Trained) -> tuple[list[dict[str, Any]], Tensor | None, str]:
+        """Return the choices that the explorer offers, the latents to jump to for each of them, and their distribution."""
+        return [], None, ""
+
+    def heads(self, dataset: datasets.Dataset) -> list[dict[str, Any]]:
+        """Return the sites beside x whose probabilities the explorer shows: `site`, `name`, `values`."""
+        return []
+

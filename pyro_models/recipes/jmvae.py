@@ -1,26 +1,36 @@
 """The recipe of the joint multimodal variational auto-encoder."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import guides
+import pyro_models
+from pyro_models import data as datasets
+from pyro_models import metrics, nn, objectives
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import WEIGHTED
-from pyro_models.recipes.latent import VariationalRecipe
-from pyro_models.recipes.options import flag, option
+from pyro_models.recipes import pictures
+from pyro_models.recipes.base import Picture, Trained
+from pyro_models.recipes.latent import VariationalRecipe, log_likelihood_cell
+from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from torch import Tensor
 
-    from torch import nn
-
-    from pyro_models.data import Attribute, Dataset, Split
-    from pyro_models.objectives import Objective
-
-
-MNIST_A = (
-    "--data mnist-a --pixels static --network spatial --latent-dim 16 --encoder-dropout 0 --attribute-weight 10 "
-    "--batch-size 128 --learning-rate 0.0015 --epochs 5 "
-)
+MNIST_A: dict[str, Any] = {
+    "data": "mnist-a",
+    "pixels": "static",  # the images are black and white
+    "network": "spatial",
+    "latent_dim": 16,
+    "encoder_dropout": 0.0,
+    "attribute_weight": 10.0,
+    "batch_size": 128,
+    "learning_rate": 0.0015,
+    "epochs": 5,  # of `steps` each; both chosen for what two cores train in an hour
+}
 
 
 @dataclass(frozen=True)
@@ -28,127 +38,241 @@ class JMVAERecipe(VariationalRecipe):
     """Joint multimodal VAE: z ~ Normal(0, I), attributes y ~ head(z), x ~ likelihood(decoder(z)), q(z | x, y)."""
 
     name: ClassVar[str] = "jmvae"
-    multimodal: ClassVar[bool] = True
-    presets: ClassVar[dict[str, str]] = {
-        "article": "--source mnist --unimodal-weight 1 --attribute-weight 1 --no-subsets --encoder-dropout 0 "
-        "--batch-size 128 --steps none --epochs 10 --schedule constant",
-        "labels": "--data mnist --pixels dynamic --latent-dim 64 --unimodal-weight 0.1 --attribute-weight 1 "
-        "--batch-size 128 --steps 4290 --epochs 15",
-        "mnist-a": MNIST_A + "--steps 5000 --beta 0.2 --unimodal-weight 0.8 --no-subsets",
-        "mnist-a-telbo": MNIST_A + "--steps 4000 --objective telbo --variant stop-gradient --private-weight 3",
-        "telbo": "--objective telbo --variant stop-gradient --private-weight 5",
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        # The article written with pixyz: digits 1 and 2 of MNIST to the left or right, all terms of weight 1, Adam at a
+        # constant 0.001, 10 passes.
+        "article": {
+            "source": "mnist",
+            "unimodal_weight": 1.0,
+            "attribute_weight": 1.0,
+            "subsets": False,
+            "encoder_dropout": 0.0,
+            "batch_size": 128,
+            "steps": None,
+            "epochs": 10,
+            "schedule": "constant",
+        },
+        # Suzuki, Nakayama and Matsuo, 2016: MNIST images and their labels, z of 64, alpha 0.1; 150 passes.
+        "labels": {
+            "data": "mnist",
+            "pixels": "dynamic",
+            "latent_dim": 64,
+            "unimodal_weight": 0.1,
+            "attribute_weight": 1.0,
+            "batch_size": 128,
+            "steps": 4290,  # ten passes
+            "epochs": 15,
+        },
+        # MNIST-A of Vedantam et al., 2018; the weights were chosen on validation data.
+        "mnist-a": MNIST_A | {"steps": 5000, "beta": 0.2, "unimodal_weight": 0.8, "subsets": False},
+        "mnist-a-telbo": MNIST_A
+        | {"steps": 4000, "objective": "telbo", "variant": "stop-gradient", "private_weight": 3.0},
+        # TELBO of Vedantam et al., 2018, on the 2 x 2 set; the weight of p(y | z) was chosen on validation data.
+        "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 5.0},
     }
-    figures: ClassVar[tuple[str, ...]] = (
-        "imagined",
-        "reconstructions",
-        "given",
-        "scales",
-        "borders",
-        "decoded_plane",
-        "latent_map",
-        "learning_curves",
-    )
 
-    data: str = option("attributes", "attributes, mnist-a, labelled images, or a file of your own with attributes")
+    data: str = option(
+        "attributes",
+        "data set to learn: attributes (digits 1 and 2 left or right), mnist-a, labelled images, or the path of a .npz file "
+        "with attributes",
+    )
     source: Literal["auto", "digits", "mnist"] = option(
-        "auto", "of the digits; auto: digits for attributes, mnist for mnist-a"
+        "auto", "digits to compose images from; auto: digits for attributes, mnist for mnist-a"
     )
-    split: Literal["iid", "compositional"] = option("iid", "of mnist-a; compositional: test combinations are all new")
-    objective: Literal["jmvae", "telbo", "mvae"] = option("jmvae", "what is minimised")
-    unimodal_weight: float = option(5.0, "weight of jmvae's two divergences, alpha in the paper", 0.0, 1e6)
+    split: Literal["iid", "compositional"] = option(
+        "iid", "split of mnist-a; compositional: validation and test have combinations of attributes that training lacks"
+    )
+    objective: Literal["jmvae", "telbo", "mvae"] = option(
+        "jmvae",
+        "objective: jmvae (Suzuki et al., 2016, equation 4), telbo (Vedantam et al., 2018, equation 4), mvae (a product "
+        "of experts trained on subsets; Wu and Goodman, 2018)",
+    )
+    unimodal_weight: float = option(
+        5.0, "weight of jmvae's KL(q(z | x, y) || q(z | x)) and KL(q(z | x, y) || q(z | y)), alpha in the paper", 0.0, 1e6
+    )
     variant: Literal["joint", "stop-gradient", "two-stage"] = option(
-        "joint", "of telbo: whether elbo(x) and elbo(y) train the story, and from the start"
+        "joint", "of telbo: whether elbo(x) and elbo(y) train the story too (joint), never, or only the guide afterwards"
     )
-    private_weight: float = option(1.0, "weight of log p(y | z) in telbo's elbo(y), times --attribute-weight", 0.0, 1e6)
-    image_weight: float = option(1.0, "weight of log p(x | z) in the loss", 0.0, 1e6)
-    attribute_weight: float = option(30.0, "weight of each log p(y | z) in the loss", 0.0, 1e6)
-    subsets: bool = option(True, "show q(z | y) some of the attributes, other ones for each datum and step")
-    warm_up: float = option(0.0, "share of the run in which the weight of the kl of z rises from 0", 0.0, 1.0)
-    batch_size: int = option(64, "images in a step, over all processes", 1)
-    steps: int | None = option(50, "steps in an epoch, going round the training data; none makes one pass", 1, 10**6)
-    epochs: int = option(40, "how many, each a pass over the training data or as many steps as --steps says", 1, 10**5)
-    network: Literal["mlp", "spatial"] = option("mlp", "MLPs, or the same on a patch of the canvas that is looked for")
-    width: int = option(512, "hidden units of a layer", 1, 10**5)
+    private_weight: float = option(
+        1.0, "weight of log p(y | z) in telbo's elbo(y), on top of `attribute_weight`", 0.0, 1e6
+    )
+    image_weight: float = option(1.0, "weight of log p(x | z) in the loss; other than 1 bounds nothing", 0.0, 1e6)
+    attribute_weight: float = option(
+        30.0, "weight of each log p(y | z) in the loss, as a bit counts little beside 784 pixels", 0.0, 1e6
+    )
+    subsets: bool = option(True, "condition q(z | y) on a random subset of the attributes for each datum and step")
+    warm_up: float = option(
+        0.0, "share of the run over which the weight of KL(q(z | x, y) || p(z)) rises from 0 to `beta`", 0.0, 1.0
+    )
+    batch_size: int = option(64, "data in an optimiser step, over all processes; small, as the default set is", 1)
+    steps: int | None = option(
+        50, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
+    )
+    epochs: int = option(40, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5)
+    network: Literal["mlp", "spatial"] = option(
+        "mlp", "networks: MLPs; spatial: MLPs on a patch of the canvas that a spatial transformer finds (mnist-a)"
+    )
+    width: int = option(512, "hidden units of a layer; 512 as in the articles' networks", 1, 10**5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective != "telbo" and (self.variant != "joint" or self.private_weight != 1.0):
-            raise UserError(f"--variant and --private-weight go with --objective telbo, not with {self.objective}")
+            raise UserError(f"`variant` and `private_weight` go with `objective=telbo`, not with {self.objective}")
         if self.objective != "jmvae" and self.unimodal_weight != JMVAERecipe.unimodal_weight:
-            raise UserError(f"--unimodal-weight goes with --objective jmvae, not with {self.objective}")
+            raise UserError(f"`unimodal_weight` goes with `objective=jmvae`, not with {self.objective}")
         if self.objective == "mvae" and not self.subsets:
-            raise UserError("--objective mvae is of subsets: leave --no-subsets out")
-        for name in ("image_weight", "attribute_weight", "private_weight"):
-            if self.elbo in WEIGHTED and getattr(self, name) != 1.0:
-                weight = f"{flag(name)} {getattr(self, name):g}"
-                raise UserError(f"{weight} with --elbo {self.elbo} bounds nothing: say {flag(name)} 1")
-        if self.elbo in WEIGHTED and self.warm_up:
-            raise UserError(f"--warm-up with --elbo {self.elbo} bounds nothing: use trace or mean-field")
+            raise UserError("`objective=mvae` trains on subsets: leave `subsets=False` out")
+        if self.elbo in WEIGHTED:
+            for name in ("image_weight", "attribute_weight", "private_weight"):
+                if getattr(self, name) != 1.0:
+                    value = f"{getattr(self, name):g}"
+                    raise UserError(f"`{name}={value}` with `elbo={self.elbo}` bounds nothing: give `{name}=1`")
+            if self.warm_up:
+                raise UserError(f"`warm_up` with `elbo={self.elbo}` bounds nothing: use trace or mean-field")
 
     @property
-    def anneals(self) -> bool:
-        """Whether the kl warms up, or a second stage follows."""
+    def is_scheduled(self) -> bool:
+        """Whether the weight of the KL warms up, or a second stage follows."""
         return self.warm_up > 0 or self.variant == "two-stage"
 
-    def load(self, data_dir: "Path | None") -> "Dataset":
-        """Load the data, made of the source and split as asked for."""
-        from pyro_models.data import load
-
+    def load(self, data_dir: Any = None) -> datasets.Dataset:
+        """Load the data, composed of the source and in the split that are wanted."""
         source = None if self.source == "auto" else self.source
         split: Any = "official" if self.split == "iid" else self.split
-        return load(self.data, data_dir=data_dir, pixels=self.pixels, split=split, source=source)
+        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels, split=split, source=source)
 
-    def check_data(self, dataset: "Dataset") -> None:
+    def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
         super().check_data(dataset)
         if not dataset.attributes:
-            raise UserError(f"--data {self.data} has no attributes: labels, or an array of that name, would be some")
+            raise UserError(f"`data={self.data}` has no attributes: give labels, or an array named attributes")
 
-    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
+    def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
+        """Return `x`, and `y1`, `y2`, ... of the attributes: bits or one-hot, NaN where missing."""
+        return super().batch(dataset, split) | datasets.encoded(dataset.attributes, split.attributes)
+
+    def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the JMVAE and its guide."""
-        from torch.nn import GELU, Dropout, Linear, Module, Sequential
-
-        from guides.jmvae import JMVAEGuide
-        from pyro_models import nn
-        from pyro_models.jmvae import JMVAE
-
-        pixels, codes, width = nn.size(shape), self.latent_dim, self.width
-        sizes = {f"y{i}": attribute.size for i, attribute in enumerate(attributes, 1)}
+        shape, latent, width = dataset.shape, self.latent_dim, self.width
+        pixels = nn.size(shape)
+        sizes = {f"y{i}": attribute.size for i, attribute in enumerate(dataset.attributes, 1)}
         if self.network == "spatial":
             dark = 0.0 if self.likelihood == "normal" else -4.0  # a logit
-            decoder: Module = nn.SpatialDecoder(codes, shape, width=width, background=dark)
-            body = Sequential(Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width))
+            decoder: nn.Module = nn.SpatialDecoder(latent, shape, width=width, background=dark)
+            body = nn.Sequential(nn.Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width))
         else:
-            decoder = nn.decoder(nn.residual_mlp(codes, pixels, width=width, depth=2), shape)
+            decoder = nn.decoder(nn.residual_mlp(latent, pixels, width=width, depth=2), shape)
             body = nn.encoder(nn.residual_mlp(pixels, width, width=width, depth=1), shape, self.encoder_dropout)
-        heads = {site: nn.mlp(codes, 128, size) for site, size in sizes.items()}
-        head = Sequential(GELU(), Linear(width, width), GELU(), Linear(width, 2 * codes))
+        heads = {site: nn.mlp(latent, 128, size) for site, size in sizes.items()}
+        head = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * latent))
         product = self.objective == "mvae"
-        encoder = Sequential(body, head) if product else nn.Conditional(body, Linear(sum(sizes.values()), width), head)
-        experts = {site: nn.mlp(size, 128, 2 * codes) for site, size in sizes.items()}
-        story = JMVAE(decoder, self._likelihood(shape), heads, codes)
-        return story, JMVAEGuide(encoder, experts, sizes, product=product)
+        if product:
+            encoder: nn.Module = nn.Sequential(body, head)
+        else:
+            encoder = nn.Conditional(body, nn.Linear(sum(sizes.values()), width), head)
+        experts = {site: nn.mlp(size, 128, 2 * latent) for site, size in sizes.items()}
+        story = pyro_models.JMVAE(decoder, self.likelihood_of_pixels(shape), heads, latent)
+        return story, guides.JMVAEGuide(encoder, experts, sizes, product=product)
 
-    def bound(self) -> "Objective":
+    def bound(self) -> objectives.Objective:
         """Build the estimator of the bound of x and of the attributes that are known."""
-        from pyro_models.objectives import masked
+        return objectives.masked(super().bound())
 
-        return masked(super().bound())
-
-    def objective_at(self, progress: float, guide: Any, train: "Split") -> "Objective":
+    def objective_at(self, progress: float, guide: Any, train: datasets.Split) -> objectives.Objective:
         """Build the bound with its divergences, or the sum of bounds."""
-        from pyro_models import objectives
-
-        heat = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
-        weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight, "z": heat}
-        bound = objectives.tempered(super().bound(), weights)  # the objectives leave out themselves what is missing
+        kl_weight = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
+        weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight, "z": kl_weight}
+        bound = objectives.scaled(super().bound(), weights)  # the objectives leave out what is missing themselves
         choose = objectives.some_of if self.subsets else objectives.all_of
         if self.objective == "jmvae":
             return objectives.jmvae(bound, guide.posterior, weight=self.unimodal_weight, choose=choose)
         if self.objective == "mvae":
             return objectives.mvae(bound, choose=choose)
-        bound_y = objectives.tempered(bound, dict.fromkeys(guide.sizes, self.private_weight))
+        bound_y = objectives.scaled(bound, dict.fromkeys(guide.sizes, self.private_weight))
         if self.variant == "two-stage" and progress < 0.5:
             return objectives.telbo(bound, bound_y=bound_y, weight_x=0.0, weight_y=0.0, choose=choose)
-        still = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
-        return objectives.telbo(bound, bound_y=bound_y, still=still[self.variant], choose=choose)
+        frozen = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
+        return objectives.telbo(bound, bound_y=bound_y, frozen=frozen[self.variant], choose=choose)
+
+    def generate(self, run: Trained, values: Tensor, seed: int = 0) -> Tensor:
+        """Return images given attributes, indices [n, attributes]: draws, or means where the pixels are grey."""
+        mean = self.pixels == "grey"
+        return metrics.generate_given(run.model, run.guide, run.dataset.attributes, values, mean=mean, seed=seed)
+
+    def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
+        """Return correctness and coverage of images generated from attributes, as a classifier judges them."""
+        return metrics.three_cs(run.dataset, self.pixels, lambda values, seed: self.generate(run, values, seed))
+
+    def legend(self, dataset: datasets.Dataset) -> dict[str, str]:
+        """Return the attribute at each site, and its values."""
+        return {f"y{i}": f"{each.name} ({', '.join(each.values)})" for i, each in enumerate(dataset.attributes, 1)}
+
+    def details(self, run: Trained) -> dict[str, Any]:
+        """Return the attributes."""
+        return {"attributes": self.legend(run.dataset)}
+
+    def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
+        """Return the unit of a score or a term by its name."""
+        if score == "log_likelihood":
+            return f"{self.unit(dataset)}, attributes left out"
+        if score in ("kl_given_x", "kl_given_y"):
+            return "nats"
+        if score == "classifier_accuracy":
+            return "share of the attributes of test images"
+        if score.startswith("correctness"):
+            return "share of the attributes given"
+        if score.startswith("coverage"):
+            return "1 - Jensen-Shannon divergence, in bits, of the attributes not given"
+        unit = super().unit_of(score, dataset)
+        return f"{unit}, attributes included" if score in ("elbo", "reconstruction") else unit
+
+    @classmethod
+    def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
+        """Return correctness and coverage, in per cent, and log p(x), where it was estimated."""
+
+        def percent(score: str) -> str:
+            return f"{100 * result['test'][score]:.1f}" if score in result["test"] else ""
+
+        return {
+            "correctness, all given": percent("correctness"),
+            "coverage, one given": percent("coverage_1"),
+            "classifier": percent("classifier_accuracy"),
+            "log p(x) (samples)": log_likelihood_cell(result),
+        }
+
+    def pictures(self) -> Sequence[Picture]:
+        """Return the pictures of images given attributes, latents and learning curves."""
+        return (
+            pictures.generated_images,
+            pictures.reconstructions,
+            pictures.latents_given_attributes,
+            pictures.latents_of_images,
+            pictures.attribute_regions,
+            pictures.decoded_unit_plane,
+            pictures.latent_map_by_attribute,
+            pictures.learning_curves,
+        )
+
+    def site_names(self, dataset: datasets.Dataset) -> dict[str, Sequence[str]]:
+        """Return the names of the values at each attribute's site."""
+        values = {
+            f"y{i}": [f"{each.name}={value}" for value in each.values[-each.size :]]
+            for i, each in enumerate(dataset.attributes, 1)
+        }
+        return super().site_names(dataset) | values
+
+    def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
+        """Draw images given attributes, and describe these."""
+        attributes = run.dataset.attributes
+        values = metrics.parse_conditions(attributes, conditions)
+        return self.generate(run, values.expand(count, -1), seed), metrics.describe(attributes, values[0])
+
+    def landmarks(self, run: Trained) -> tuple[list[dict[str, Any]], Tensor | None, str]:
+        """Return the attributes to choose from, and the mean of q(z | those given) for each choice."""
+        choices, latents = metrics.posterior_means(run.guide, run.dataset.attributes)
+        return choices, latents, "q(z | given)"
+
+    def heads(self, dataset: datasets.Dataset) -> list[dict[str, Any]]:
+        """Return the attributes' sites."""
+        attributes = enumerate(dataset.attributes, 1)
+        return [{"site": f"y{i}", "name": each.name, "values": each.values} for i, each in attributes]

@@ -1,81 +1,138 @@
-"""Options of recipes with a latent variable: the estimator of the bound, and the likelihood."""
+"""Recipes with a latent z: its size, the estimator of the bound, the likelihood; its pictures and its comparison."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
+
+from pyro_models import data as datasets
+from pyro_models import distributions, metrics, objectives
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import WEIGHTED
-from pyro_models.recipes.base import Recipe
+from pyro_models.recipes.base import Recipe, Trained
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
-    from pyro_models.data import Dataset
-    from pyro_models.distributions import Likelihood
-    from pyro_models.objectives import Objective
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class LatentRecipe(Recipe):
-    """The options of the recipes with a latent code, and so a bound to estimate."""
+    """The options of the recipes with a latent z."""
 
-    latent_dim: int = option(2, "size of the code z", 1, 4096)
-    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(
-        "mean-field", "estimator of the bound"
-    )
-    particles: int = option(1, "draws for each datum; iwae, renyi, rws and dreg want more than 1", 1, 10**5)
-    alpha: float = option(0.5, "order of the renyi bound; 0 is iwae", 0.0, 100.0)
-    beta: float = option(1.0, "weight of the kl of z in the loss", 0.0, 1e6)
+    latent_site: ClassVar[str] = "z"  # the one that maps show
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.elbo in ("graph", "enum") and not self.kinds:
-            raise UserError(f"--elbo {self.elbo} is for discrete sites, of which {self.name} has none: use mean-field")
-        if self.elbo in WEIGHTED:
-            if self.beta != 1.0:
-                raise UserError(f"--beta {self.beta:g} with --elbo {self.elbo} bounds nothing: use trace or mean-field")
-            if self.particles == 1:
-                raise UserError(f"--elbo {self.elbo} with --particles 1 is the plain ELBO: ask for 2 or more")
-        if self.elbo == "renyi" and self.alpha == 1.0:
-            raise UserError("--alpha 1 is the plain ELBO: use --elbo trace")
-        if self.elbo != "renyi" and self.alpha != LatentRecipe.alpha:
-            raise UserError(f"--alpha goes with --elbo renyi, not with {self.elbo}")
+    latent_dim: int = option(2, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
 
-    def bound(self) -> "Objective":
-        """Build the estimator of the bound, which is also what test data are evaluated with."""
-        from functools import partial
+    def encode(self, run: Trained, split: datasets.Split) -> Tensor:
+        """Return the mean of q(z | x) for each datum of a split, a discrete y at its likeliest value: [n, latent]."""
+        batches = map(self.inputs_of, self.evaluation_batches(run, split))
+        return metrics.encode(run.guide, batches, site=self.latent_site)
 
-        from pyro_models.objectives import ESTIMATORS, tempered
+    @classmethod
+    def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
+        """Return the likelihood, the bound, the squared error and log p(x), where it was estimated."""
+        return {
+            "likelihood": result["units"]["elbo"].removeprefix("nats per image, "),
+            "elbo": f"{result['test']['elbo']:.2f}",
+            "mse": f"{result['test']['mse']:.5f}",
+            "log p(x) (samples)": log_likelihood_cell(result),
+        }
 
-        options: dict[str, Any] = {"particles": self.particles}
-        if self.elbo == "renyi":
-            options["alpha"] = self.alpha
-        return tempered(partial(ESTIMATORS[self.elbo], **options), {"z": self.beta})
+
+def log_likelihood_cell(result: Mapping[str, Any]) -> str:
+    """Return the estimate of log p(x) in a results.json, and its samples; nothing where it was not made."""
+    estimate = result.get("log_likelihood")
+    return f"{estimate['mean']:.2f} ({estimate['samples']})" if estimate else ""
 
 
 @dataclass(frozen=True)
 class VariationalRecipe(LatentRecipe):
-    """The options of the recipes that have a likelihood to choose."""
+    """The options of the recipes with a bound to estimate and a likelihood to choose."""
 
-    likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option("bernoulli", "of x given z")
-    encoder_dropout: float = option(0.2, "share of pixels hidden from the encoder while it trains", 0.0, 0.99)
-    scale: float | None = option(None, "of the normal likelihood; none learns it", 1e-3, 1e3)
+    elbo: Literal["trace", "mean-field", "iwae", "renyi", "rws", "dreg"] = option(
+        "mean-field",
+        "estimator of the bound: trace (one draw; Kingma and Welling, 2014), mean-field (closed-form KL, less noise), "
+        "iwae (Burda et al., 2016), renyi (Li and Turner, 2016), rws (reweighted wake-sleep; Bornschein and Bengio, "
+        "2015), dreg (Tucker et al., 2019)",
+    )
+    particles: int = option(
+        1, "draws of the guide for each datum; more than 1 for iwae, renyi, rws and dreg, whose bound they tighten", 1, 10**5
+    )
+    alpha: float = option(0.5, "order of the renyi bound: 0 is iwae, 1 would be the ELBO", 0.0, 100.0)
+    beta: float = option(
+        1.0, "weight of KL(q(z | x) || p(z)) in the loss; above 1 for a beta-VAE (Higgins et al., 2017)", 0.0, 1e6
+    )
+    likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option(
+        "bernoulli",
+        "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli (Loaiza-Ganem "
+        "and Cunningham, 2019), normal",
+    )
+    encoder_dropout: float = option(
+        0.2, "share of pixels hidden from the encoder in training, against overfitting of q(z | x)", 0.0, 0.99
+    )
+    scale: float | None = option(
+        None, "standard deviation of the normal likelihood; none: learned (sigma-VAE; Rybkin et al., 2021)", 1e-3, 1e3
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.elbo in WEIGHTED:
+            if self.beta != 1.0:
+                raise UserError(f"`beta={self.beta:g}` with `elbo={self.elbo}` bounds nothing: use trace or mean-field")
+            if self.particles == 1:
+                raise UserError(f"`elbo={self.elbo}` with `particles=1` is the plain ELBO: give 2 or more")
+        if self.elbo == "renyi" and self.alpha == 1.0:
+            raise UserError("`alpha=1` is the plain ELBO: use `elbo=trace`")
+        if self.elbo != "renyi" and self.alpha != VariationalRecipe.alpha:
+            raise UserError(f"`alpha` goes with `elbo=renyi`, not with {self.elbo}")
         if self.scale is not None and self.likelihood != "normal":
-            raise UserError(f"--scale goes with --likelihood normal, not with {self.likelihood}")
+            raise UserError(f"`scale` goes with `likelihood=normal`, not with {self.likelihood}")
         if self.likelihood != "bernoulli" and self.pixels != "grey":
-            raise UserError(f"--likelihood {self.likelihood} is a density of grey pixels, not of {self.pixels} ones")
+            raise UserError(f"`likelihood={self.likelihood}` is a density of grey pixels, not of {self.pixels} ones")
 
-    def unit(self, dataset: "Dataset") -> str:
+    def bound(self) -> objectives.Objective:
+        """Build the estimator of the bound, with z scaled by beta in the loss."""
+        options: dict[str, Any] = {"particles": self.particles}
+        if self.elbo == "renyi":
+            options["alpha"] = self.alpha
+        return objectives.scaled(partial(objectives.ESTIMATORS[self.elbo], **options), {"z": self.beta})
+
+    @property
+    def evaluation_size(self) -> int:
+        """How many data are evaluated at a time, as the particles allow."""
+        return max(1, 1000 // self.particles)
+
+    def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of likelihoods: the Bernoulli goes without saying, a density does not."""
         return super().unit(dataset) + ("" if self.likelihood == "bernoulli" else f", {self.likelihood} likelihood")
 
-    def _likelihood(self, shape: tuple[int, ...]) -> "Likelihood":
-        from pyro_models import distributions
+    def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
+        """Return estimators of the bound at beta 1, each with what it is a bound of where that is not the story."""
+        taken = type_options(type(self), "elbo")
+        found = {}
+        for name in names or [name for name in ("trace", "mean-field", "graph", "enum") if name in taken]:
+            alone: Any = replace(
+                self,
+                elbo=name,
+                beta=1.0,
+                particles=particles if name in WEIGHTED else 1,
+                alpha=self.alpha if name == "renyi" else VariationalRecipe.alpha,
+            )
+            found[name] = (alone.bound(), alone.bound_of)
+        return found
 
+    def likelihood_of_pixels(self, shape: tuple[int, ...]) -> distributions.Likelihood:
+        """Build the distribution of x given the decoder's output."""
         if self.likelihood == "normal":
             return distributions.NormalLikelihood(self.scale, len(shape))
         if self.likelihood == "continuous-bernoulli":
             return distributions.continuous_bernoulli
         return distributions.grey_bernoulli if self.pixels == "grey" else distributions.bernoulli
+
+
+def type_options(recipe: type[Recipe], field: str) -> tuple[str, ...]:
+    """Return the values that an option of a recipe takes."""
+    return get_type_hints(recipe)[field].__args__

@@ -1,15 +1,19 @@
 """The recipe of the variational auto-encoder."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import guides
+import pyro_models
+from pyro_models import data as datasets
+from pyro_models import nn
+from pyro_models.recipes import pictures
+from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pyro_models.data import Attribute
 
 
 @dataclass(frozen=True)
@@ -17,39 +21,49 @@ class VAERecipe(VariationalRecipe):
     """Variational auto-encoder: z ~ Normal(0, I), x ~ likelihood(decoder(z)), q(z | x) Normal."""
 
     name: ClassVar[str] = "vae"
-    presets: ClassVar[dict[str, str]] = {
-        "article": "--network article --encoder-dropout 0 --schedule constant",
-        "burda": "--data mnist --pixels dynamic --network iwae --latent-dim 50 --encoder-dropout 0 --elbo trace "
-        "--batch-size 20 --epochs 3280 --schedule stages",
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        # The article on variational auto-encoders: 784-512-2 and back, Adam at a constant 0.001, nothing hidden.
+        "article": {"network": "article", "encoder_dropout": 0.0, "schedule": "constant"},
+        # Burda, Grosse and Salakhutdinov, 2016, section 5: one stochastic layer, 3,280 passes of batch 20.
+        "burda": {
+            "data": "mnist",
+            "pixels": "dynamic",  # drawn anew each pass, as there
+            "network": "iwae",
+            "latent_dim": 50,
+            "encoder_dropout": 0.0,
+            "elbo": "trace",
+            "batch_size": 20,
+            "epochs": 3280,  # 1 + 3 + ... + 3^7
+            "schedule": "stages",
+        },
     }
-    figures: ClassVar[tuple[str, ...]] = (
-        "reconstructions",
-        "latent_map",
-        "decoded_plane",
-        "prior_samples",
-        "learning_curves",
-    )
 
     network: Literal["residual", "article", "iwae"] = option(
-        "residual", "residual MLPs; the article's 784-512-z; 784-200-200-z with tanh, of the IWAE's paper"
+        "residual",
+        "encoder and decoder: residual MLPs; the article's 784-512-z; 784-200-200-z with tanh (Burda et al., 2016)",
     )
 
-    def pair(self, shape: tuple[int, ...], attributes: "tuple[Attribute, ...]" = ()) -> "tuple[nn.Module, nn.Module]":
+    def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the VAE and its guide."""
-        from torch.nn import Tanh
-
-        from guides.vae import VAEGuide
-        from pyro_models import nn
-        from pyro_models.vae import VAE
-
-        pixels, codes = nn.size(shape), self.latent_dim
+        shape, latent = dataset.shape, self.latent_dim
+        pixels = nn.size(shape)
         if self.network == "article":
-            encoder, decoder = nn.mlp(pixels, 512, 2 * codes), nn.mlp(codes, 512, pixels)
+            encoder, decoder = nn.mlp(pixels, 512, 2 * latent), nn.mlp(latent, 512, pixels)
         elif self.network == "iwae":
-            encoder = nn.glorot(nn.mlp(pixels, 200, 200, 2 * codes, activation=Tanh))
-            decoder = nn.glorot(nn.mlp(codes, 200, 200, pixels, activation=Tanh))
+            encoder = nn.glorot(nn.mlp(pixels, 200, 200, 2 * latent, activation=nn.Tanh))
+            decoder = nn.glorot(nn.mlp(latent, 200, 200, pixels, activation=nn.Tanh))
         else:
-            encoder = nn.residual_mlp(pixels, 2 * codes, width=512, depth=3)
-            decoder = nn.residual_mlp(codes, pixels, width=512, depth=3)
-        story = VAE(nn.decoder(decoder, shape), self._likelihood(shape), codes)
-        return story, VAEGuide(nn.encoder(encoder, shape, self.encoder_dropout))
+            encoder = nn.residual_mlp(pixels, 2 * latent, width=512, depth=3)
+            decoder = nn.residual_mlp(latent, pixels, width=512, depth=3)
+        story = pyro_models.VAE(nn.decoder(decoder, shape), self.likelihood_of_pixels(shape), latent)
+        return story, guides.VAEGuide(nn.encoder(encoder, shape, self.encoder_dropout))
+
+    def pictures(self) -> Sequence[Picture]:
+        """Return the pictures of reconstructions, latents, samples and learning curves."""
+        return (
+            pictures.reconstructions,
+            pictures.latent_map,
+            pictures.decoded_plane,
+            pictures.prior_samples,
+            pictures.learning_curves,
+        )

@@ -4,19 +4,16 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError
 from pyro_models.data import encoded
 from pyro_models.metrics.evaluation import codes, evaluation
-from pyro_models.objectives import Record
+from pyro_models.objectives import PropagateMeans, Record
 from pyro_models.report.program import Recorder, packed
 
 if TYPE_CHECKING:
@@ -27,33 +24,14 @@ MOST_NUMBERS = 100_000  # in the codes that attributes lead to
 LARGE = 10_000  # numbers in a weight; what is smaller, as a grid of pixels, stays exact
 
 
-class Means(Messenger):
-    """Give each site that is not known the mean of its distribution in place of a draw, and keep the means.
-
-    Args:
-        known: the values of the others.
-    """
-
-    def __init__(self, known: Mapping[str, Tensor]):
-        super().__init__()
-        self.known = known
-        self.means: dict[str, Tensor] = {}
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
-            self.means[msg["name"]] = msg["fn"].mean
-            msg["value"] = self.known.get(msg["name"], msg["fn"].mean)
-            msg["done"] = True
-
-
 def means(model: nn.Module, **known: Tensor) -> dict[str, Tensor]:
     """Return the mean of each site of a story, given the values of some, [batch, *event], and the means before it."""
-    with evaluation(model), Means(known) as told:
+    with evaluation(model), PropagateMeans(known) as handler:
         model(batch=len(next(iter(known.values()))))
-    return told.means
+    return handler.means
 
 
-def recorded(model: nn.Module, **known: Tensor) -> dict[str, Any]:
+def decoder_program(model: nn.Module, **known: Tensor) -> dict[str, Any]:
     """Return the program from the values of some sites, [1, *event], to the means of all others: see `Recorder`.
 
     Raises:
@@ -108,7 +86,7 @@ def explorer(run: "Run", room: int) -> tuple[str, str]:
     margin = 0.05 * (both.amax(0) - both.amin(0)) + 1e-3
     order = z.std(0, correction=0).argsort(descending=True).tolist()
     content = {
-        "program": recorded(model, **known),
+        "program": decoder_program(model, **known),
         "shape": run.dataset.shape,
         "columns": run.dataset.columns,
         "order": order,
@@ -128,7 +106,7 @@ def explorer(run: "Run", room: int) -> tuple[str, str]:
         return text, said + "32-bit weights."
     coarse = rounded(model)
     error = (means(coarse, z=z)["x"] - means(model, z=z)["x"]).abs().max()
-    if len(text := json.dumps(content | {"program": recorded(coarse, **known)})) <= room:
+    if len(text := json.dumps(content | {"program": decoder_program(coarse, **known)})) <= room:
         return text, said + f"16-bit weights, which move no value at these codes by more than {error:.0e}."
     size, free = (number / 1e6 for number in (len(text), room))
     raise UserError(f"the weights would take {size:.1f} MB of the page, in which {free:.1f} MB are left")

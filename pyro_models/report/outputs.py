@@ -14,6 +14,7 @@ import torch
 from matplotlib.animation import FuncAnimation, PillowWriter
 from torch import Tensor
 
+from pyro_models import plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.names import WEIGHTED
@@ -29,7 +30,6 @@ from pyro_models.likelihood.importance import evidence
 from pyro_models.likelihood.inference_gap import gap
 from pyro_models.metrics.attributes import asked_for, imagined_by, said
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.plots import figures
 from pyro_models.recipes.pictures import PICTURES
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def write_comparison(run: "Run", names: list[str], particles: int, draws: int, b
     written = {name: one.as_json() | {"bound_of": of[name]} for name, one in found.items()}
     content = json.dumps({"unit": unit, "estimators": written}, indent=2, allow_nan=False)
     write(run.folder / "compare.json", content + "\n")
-    picture = figures.comparison(
+    picture = plots.estimator_comparison(
         {name: (one.bound, one.error) for name, one in found.items()},
         {name: one.signal_to_noise for name, one in found.items()},
         {name: one.milliseconds for name, one in found.items()},
@@ -150,14 +150,11 @@ def write_checks(
     write(run.folder / "checks.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     (run.folder / "figures").mkdir(exist_ok=True)
     title = f"{len(part)} {split} data, {unit}"
-    pictures = {
-        "statistics": figures.checks(checks, f"{title}; {replicates} replicates"),
-        "ranks": figures.ranks(ranks),
-    }
+    pictures = {"statistics": plots.checks(checks, f"{title}; {replicates} replicates"), "ranks": plots.ranks(ranks)}
     if not run.dataset.is_table:
         with still(*pair, seed=seed):
             told = [in_parts(run.model, guide, batch, AT_ONCE).drawn["x"].mean(0) for guide in (None, run.guide)]
-        pictures["pixel-means"] = figures.pixel_means([batch["x"].mean(0), *told], title)
+        pictures["pixel-means"] = plots.pixel_means([batch["x"].mean(0), *told], title)
     for name, picture in pictures.items():
         replace(run.folder / "figures" / f"check-{name}.png", partial(picture.savefig, dpi=110))
     off = [f"{one.latent} (p = {one.p:.2g})" for one in ranks if one.p <= LEVEL]
@@ -208,7 +205,7 @@ def write_samples(run: "Run", given: Sequence[str], count: int, seed: int) -> Pa
     columns = math.ceil(count**0.5)
     blank = x.new_zeros(-count % columns, *x.shape[1:])
     title = f"given {said(run.attributes, asked[0])} ({run.recipe.pixels} pixels)"
-    picture = figures.image_grid(torch.cat([x.clamp(0, 1), blank]), columns, title)
+    picture = plots.image_grid(torch.cat([x.clamp(0, 1), blank]), columns, title)
     path = run.folder / "figures" / f"samples-{said(run.attributes, asked[0]).replace(' ', '-')}.png"
     replace(path, partial(picture.savefig, dpi=110))
     return path

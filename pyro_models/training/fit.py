@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
-from pyro_models.objectives import Annealed, Objective
+from pyro_models.objectives import Objective, Scheduled
 from pyro_models.training.processes import average, average_gradients
 
 
@@ -39,7 +39,7 @@ class NonFiniteTerm(FloatingPointError):
 def fit(
     model: nn.Module,
     guide: nn.Module,
-    objective: Objective | Annealed,
+    objective: Objective | Scheduled,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     *,
@@ -82,7 +82,7 @@ def fit(
                 progress = (epoch + step / len(batches)) / epochs
                 if learning_rate is not None:
                     _set(optimizer, learning_rate(progress))
-                current = objective.at(progress) if isinstance(objective, Annealed) else objective
+                current = objective.at(progress) if isinstance(objective, Scheduled) else objective
                 with pyro.validation_enabled(epoch == done and step == 0):
                     terms = current(tell, infer, **batch)
                 optimizer.zero_grad()
@@ -122,20 +122,6 @@ def _averages(names: list[str], history: Tensor, optimizer: torch.optim.Optimize
     if not all(bool(p.isfinite().all()) for group in optimizer.param_groups for p in group["params"]):
         raise NonFiniteTerm(f"the weights became infinite or NaN in step {len(history)} of epoch {epoch}")
     return dict(zip(names, table.mean(0).tolist(), strict=True))
-
-
-def cosine(peak: float) -> Callable[[float], float]:
-    """From `peak` to 0 along half a cosine (Loshchilov and Hutter, 2017, without restarts)."""
-    return lambda progress: peak * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def stages(peak: float) -> Callable[[float], float]:
-    """From `peak` to a tenth of it in eight equal ratios, each held for three times as long as the one before.
-
-    Burda, Grosse and Salakhutdinov, 2016, section 5: 3^i passes at 0.001 * 10^(-i / 7), i = 0, ..., 7, which are
-    (3^8 - 1) / 2 = 3,280 passes.
-    """
-    return lambda progress: peak * 10 ** (-int(math.log(1.0 + (3**8 - 1) * progress, 3)) / 7)
 
 
 def parameters(*modules: nn.Module) -> list[Tensor]:

@@ -43,7 +43,7 @@ class Processes:
 
 
 @contextmanager
-def joined(choice: str) -> Iterator[Processes]:
+def distributed_session(choice: str) -> Iterator[Processes]:
     """Join the other processes where there are some.
 
     Args:

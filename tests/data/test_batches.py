@@ -3,7 +3,7 @@ from itertools import chain
 import pytest
 import torch
 
-from pyro_models.data import Batches, Split, cut
+from pyro_models.data import Batches, Split, to_float
 
 
 def images(n=50):
@@ -72,7 +72,7 @@ def test_processes_share_out_every_one_of_many_steps(processes):
 
 def test_dynamic_pixels_are_one_as_often_as_their_byte_says():
     levels = torch.tensor([0, 1, 64, 200, 254, 255], dtype=torch.uint8)
-    drawn = cut(levels.expand(200_000, 6).reshape(-1, 1, 2, 3), "dynamic").reshape(-1, 6)
+    drawn = to_float(levels.expand(200_000, 6).reshape(-1, 1, 2, 3), "dynamic").reshape(-1, 6)
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(drawn.mean(0), levels / 255.0, rtol=0, atol=0.005)
     assert not drawn[:, 0].any()
@@ -81,5 +81,5 @@ def test_dynamic_pixels_are_one_as_often_as_their_byte_says():
 
 def test_dynamic_pixels_are_drawn_anew_and_grey_ones_are_the_bytes():
     some = torch.full((3, 1, 8, 8), 128, dtype=torch.uint8)
-    assert (cut(some, "dynamic") != cut(some, "dynamic")).any()
-    torch.testing.assert_close(cut(some, "grey"), torch.full((3, 1, 8, 8), 128 / 255))
+    assert (to_float(some, "dynamic") != to_float(some, "dynamic")).any()
+    torch.testing.assert_close(to_float(some, "grey"), torch.full((3, 1, 8, 8), 128 / 255))

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_models.data import Split, cut
+from pyro_models.data import Split, to_float
 from pyro_models.likelihood import importance as likelihood
 from pyro_models.likelihood.importance import evidence, log_likelihood
 from tests.linear_gaussian import ExactGuide, LinearGaussian
@@ -153,7 +153,7 @@ def test_dynamic_pixels_are_drawn_by_the_seed_alone(model):
     first = found(samples=2, draws=3)
     torch.testing.assert_close(found(samples=50, draws=1000), first)
     assert not torch.allclose(found(samples=2, draws=3, seed=1), first)
-    assert not torch.allclose(model.evidence(cut(split.x, "grey").flatten(1)), first)
+    assert not torch.allclose(model.evidence(to_float(split.x, "grey").flatten(1)), first)
 
 
 def test_the_noise_follows_from_the_seed_and_none_other_is_touched(model, rows):

@@ -8,8 +8,7 @@ from torch.distributions import kl_divergence
 
 from guides.gmvae import GMVAEGuide
 from pyro_models.data import Split
-from pyro_models.likelihood.inference_gap import gap
-from pyro_models.likelihood.inference_gap import climb, of_its_own
+from pyro_models.likelihood.inference_gap import climb, gap, of_its_own
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 from tests.linear_mixture import SCALE, joint_of_kinds, linear_mixture
 

@@ -16,7 +16,7 @@ from guides.jmvae import JMVAEGuide
 from pyro_models import nn as nets
 from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Attribute, Dataset, Split, cut, load
+from pyro_models.data import Attribute, Dataset, Split, load, to_float
 from pyro_models.distributions import NormalLikelihood
 from pyro_models.jmvae import JMVAE
 from pyro_models.metrics import attributes as module
@@ -174,7 +174,7 @@ def sides():
 
 def accuracy(classifier, split):
     codes = split.attributes
-    return (classifier.told(cut(split.x, "grey")) == codes).double().mean().item()
+    return (classifier.told(to_float(split.x, "grey")) == codes).double().mean().item()
 
 
 @pytest.mark.parametrize("known", [1.0, 0.4], ids=["all known", "two in five known"])

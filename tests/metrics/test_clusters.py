@@ -4,7 +4,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from pyro_models.data import Split, cut, load
+from pyro_models.data import Split, load, to_float
 from pyro_models.metrics.clusters import (
     SCORES,
     agreement,
@@ -173,7 +173,7 @@ class Nearest(torch.nn.Module):
 @pytest.mark.parametrize("batch_size", [1, 10, 23, 1000])
 def test_the_inferred_kind_is_the_likeliest_whatever_the_batches(batch_size):
     guide, split = Nearest(), Split(torch.randn(23, 2))
-    expected = torch.cdist(cut(split.x, "grey"), guide.points).argmin(-1)
+    expected = torch.cdist(to_float(split.x, "grey"), guide.points).argmin(-1)
     assert torch.equal(infer_kinds(guide, split, "grey", batch_size=batch_size), expected)
     assert guide.training
 

@@ -3,7 +3,7 @@ import torch
 
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
-from pyro_models.data import Split, cut
+from pyro_models.data import Split, to_float
 from pyro_models.metrics.evaluation import codes, decode, evaluate, evaluation, reconstruct
 from pyro_models.objectives import iwae, mean_field, trace
 from tests.conftest import IMAGE
@@ -28,7 +28,7 @@ def test_decoding_is_the_mean_image_at_a_code(vae):
 
 def test_codes_are_the_means_of_the_posterior(vae, split):
     _, guide = vae
-    expected = guide.posterior(cut(split.x, "grey")).mean
+    expected = guide.posterior(to_float(split.x, "grey")).mean
     torch.testing.assert_close(codes(guide, split, "grey", batch_size=4), expected)
 
 
@@ -61,7 +61,7 @@ def test_averages_count_each_image_once_whatever_the_batches(split, batch_size):
 def test_a_story_of_y_is_evaluated_at_the_labels_and_has_no_reconstruction(batch_size):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     split = Split(torch.randint(0, 256, (23, *IMAGE), dtype=torch.uint8), torch.arange(23) % 3)
-    expected = torch.nn.functional.cross_entropy(network(cut(split.x, "grey")), split.labels).item()
+    expected = torch.nn.functional.cross_entropy(network(to_float(split.x, "grey")), split.labels).item()
     pair = Classifier(network), ClassifierGuide(network)
     figures = evaluate(*pair, trace, split, "grey", kinds=3, batch_size=batch_size)
     assert figures == {"elbo": pytest.approx(-expected)}

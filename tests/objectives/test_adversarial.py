@@ -16,9 +16,10 @@ from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
 from pyro_models.nn import GaussianNoise, mlp, strided_classifier
 from pyro_models.objectives import (
-    Paired,
+    SharedNoise,
     adversarial,
     adversary,
+    discriminative,
     divergence,
     enum,
     frozen_statistics,
@@ -27,7 +28,6 @@ from pyro_models.objectives import (
     regularised,
     relaxed,
     trace,
-    unexplained,
     vat,
     with_labels,
 )
@@ -322,7 +322,7 @@ def test_modes_statistics_and_random_state_come_back_even_where_a_pass_fails(bre
     with pytest.raises(ZeroDivisionError) if breaks else nullcontext():
         passes.clear()
         for _ in range(3):
-            Paired(classify)(x)
+            SharedNoise(classify)(x)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -360,7 +360,7 @@ def test_frozen_statistics_change_no_value(kind, training):
 @pytest.mark.parametrize(("make", "shape"), [(noisy, ROWS), (Attentive, (6, 4))], ids=["noise", "attention"])
 def test_paired_passes_share_masks_and_noise_with_the_pass_that_begins_with_them(make, shape):
     classify, x = make(), torch.randn(50, *shape)
-    again = Paired(classify)
+    again = SharedNoise(classify)
     first = classify(x).logits
     state = torch.get_rng_state()
     for _ in range(2):
@@ -385,9 +385,9 @@ def test_masks_and_noise_add_nothing_to_the_term():
 
 STANDING = {
     "alone": lambda classify, x: vat(classify, x, **SEARCH),
-    "given": lambda classify, x: vat(Paired(classify), x, classify(x).logits, **SEARCH),
+    "given": lambda classify, x: vat(SharedNoise(classify), x, classify(x).logits, **SEARCH),
     "beside a bound": lambda classify, x: regularised(
-        unexplained(classify), {"vat": (1.0, partial(vat, **SEARCH))}, classify
+        discriminative(classify), {"vat": (1.0, partial(vat, **SEARCH))}, classify
     )(None, None, x=x),
 }
 
@@ -427,7 +427,7 @@ class Tempered(ClassifierGuide):
 def test_a_method_with_its_options_given_belongs_to_its_module_too():
     guide, x = Tempered(normed().__self__.network), torch.rand(6, 3, 8, 8)
     once = partial(guide.classify, temperature=2.0)
-    assert Paired(once).module is Paired(partial(partial(guide))).module is guide
+    assert SharedNoise(once).module is SharedNoise(partial(partial(guide))).module is guide
     twin = copy.deepcopy(guide)
     torch.manual_seed(1)
     value = vat(once, x, **SEARCH)
@@ -458,7 +458,7 @@ BOUNDS = {
     "graph 3": (of_the_mixture, lambda classify: partial(graph, particles=3)),
     "relaxed": (of_the_mixture, lambda classify: relaxed(trace, 0.5)),
     "relaxed 3": (of_the_mixture, lambda classify: relaxed(partial(mean_field, particles=3), 0.5)),
-    "classifier": (of_the_classifier, unexplained),
+    "classifier": (of_the_classifier, discriminative),
 }
 
 
@@ -562,10 +562,10 @@ def test_the_same_seed_gives_the_same_value_and_another_another():
     "use",
     [
         lambda classify, x: vat(classify, x, **SEARCH),
-        lambda classify, x: Paired(classify),
+        lambda classify, x: SharedNoise(classify),
         lambda classify, x: regularised(enum, {"vat": (1.0, vat)}, classify)(*linear_mixture(), x=x),
     ],
-    ids=["vat", "Paired", "regularised"],
+    ids=["vat", "SharedNoise", "regularised"],
 )
 def test_what_belongs_to_no_module_is_refused(use):
     network = nn.Linear(COLUMNS, KINDS)

@@ -19,7 +19,7 @@ from pyro_models.objectives import (
     relaxed,
     renyi,
     rws,
-    tempered,
+    scaled,
     trace,
 )
 from pyro_models.objectives.estimators import sampled_kl
@@ -92,7 +92,7 @@ def test_beta_weighs_the_code_and_not_the_kind(pair, x):
     torch.manual_seed(1)
     plain = enum(*pair, x=x)
     torch.manual_seed(1)
-    heavy = tempered(enum, {"z": 8.0})(*pair, x=x)
+    heavy = scaled(enum, {"z": 8.0})(*pair, x=x)
     torch.testing.assert_close(heavy["loss"] - plain["loss"], 7 * plain["kl_z"])
     torch.testing.assert_close(heavy["elbo"], plain["elbo"])
 
@@ -233,6 +233,6 @@ def test_what_bounds_nothing_is_refused(pair, x):
         relaxed(enum, 0.5)(*pair, x=x)
     for estimator in (rws, relaxed(dreg, 0.5)):
         with pytest.raises(ValueError, match="'z' is scaled by 8"):
-            tempered(estimator, {"z": 8.0})(*pair, x=x)
+            scaled(estimator, {"z": 8.0})(*pair, x=x)
     with pytest.raises(ValueError, match="above 0"):
         Relax(0.0)

@@ -18,7 +18,7 @@ from pyro_models.objectives import (
     mean_field,
     renyi,
     rws,
-    tempered,
+    scaled,
     trace,
 )
 from tests.linear_gaussian import ExactGuide, LinearGaussian
@@ -128,7 +128,7 @@ def test_the_derivative_of_the_loss_by_beta_is_the_kl(vae, x):
     losses = []
     for beta in (1.0, 3.0):
         torch.manual_seed(5)
-        terms = tempered(mean_field, {"z": beta})(*vae, x=x)
+        terms = scaled(mean_field, {"z": beta})(*vae, x=x)
         losses.append(terms["loss"])
         torch.testing.assert_close(terms["elbo"], terms["reconstruction"] - terms["kl"])
     torch.testing.assert_close((losses[1] - losses[0]) / 2, terms["kl"])
@@ -140,18 +140,18 @@ def test_beta_does_the_same_to_pyros_estimators(vae, x, estimator):
     with ScaleSites({"z": 4.0}):
         theirs = estimator(max_plate_nesting=1).loss(*vae, x=x)
     torch.manual_seed(2)
-    ours = tempered(trace if estimator is Trace_ELBO else mean_field, {"z": 4.0})(*vae, x=x)["loss"]
+    ours = scaled(trace if estimator is Trace_ELBO else mean_field, {"z": 4.0})(*vae, x=x)["loss"]
     torch.testing.assert_close(ours.item() * len(x), theirs)
 
 
 def test_a_beta_of_one_leaves_the_objective_as_it_is():
-    assert tempered(trace, {"z": 1.0}) is trace
+    assert scaled(trace, {"z": 1.0}) is trace
 
 
 @pytest.mark.parametrize("estimator", [iwae, renyi])
 def test_scaled_weights_are_refused(vae, x, estimator):
     with pytest.raises(ValueError, match="'z' is scaled by 2"):
-        tempered(estimator, {"z": 2.0})(*vae, x=x)
+        scaled(estimator, {"z": 2.0})(*vae, x=x)
 
 
 def test_renyi_of_order_one_is_refused(vae, x):
@@ -233,7 +233,7 @@ def test_stories_of_two_latents_agree_with_pyro_and_scale_by_name():
     x = torch.randn(6)
     pair = Two(), TwoGuide()
     torch.manual_seed(1)
-    terms = tempered(mean_field, {"a": 2.0, "b": 0.5})(*pair, x=x)
+    terms = scaled(mean_field, {"a": 2.0, "b": 0.5})(*pair, x=x)
     torch.manual_seed(1)
     with ScaleSites({"a": 2.0, "b": 0.5}):
         theirs = TraceMeanField_ELBO(max_plate_nesting=1).loss(*pair, x=x)

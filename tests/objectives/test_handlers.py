@@ -4,13 +4,13 @@ import pytest
 import torch
 from pyro import poutine
 
-from pyro_models.objectives import AtMean, Record, recorded
+from pyro_models.objectives import AtMean, Record, record_pair
 
 
 def test_record_sees_what_pyros_trace_and_replay_see(vae, x):
     model, guide = vae
     torch.manual_seed(1)
-    p, q = recorded(model, guide, x=x)
+    p, q = record_pair(model, guide, x=x)
     torch.manual_seed(1)
     guide_trace = poutine.trace(guide).get_trace(x=x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x=x)
@@ -51,4 +51,4 @@ def test_a_guide_that_draws_an_observed_site_is_refused(vae, x):
             pyro.sample("x", dist.Bernoulli(torch.full(x.shape, 0.5)).to_event(3))
 
     with pytest.raises(ValueError, match="latent sites"):
-        recorded(model, guide, x=x)
+        record_pair(model, guide, x=x)

@@ -185,7 +185,7 @@ def test_hiding_an_image_leaves_its_decoder_untouched_by_gradients(batch):
 def test_bounds_that_are_still_train_the_guide_as_before_and_the_story_not_at_all(batch):
     model, guide = pair()
     free = seeded(telbo(mean_field), model, guide, **batch)["loss"]
-    still = seeded(telbo(mean_field, still=("elbo_x", "elbo_y")), model, guide, **batch)["loss"]
+    still = seeded(telbo(mean_field, frozen=("elbo_x", "elbo_y")), model, guide, **batch)["loss"]
     joint = seeded(mean_field, model, guide, **batch)["loss"]
     torch.testing.assert_close(still, free)
     of_still, of_free, of_joint = (slopes(loss, model, guide) for loss in (still, free, joint))
@@ -293,7 +293,7 @@ def test_a_story_that_is_left_as_it_is_must_be_a_module(batch, wrap):
     model, guide = pair()
     model.tell = partial(model)
     with pytest.raises(TypeError, match=r"must be an nn\.Module, not"):
-        telbo(mean_field, still=("elbo_x",))(wrap(model), guide, **batch)
+        telbo(mean_field, frozen=("elbo_x",))(wrap(model), guide, **batch)
 
 
 def test_none_is_nothing_given(batch):

@@ -15,6 +15,7 @@ from pyro_models.classifier import Classifier
 from pyro_models.data import Batches, Split
 from pyro_models.objectives import (
     consistency,
+    discriminative,
     dreg,
     entropy,
     enum,
@@ -28,7 +29,6 @@ from pyro_models.objectives import (
     renyi,
     rws,
     trace,
-    unexplained,
     vat,
     with_labels,
 )
@@ -361,16 +361,16 @@ def test_batch_norm_runs_over_all_data_once_or_over_the_labelled_where_there_are
 def test_data_of_which_the_story_says_nothing_have_their_terms_alone(pair, x):
     model, guide = pair
     terms, log_q = all_terms(0.0), guide.classify(x).logits
-    found = regularised(unexplained(guide.classify), terms, guide.classify)(model, guide, x=x)
+    found = regularised(discriminative(guide.classify), terms, guide.classify)(model, guide, x=x)
     assert set(found) == {"loss", *terms}
     torch.testing.assert_close(found["loss"], 5 * marginal_kl(None, x, log_q) + 0.5 * entropy(None, x, log_q))
-    assert unexplained(guide.classify)(model, guide, x=x) == {"loss": torch.zeros(())}
+    assert discriminative(guide.classify)(model, guide, x=x) == {"loss": torch.zeros(())}
 
 
 def test_what_nothing_is_said_of_is_not_drawn(pair, x):
     model, guide = pair
     state = torch.get_rng_state()
-    unexplained(guide.classify)(model, guide, x=x)
+    discriminative(guide.classify)(model, guide, x=x)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -378,7 +378,7 @@ def test_a_guess_that_overflows_is_reported_as_the_terms_that_it_spoils():
     """The first step is so long that in the second all weights, and so all logits, are infinite or NaN."""
     network = torch.nn.Linear(COLUMNS, KINDS)
     pair = Classifier(network), ClassifierGuide(network)
-    objective = regularised(unexplained(pair[1].classify), all_terms(0.0), pair[1].classify)
+    objective = regularised(discriminative(pair[1].classify), all_terms(0.0), pair[1].classify)
     optimizer = torch.optim.SGD(parameters(*pair), lr=math.inf)
     epochs = fit(*pair, objective, optimizer, Batches(Split(torch.randn(12, COLUMNS)), "grey", 6), epochs=1)
     with pytest.raises(NonFiniteTerm, match=r"entropy became nan.* in step 2 of epoch 1"):

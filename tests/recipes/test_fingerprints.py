@@ -17,7 +17,7 @@ import torch
 from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches
-from pyro_models.objectives import Annealed
+from pyro_models.objectives import Scheduled
 from pyro_models.recipes.registry import RECIPES
 from pyro_models.training.fit import parameters
 
@@ -91,7 +91,7 @@ def fingerprint(recipe, data):
     torch.manual_seed(derived_seed(recipe.seed, "noise", 0, 0))
     with pyro.get_param_store().scope(), pyro.validation_enabled(False):
         for step, batch in enumerate(islice(batches.epoch(0), 2)):
-            current = objective.at(0.5) if isinstance(objective, Annealed) else objective
+            current = objective.at(0.5) if isinstance(objective, Scheduled) else objective
             terms = current(model, guide, **batch)
             optimizer.zero_grad()
             terms["loss"].backward()

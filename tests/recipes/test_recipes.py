@@ -15,7 +15,7 @@ from pyro_models.cli.train import parse
 from pyro_models.data import Attribute, Batches, Dataset, Split, load, tables
 from pyro_models.metrics.clusters import infer_kinds, score
 from pyro_models.metrics.evaluation import draw
-from pyro_models.objectives import ESTIMATORS, Annealed, Relax, recorded
+from pyro_models.objectives import ESTIMATORS, Relax, Scheduled, record_pair
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 from pyro_models.recipes.classifier import ClassifierRecipe
 from pyro_models.recipes.gmvae import GMVAERecipe
@@ -102,7 +102,7 @@ def told(recipe, split):
 
 def objective_of(recipe, guide, split):
     objective = recipe.training_objective(guide, split)
-    return objective.at(0.5) if isinstance(objective, Annealed) else objective
+    return objective.at(0.5) if isinstance(objective, Scheduled) else objective
 
 
 def test_every_recipe_has_a_variant_here():
@@ -114,17 +114,17 @@ def test_the_guide_draws_the_latent_sites_of_the_story(recipe, split):
     model, guide = pair_of(recipe, split)
     x = batch_of(recipe, split)["x"]
     if recipe.explains == "y":
-        p, q = recorded(model, guide, **told(recipe, split))
+        p, q = record_pair(model, guide, **told(recipe, split))
         assert list(q) == []
         assert {name: site.is_observed for name, site in p.items()} == {"y": True}
         return
-    p, q = recorded(model, guide, **told(recipe, split))
+    p, q = record_pair(model, guide, **told(recipe, split))
     latent = ["y", "z"] if recipe.kinds else ["z"]
     assert list(q) == [name for name, site in p.items() if not site.is_observed] == latent
     assert p["x"].is_observed
     if recipe.kinds:
         y = torch.eye(3)[split.labels]
-        p, q = recorded(model, guide, x=x, y=y)
+        p, q = record_pair(model, guide, x=x, y=y)
         assert list(q) == ["z"]
         assert p["y"].is_observed
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from pyro_models.__main__ import main as verbs
-from pyro_models.data import cut, load
-from pyro_models.training import fit as fit_module
 from pyro_models.cli.train import main
+from pyro_models.data import load, to_float
 from pyro_models.runs.folder import open_run
+from pyro_models.training import fit as fit_module
 from tests.runs.test_run import assert_same_run
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -59,7 +59,7 @@ def test_the_figures_of_a_run_are_those_of_its_weights(tmp_path):
     assert main([*QUICK, "--labels", "40", "--balance", "1", "--decision", "0.2", "--out", str(tmp_path / "run")]) == 0
     run, found = open_run(tmp_path / "run"), results(tmp_path / "run")
     test = load("digits").test
-    logits = run.guide.classify(cut(test.x, "grey")).logits.detach()
+    logits = run.guide.classify(to_float(test.x, "grey")).logits.detach()
     elbo = -torch.nn.functional.cross_entropy(logits, test.labels).item()
     assert found["test"]["elbo"] == pytest.approx(elbo, rel=1e-5)
     assert found["test"]["accuracy"] == pytest.approx((logits.argmax(-1) == test.labels).double().mean().item())

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from pyro_models.__main__ import main as verbs
-from pyro_models.metrics import attributes as attributes_module
-from pyro_models.report import outputs
-from pyro_models.metrics.attributes import attribute_classifier, three_cs
-from pyro_models.data import attributes as data_module
-from pyro_models.data import cut
-from pyro_models.training import fit as fit_module
-from pyro_models.runs import folder as run_module
 from pyro_models.cli.train import main
+from pyro_models.data import attributes as data_module
+from pyro_models.data import to_float
+from pyro_models.metrics import attributes as attributes_module
+from pyro_models.metrics.attributes import attribute_classifier, three_cs
 from pyro_models.recipes.jmvae import JMVAERecipe
+from pyro_models.report import outputs
+from pyro_models.runs import folder as run_module
 from pyro_models.runs.folder import open_run
+from pyro_models.training import fit as fit_module
 from tests.runs.test_run import assert_same_run
 
 QUICK = ["jmvae", "--width", "16", "--epochs", "1", "--steps", "2", "--batch-size", "20", "--device", "cpu"]
@@ -357,7 +357,7 @@ def test_the_likelihood_is_that_of_images_alone(own, tmp_path, capsys):
     run = open_run(folder)
     axis = torch.linspace(-6, 6, 61)
     z = torch.cartesian_prod(axis, axis)
-    x = cut(run.dataset.test.x, "grey")
+    x = to_float(run.dataset.test.x, "grey")
     with torch.no_grad():
         log_p = run.model.likelihood(run.model.decoder(z)).log_prob(x[:, None])
     log_prior = -z.square().sum(-1) / 2 - np.log(2 * np.pi)

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from pyro_models.base.errors import UserError
-from pyro_models.training import fit as fit_module
-from pyro_models.runs import folder as run_module
 from pyro_models.cli.train import main, parse
+from pyro_models.runs import folder as run_module
 from pyro_models.runs.folder import open_run, train
+from pyro_models.training import fit as fit_module
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -320,10 +320,10 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
         "import pathlib, sys, torch\n"
         "from pyro_models.data import Batches, load\n"
         "from pyro_models.training.fit import fit, parameters\n"
-        "from pyro_models.training.processes import joined\n"
+        "from pyro_models.training.processes import distributed_session\n"
         "from pyro_models.recipes.registry import AutoencoderRecipe\n"
         "torch.set_default_dtype(torch.float64)\n"
-        "with joined('cpu') as processes:\n"
+        "with distributed_session('cpu') as processes:\n"
         "    torch.manual_seed(0)\n"
         "    recipe = AutoencoderRecipe(network='simple')\n"
         "    pair, data = recipe.pair((1, 28, 28)), load('digits')\n"

@@ -4,9 +4,9 @@ import torch
 from matplotlib.animation import PillowWriter
 from PIL import Image
 
+from pyro_models import plots
 from pyro_models.checking.calibration import Ranks
 from pyro_models.checking.predictive import Check
-from pyro_models.plots import figures
 
 
 def test_learning_curves_draw_each_split_and_name_the_unit():
@@ -14,18 +14,18 @@ def test_learning_curves_draw_each_split_and_name_the_unit():
         {"epoch": k, "train_elbo": -100.0 / k, "test_elbo": -120.0 / k, "train_kl": k, "test_kl": 2 * k}
         for k in (1, 2, 3)
     ]
-    figure = figures.learning_curves(metrics, {"elbo": "nats per image, static pixels", "kl": "nats"})
+    figure = plots.learning_curves(metrics, {"elbo": "nats per image, static pixels", "kl": "nats"})
     elbo, kl = figure.axes
     assert [list(line.get_ydata()) for line in elbo.lines] == [[-100, -50, -100 / 3], [-120, -60, -40]]
     assert [line.get_label() for line in kl.lines] == ["train", "test"]
     assert "static pixels" in elbo.get_ylabel()
-    (alone,) = figures.learning_curves(metrics, {"kl": "nats"}, ["test"]).axes[0].lines
+    (alone,) = plots.learning_curves(metrics, {"kl": "nats"}, ["test"]).axes[0].lines
     assert list(alone.get_ydata()) == [2, 4, 6]
 
 
 def test_originals_stand_above_their_reconstructions():
     originals, decoded = torch.rand(4, 1, 5, 5), torch.rand(4, 1, 5, 5)
-    figure = figures.reconstructions(originals, decoded)
+    figure = plots.reconstructions(originals, decoded)
     shown = [panel.images[0].get_array() for panel in figure.axes]
     for k in range(4):
         np.testing.assert_allclose(shown[k], originals[k, 0])
@@ -36,7 +36,7 @@ def test_originals_stand_above_their_reconstructions():
 
 def test_an_animation_shows_the_reconstructions_of_each_epoch(tmp_path):
     originals, frames = torch.zeros(2, 1, 4, 4), torch.stack([torch.full((2, 1, 4, 4), k / 2) for k in range(3)])
-    animation = figures.reconstruction_animation(originals, frames, [1, 5, 9])
+    animation = plots.reconstruction_animation(originals, frames, [1, 5, 9])
     animation.save(tmp_path / "a.gif", writer=PillowWriter(fps=5), dpi=40)
     darkness = []
     with Image.open(tmp_path / "a.gif") as gif:
@@ -50,7 +50,7 @@ def test_an_animation_shows_the_reconstructions_of_each_epoch(tmp_path):
 
 def test_points_have_the_colours_of_their_labels():
     points = torch.tensor([[0.0, 1.0], [2.0, 3.0], [0.5, 0.5]])
-    figure = figures.plane({"codes": points}, torch.tensor([0, 1, 0]), limit=4)
+    figure = plots.latent_map({"codes": points}, torch.tensor([0, 1, 0]), limit=4)
     (dots,) = figure.axes[0].collections
     np.testing.assert_allclose(dots.get_offsets(), points)
     assert dots.get_array().tolist() == [0, 1, 0]
@@ -61,7 +61,7 @@ def test_points_have_the_colours_of_their_labels():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sheet_holds_the_images_row_by_row(channels):
     images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, channels, 2, 3) / 5
-    figure = figures.image_grid(images, columns=3, extent=(-1, 1, -2, 2))
+    figure = plots.image_grid(images, columns=3, extent=(-1, 1, -2, 2))
     sheet = np.asarray(figure.axes[0].images[0].get_array())
     assert sheet.shape[:2] == (8, 15)  # a pixel of gap around each image
     np.testing.assert_allclose(sheet[1, 1::5].reshape(3, -1)[:, 0], [0, 0.2, 0.4], rtol=1e-6)
@@ -69,13 +69,13 @@ def test_a_sheet_holds_the_images_row_by_row(channels):
 
 
 def test_points_are_named_in_the_legend():
-    figure = figures.plane({"codes": torch.zeros(3, 2)}, torch.tensor([2, 0, 2]), names=("left", "middle", "right"))
+    figure = plots.latent_map({"codes": torch.zeros(3, 2)}, torch.tensor([2, 0, 2]), names=("left", "middle", "right"))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["left", "right"]
 
 
 def test_the_plane_of_codes_is_laid_out_as_the_sheet_shows_it():
     """Left to right is z[0] rising, bottom to top is z[1] rising."""
-    z = figures.plane_of_codes(torch.tensor([-1.0, 10.0]), torch.tensor([1.0, 30.0]), 3)
+    z = plots.latent_grid(torch.tensor([-1.0, 10.0]), torch.tensor([1.0, 30.0]), 3)
     assert z[0].tolist() == [-1, 30]
     assert z[2].tolist() == [1, 30]
     assert z[-1].tolist() == [1, 10]
@@ -85,7 +85,7 @@ def test_the_plane_of_codes_is_laid_out_as_the_sheet_shows_it():
 @pytest.mark.parametrize("lowest", [0.2, 0.95])
 def test_scores_stand_a_row_a_score_and_a_column_a_class(lowest):
     values = {"precision": [1.0, lowest, 0.96], "recall": [0.97, 0.98, 0.99]}
-    figure = figures.scores(values)
+    figure = plots.class_scores(values)
     (panel,) = figure.axes
     np.testing.assert_allclose(panel.images[0].get_array(), list(values.values()))
     written = {tuple(map(round, text.get_position())): text.get_text() for text in panel.texts}
@@ -103,7 +103,7 @@ def test_scores_stand_a_row_a_score_and_a_column_a_class(lowest):
 def test_a_step_stands_between_where_it_begins_and_where_it_leads(channels):
     images, step = torch.rand(4, channels, 5, 6), 0.1 * torch.randn(4, channels, 5, 6)
     before, after = (["a", "b", "c", "d"], ["e", "f", "g", "h"])
-    figure = figures.steps(images, step, before, after, "steps")
+    figure = plots.adversarial_steps(images, step, before, after, "steps")
     shown = [panel.images[0] for panel in figure.axes]
     assert len(shown) == 12
     for k in range(4):
@@ -119,22 +119,22 @@ def test_a_step_stands_between_where_it_begins_and_where_it_leads(channels):
 
 def test_no_step_at_all_is_drawn_too():
     blank = torch.zeros(2, 1, 3, 3)
-    figures.steps(blank, blank, ["0"] * 2, ["0"] * 2, "steps").canvas.draw()
+    plots.adversarial_steps(blank, blank, ["0"] * 2, ["0"] * 2, "steps").canvas.draw()
 
 
 def test_tsne_keeps_far_groups_apart_and_repeats_itself():
     points = torch.cat([torch.randn(30, 5), torch.randn(30, 5) + 20])
-    plane = figures.tsne(points)
+    plane = plots.tsne(points)
     distances = torch.cdist(plane, plane)
     nearest = (distances + torch.eye(60) * 1e9).argmin(1)
     assert ((nearest < 30) == (torch.arange(60) < 30)).all()
-    assert torch.equal(plane, figures.tsne(points))
+    assert torch.equal(plane, plots.tsne(points))
 
 
 def test_replicates_stand_beside_a_line_at_the_data_the_least_likely_first():
     near = Check("x", "near", 20.0, {"prior": torch.arange(40.0), "posterior": torch.arange(40.0) / 2 + 10})
     far = Check("x", "far", 99.0, {"prior": torch.arange(40.0)})
-    figure = figures.checks([near, far], "title")
+    figure = plots.checks([near, far], "title")
     first, second = figure.axes
     assert (first.get_title(), second.get_title()) == ("x: far", "x: near")
     assert list(first.lines[0].get_xdata()) == [99.0, 99.0]
@@ -144,19 +144,19 @@ def test_replicates_stand_beside_a_line_at_the_data_the_least_likely_first():
         "posterior, p = 0.51",
         "data",
     ]
-    (only,) = figures.checks([near, far], "title", most=1).axes
+    (only,) = plots.checks([near, far], "title", most=1).axes
     assert only.get_title() == "x: far"
 
 
 def test_ranks_are_bars_the_least_uniform_first():
     even, uneven = Ranks("z[0]", torch.arange(100), 99), Ranks("z[1]", torch.arange(100) // 50, 99)
-    first, second = figures.ranks([even, uneven]).axes
+    first, second = plots.ranks([even, uneven]).axes
     assert (first.get_title().split(",")[0], second.get_title()) == ("z[1]", "z[0], p = 1")
     assert [bar.get_height() for bar in first.containers[0]] == [100] + [0] * 19
 
 
 def test_pixel_means_show_what_differs():
     data, prior, posterior = torch.full((1, 3, 3), 0.5), torch.full((1, 3, 3), 0.75), torch.full((1, 3, 3), 0.4)
-    shown = [panel.images[0] for panel in figures.pixel_means([data, prior, posterior], "title").axes]
+    shown = [panel.images[0] for panel in plots.pixel_means([data, prior, posterior], "title").axes]
     assert [round(float(image.get_array().mean()), 3) for image in shown] == [0.5, 0.75, 0.4, 0.25, -0.1]
     assert shown[3].get_clim() == shown[4].get_clim() == (-0.25, 0.25)

@@ -1,4 +1,4 @@
-"""The continuous Bernoulli, normalised for every logit."""
+"""Distributions of pixels between 0 and 1: the continuous Bernoulli, and the cross-entropy called a Bernoulli."""
 
 import math
 
@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import constraints
 
 
 class ContinuousBernoulli(dist.ContinuousBernoulli):
@@ -40,3 +41,15 @@ def log_normaliser(logits: Tensor) -> Tensor:
     square = logits.square()
     series = math.log(2.0) + square / 12 - 7 * square.square() / 1440
     return torch.where(near, series, (away / (away / 2).tanh()).log())
+
+
+class GreyBernoulli(dist.Bernoulli):
+    """A Bernoulli whose log-density is carried on to intensities between 0 and 1.
+
+    log_prob(x) = x log p + (1 - x) log(1 - p), which is E[log Bernoulli(b; p)] over b ~ Bernoulli(x). On 0
+    and 1 this is the Bernoulli itself; in between it is not normalised, so that its values compare only
+    with values of the same kind (Loaiza-Ganem and Cunningham, The continuous Bernoulli, 2019, section 3).
+    Samples are 0 or 1.
+    """
+
+    support = constraints.unit_interval

@@ -1,0 +1,10 @@
+from .attributes import Attribute as Attribute
+from .attributes import encoded as encoded
+from .batches import Batches as Batches
+from .batches import batch_of as batch_of
+from .batches import to_float as to_float
+from .datasets import Dataset as Dataset
+from .datasets import Split as Split
+from .datasets import load as load
+from .labels import check_labels as check_labels
+from .labels import draw_labels as draw_labels

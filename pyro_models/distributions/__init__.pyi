@@ -1,0 +1,10 @@
+from .likelihoods import Likelihood as Likelihood
+from .likelihoods import NormalLikelihood as NormalLikelihood
+from .likelihoods import attribute as attribute
+from .likelihoods import bernoulli as bernoulli
+from .likelihoods import continuous_bernoulli as continuous_bernoulli
+from .likelihoods import grey_bernoulli as grey_bernoulli
+from .pixels import ContinuousBernoulli as ContinuousBernoulli
+from .pixels import GreyBernoulli as GreyBernoulli
+from .product import ProductOfNormals as ProductOfNormals
+from .relaxed import RelaxedOneHotCategorical as RelaxedOneHotCategorical

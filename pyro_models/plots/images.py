@@ -1,0 +1,111 @@
+"""Images: reconstructions, rows, sheets, means of pixels, and steps away from images."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pyro_models.plots.canvas import Extent, as_array, new_figure, show_image
+
+
+def reconstructions(originals: Tensor, decoded: Tensor, title: str = "") -> Figure:
+    """Originals above their reconstructions, both [n, *image]."""
+    figure = new_figure(0.8 * len(originals) + 0.8, 2.2)
+    rows = figure.subplots(2, len(originals), squeeze=False)
+    for row, images, name in zip(rows, (originals, decoded), ("image", "decoded"), strict=True):
+        for panel, image in zip(row, images, strict=True):
+            show_image(panel, image)
+        row[0].set_ylabel(name)
+    figure.suptitle(title)
+    return figure
+
+
+def reconstruction_animation(originals: Tensor, frames: Tensor, epochs: Sequence[int]) -> FuncAnimation:
+    """Originals above what each of some epochs made of them: frames [epochs, n, *image]."""
+    figure = reconstructions(originals, frames[0], f"epoch {epochs[0]}")
+    pictures = [panel.images[0] for panel in figure.axes[len(originals) :]]
+
+    def draw(frame: int) -> list:
+        for picture, image in zip(pictures, frames[frame], strict=True):
+            picture.set_data(as_array(image))
+        figure.suptitle(f"epoch {epochs[frame]}")
+        return pictures
+
+    return FuncAnimation(figure, draw, frames=len(epochs), interval=200, repeat_delay=2000)
+
+
+def image_rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
+    """Images in rows, each with its name: [rows, columns, channel, height, width]."""
+    height, width = images.shape[-2:]
+    count, columns = images.shape[:2]
+    figure = new_figure(0.6 + 0.1 * max(map(len, names)) + 0.6 * columns * width / height, 0.6 + 0.62 * count)
+    figure.set_layout_engine("constrained", w_pad=0.2)
+    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for panel, several, name in zip(panels, images, names, strict=True):
+        show_image(panel, torch.cat(list(F.pad(several, (1, 1), value=0.3)), dim=-1))
+        panel.set_ylabel(name, rotation=0, ha="right", va="center")
+        panel.set_anchor("E")  # what the images do not take is room for the names
+    figure.suptitle(title)
+    return figure
+
+
+def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | None = None) -> Figure:
+    """Images [n, channel, height, width] as one sheet, row by row.
+
+    Args:
+        images: values in [0, 1].
+        columns: images in a row; it divides n.
+        title: above the sheet.
+        extent: left, right, bottom and top of the plane that the sheet covers; None leaves the axes out.
+    """
+    n, channels, height, width = images.shape
+    figure = new_figure(6, 6 * (n // columns) * height / (columns * width) + 0.4)
+    panel = figure.subplots()
+    line = 0.0 if width == height else 0.3  # of images that are not square nobody knows where one ends
+    images, height, width = F.pad(images, (1, 1, 1, 1), value=line), height + 2, width + 2
+    sheet = images.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+    show_image(panel, sheet.reshape(channels, -1, columns * width), extent)
+    if extent is not None:
+        panel.set(xlabel="z[0]", ylabel="z[1]", aspect="auto")
+        panel.xaxis.set_major_locator(MaxNLocator(7))
+        panel.yaxis.set_major_locator(MaxNLocator(7))
+    figure.suptitle(title)
+    return figure
+
+
+def pixel_means(means: Sequence[Tensor], title: str) -> Figure:
+    """The mean of each pixel of the data and of two replicates, [channel, height, width], and how the latter differ."""
+    changes = [(image - means[0]).mean(0, keepdim=True) for image in means[1:]]
+    largest = max(float(change.abs().max()) for change in changes)
+    names = ("data", "a prior replicate", "a posterior replicate", "prior less data", "posterior less data")
+    figure = new_figure(12, 0.6 + 2.4 * means[0].shape[1] / means[0].shape[2])
+    panels = figure.subplots(1, 5)
+    for panel, image, name in zip(panels, [*means, *changes], names, strict=True):
+        show_image(panel, image)
+        panel.set_title(name, fontsize=9)
+    for panel in panels[3:]:
+        panel.images[0].set(cmap="RdBu", clim=(-largest, largest))
+    figure.suptitle(f"mean of each pixel, {title} (blue: more, to {largest:.2f})", fontsize=10)
+    return figure
+
+
+def adversarial_steps(images: Tensor, step: Tensor, before: Sequence[str], after: Sequence[str], title: str) -> Figure:
+    """Images, steps away from them, and where these lead, [n, channel, height, width], with what is said of each."""
+    figure = new_figure(1.1 * len(images) + 0.8, 4.2)
+    rows = figure.subplots(3, len(images), squeeze=False)
+    largest = float(step.abs().max())
+    for column, (image, change) in enumerate(zip(images, step, strict=True)):
+        show_image(rows[0][column], image)
+        rows[1][column].imshow(change.mean(0).cpu().numpy(), cmap="RdBu", vmin=-largest, vmax=largest)
+        rows[1][column].set(xticks=[], yticks=[])
+        show_image(rows[2][column], (image + change).clamp(0, 1))
+        rows[0][column].set_title(before[column], fontsize=9)
+        rows[2][column].set_title(after[column], fontsize=9)
+    for row, name in zip(rows, ("x", "r (blue: more ink)", "x + r"), strict=True):
+        row[0].set_ylabel(name)
+    figure.suptitle(title)
+    return figure

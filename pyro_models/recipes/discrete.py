@@ -1,0 +1,141 @@
+"""Recipes with a category y that the guide infers, q(y | x): its labels, and terms of the loss that need none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from pyro_models import data as datasets
+from pyro_models import metrics, objectives
+from pyro_models.base.errors import UserError
+from pyro_models.recipes import pictures
+from pyro_models.recipes.base import Picture, Recipe, Splits, Trained
+from pyro_models.recipes.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARE = "share of data"
+UNITS = {
+    "accuracy": f"{SHARE}, clusters matched to labels one to one",
+    "f1": "mean over labels of the harmonic mean of precision and recall",
+    "purity": f"{SHARE}, each cluster given its commonest label",
+    "nmi": "normalised mutual information of clusters and labels, 0 to 1",
+    "ari": "adjusted Rand index of clusters and labels, at most 1",
+    "clusters_used": "clusters that at least a tenth of an even share of the data falls to",
+}
+TERMS = ("vat", "consistency", "entropy", "marginal_kl", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class DiscreteRecipe(Recipe):
+    """The options of the recipes that infer a category y: labels, and terms of q(y | x) that need none."""
+
+    labels: int = option(0, "number of training labels that are seen; 0 learns without labels", 0)
+    label_seed: int | None = option(None, "seed of the draw of the labels; none: `seed`", 0)
+    stratified: bool = option(True, "draw equally many labels of each class")
+    split: Literal["official", "article"] = option(
+        "official",
+        "split of the data: the authors' own; article: of MNIST, 10,000 training images for validation and labels drawn "
+        "by scikit-learn, as in the article on virtual adversarial training",
+    )
+    vat: float = option(
+        0.0, "weight of virtual adversarial training, KL(q(y | x) || q(y | x + r)), r the worst step (Miyato et al., 2018)",
+        0.0, 1e6,
+    )  # fmt: skip
+    radius: float = option(2.5, "length of the adversarial step r, in the units of the data", 0.0, 1e6)
+    finite_difference: float = option(
+        0.1, "length of the trial steps that find r; the paper's 1e-6 is too small for single precision", 1e-12, 1e6
+    )
+    iterations: int = option(1, "power iterations that find r; the paper uses 1", 1, 100)
+    consistency: float = option(
+        0.0, "weight of KL(q(y | x) || q(y | x augmented)) (Sajjadi et al., 2016; IMSAT, Hu et al., 2017)", 0.0, 1e6
+    )
+    jitter: float = option(
+        0.2, "size of the augmentation: standard deviation of a random affine map, or of a row's noise", 0.0, 10.0
+    )
+    marginal_kl: float = option(
+        0.0, "weight of KL(mean q(y | x) || uniform), which keeps all categories in use (Krause et al., 2010)", 0.0, 1e6
+    )
+    entropy: float = option(
+        0.0, "weight of the entropy of q(y | x), which asks for confident categories (Krause et al., 2010)", 0.0, 1e6
+    )
+
+    @property
+    def categories(self) -> int:
+        """The number of values of y."""
+        raise NotImplementedError
+
+    def load(self, data_dir: Any = None) -> datasets.Dataset:
+        """Load the data in the split that is wanted."""
+        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels, split=self.split)
+
+    def check_data(self, dataset: datasets.Dataset) -> None:
+        """Refuse data that the recipe cannot learn from."""
+        if self.categories > len(dataset.train):
+            raise UserError(f"{self.categories} values of y are more than the {len(dataset.train)} training data")
+        if self.labels:
+            for split in (dataset.train, dataset.validation, dataset.test):
+                datasets.check_labels(split, self.categories)
+
+    def batches(self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any) -> datasets.Batches:
+        """Return the training batches of one process, of 2 data or more: batch norm takes their mean."""
+        if changes.get("size", self.batch_size) < 2 * processes:
+            raise UserError("`batch_size` must leave 2 data for each process: batch norm takes their mean")
+        return super().batches(dataset, rank=rank, processes=processes, **changes)
+
+    def labelled_batch(self, labelled: datasets.Split) -> dict[str, Tensor]:
+        """Return `x`, and the labels as one-hot `y`."""
+        x = datasets.to_float(labelled.x, self.pixels)
+        return {"x": x, "y": datasets.one_hot(labelled.labels, self.categories).to(x)}
+
+    def draw_labels(self, train: datasets.Split) -> tuple[datasets.Split, datasets.Split]:
+        """Draw the training data whose labels are seen: those, and the others."""
+        seed = self.seed if self.label_seed is None else self.label_seed
+        how: Any = "article" if self.split == "article" else ("stratified" if self.stratified else "random")
+        return datasets.draw_labels(train, self.labels, self.categories, seed=seed, how=how)
+
+    def terms(self) -> dict[str, Any]:
+        """Return the weight and the function of each term of q(y | x)."""
+        step = {"radius": self.radius, "finite_difference": self.finite_difference, "iterations": self.iterations}
+        augment = partial(objectives.jitter, amount=self.jitter)
+        return {
+            "vat": (self.vat, partial(objectives.vat, **step)),
+            "consistency": (self.consistency, partial(objectives.consistency, jitter=augment)),
+            "marginal_kl": (self.marginal_kl, objectives.marginal_kl),
+            "entropy": (self.entropy, objectives.entropy),
+        }
+
+    def infer(self, run: Trained, split: datasets.Split) -> Tensor:
+        """Return the likeliest y under q(y | x) for each datum of a split: [n]."""
+        classify: Any = run.guide.classify
+        return metrics.predict(classify, (batch["x"] for batch in self.evaluation_batches(run, split)))
+
+    def details(self, run: Trained) -> dict[str, Any]:
+        """Return the scores of each class, where labels are seen."""
+        labels = run.dataset.test.labels
+        if not self.labels or labels is None:
+            return {}
+        return {"classes": metrics.per_class(self.infer(run, run.dataset.test), labels, self.categories)}
+
+    def remarks(self, run: Trained) -> list[str]:
+        """Report collapsed categories."""
+        used = metrics.used(self.infer(run, run.dataset.train), self.categories).tolist()
+        idle = [str(k) for k, in_use in enumerate(used) if not in_use]
+        if not idle:
+            return []
+        return [f"collapsed: hardly any training data fall to {len(idle)} of {len(used)} values of y ({', '.join(idle)})"]
+
+    def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
+        """Return the unit of a score or a term by its name."""
+        if score in TERMS:
+            return "nats"
+        if score == "accuracy" and self.labels:
+            return f"{SHARE} whose inferred class is their label"
+        return UNITS.get(score) or super().unit_of(score, dataset)
+
+    def pictures(self) -> Sequence[Picture]:
+        """Return the pictures of y against the labels, and of the terms of q(y | x)."""
+        return pictures.confusion, pictures.scores_of_classes, pictures.adversaries, pictures.labelled

@@ -1,0 +1,72 @@
+"""Images of a run: reconstructions, samples, adversarial steps, the labelled data."""
+
+from typing import Any
+
+import torch
+
+from pyro_models import metrics, plots
+from pyro_models.data import to_float
+from pyro_models.objectives import SharedNoise, adversary
+from pyro_models.recipes.base import Trained
+
+
+def reconstructions(run: Trained) -> dict[str, Any]:
+    """Draw fixed test images above their reconstructions at some epochs and at the last; and as an animation."""
+    if not run.frames["examples"]:
+        return {}
+    originals = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
+    frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
+    chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
+    stills = {
+        f"reconstructions-epoch-{epochs[k]}": plots.reconstructions(originals, frames[k], f"epoch {epochs[k]}")
+        for k in chosen
+    }
+    if len(epochs) == 1:
+        return stills
+    return stills | {"reconstructions": plots.reconstruction_animation(originals, frames, epochs)}
+
+
+def prior_samples(run: Trained) -> dict[str, Any]:
+    """Draw the means of x given latents that were drawn from the prior."""
+    z = torch.randn(100, run.recipe.latent_dim).to(next(run.model.parameters()))
+    images = metrics.decode(run.model, z)
+    title = f"mean images at latents drawn from the prior ({run.recipe.pixels} pixels)"
+    return {"prior-samples": plots.image_grid(images.clamp(0, 1), 10, title)}
+
+
+def adversaries(run: Trained) -> dict[str, Any]:
+    """Draw the test images that an adversarial step changes the most: before, the step, after."""
+    recipe = run.recipe
+    if run.dataset.is_table or not recipe.vat:
+        return {}
+    x = to_float(run.dataset.test.x[:2000], recipe.pixels)
+    classify: Any = SharedNoise(run.guide.classify)  # type: ignore[arg-type]
+    lengths = {"radius": recipe.radius, "finite_difference": recipe.finite_difference, "iterations": 5}
+    parts = []
+    for part in x.split(250):
+        before = classify(part).logits
+        step = adversary(classify, part, before, **lengths)
+        parts.append((before, step, classify(part + step).logits))
+    before, step, after = map(torch.cat, zip(*parts, strict=True))
+    worst = (before.exp() * (before - after)).sum(-1).argsort(descending=True)[:10]
+
+    def predictions(log_q: torch.Tensor) -> list[str]:
+        return [f"{int(row.argmax())} ({float(row.max()):.2f})" for row in log_q[worst].exp()]
+
+    title = (
+        f"the ten of {len(x)} test images whose predicted class (and its probability) a step of {recipe.radius:g} "
+        "changes most"
+    )
+    return {"adversaries": plots.adversarial_steps(x[worst], step[worst], predictions(before), predictions(after), title)}
+
+
+def labelled(run: Trained) -> dict[str, Any]:
+    """Draw the images whose labels were seen (at most 200 of them), by label."""
+    _, seen = run.recipe.training_splits(run.dataset.train)
+    if run.dataset.is_table or seen is None or seen.labels is None:
+        return {}
+    shown = seen[:200]
+    images = to_float(shown[shown.labels.argsort()].x, run.recipe.pixels)
+    blank = images.new_zeros(-len(images) % 20, *images.shape[1:])
+    title = f"{'' if len(images) == len(seen) else f'{len(images)} of '}the {len(seen)} images whose labels were seen"
+    return {"labelled": plots.image_grid(torch.cat([images, blank]), 20, title)}
