@@ -1,7 +1,10 @@
 """The story of the conditional variational auto-encoder."""
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -12,22 +15,31 @@ class CVAE(PyroModule):
     r"""Conditional variational auto-encoder: x given a condition c, of which nothing is believed.
 
         z ~ Normal(loc(c), scale(c))        z: [batch, latent]; c: [batch, *condition]
-        x ~ likelihood(decoder(z, c))       x: [batch, *image], pixels in [0, 1]
+        x ~ likelihood(decoder(c, z))       x: [batch, *image], pixels in [0, 1]
+
+    Where the condition is a part of the image itself (c: [batch, *image]), x is the whole image: the given pixels are
+    those of c, with certainty, and p(x | c) is the density of the others.
 
     Sohn, Lee and Yan, Learning Structured Output Representation using Deep Conditional Generative Models, 2015.
 
     Args:
         conditional_prior: from conditions [batch, *condition] to [batch, 2 * latent], loc beside log_scale.
-        decoder: from latents [..., batch, latent] and conditions [batch, *condition] to what the likelihood takes,
+        decoder: from conditions [batch, *condition] and latents [..., batch, latent] to what the likelihood takes,
             [..., batch, *image].
         likelihood: from the decoder's output to a distribution over images.
+        given: True where a pixel of x is given by c, [*image]; None where c is no part of the image.
     """
 
-    def __init__(self, conditional_prior: nn.Module, decoder: nn.Module, likelihood: Likelihood):
+    given: Tensor | None
+
+    def __init__(
+        self, conditional_prior: nn.Module, decoder: nn.Module, likelihood: Likelihood, given: Tensor | None = None
+    ):
         super().__init__()
         self.conditional_prior = conditional_prior
         self.decoder = decoder
         self.likelihood = likelihood
+        self.register_buffer("given", given, persistent=False)
 
     def prior(self, c: Tensor) -> dist.TorchDistribution:
         """Return p(z | c), batch shape [batch] and event shape [latent]."""
@@ -36,10 +48,51 @@ class CVAE(PyroModule):
 
     def likelihood_of(self, z: Tensor, c: Tensor) -> dist.TorchDistribution:
         """Return p(x | z, c), event shape [*image]; further dimensions of `z` stand left of the batch."""
-        return self.likelihood(self.decoder(z, c))
+        x = self.likelihood(self.decoder(c, z))
+        return x if self.given is None else Completed(x, self.given, c).to_event(x.event_dim)
 
     def forward(self, x: Tensor | None = None, *, c: Tensor, batch: int = 1) -> Tensor:
         """Sample z given each condition, and observe `x`, or sample it where there is none; `c` sets the batch."""
         with pyro.plate("data", len(c)):
             z = pyro.sample("z", self.prior(c))
             return pyro.sample("x", self.likelihood_of(z, c), obs=x)
+
+
+class Completed(dist.MaskedDistribution):
+    """Independent pixels some of which are given: those are certain, and add nothing to the log-density.
+
+    Args:
+        images: a distribution over images of independent pixels, event shape [*image].
+        given: True where a pixel is given, [*image].
+        value: images [..., *image] that hold the given pixels.
+    """
+
+    base_dist: dist.TorchDistribution
+
+    def __init__(self, images: dist.TorchDistribution, given: Tensor, value: Tensor):
+        super().__init__(images.base_dist, ~given)
+        self.given, self.value = given, value
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Completed":
+        """Return the same with its batch shape, pixels included, expanded."""
+        new = self._get_checked_instance(Completed, _instance)
+        new.given, new.value = self.given, self.value
+        return super().expand(batch_shape, _instance=new)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw the pixels that are not given."""
+        return torch.where(self.given, self.value, self.base_dist.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw the pixels that are not given, by reparameterisation where there is one."""
+        return torch.where(self.given, self.value, self.base_dist.rsample(torch.Size(sample_shape)))
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean image."""
+        return torch.where(self.given, self.value, self.base_dist.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each pixel."""
+        return self.base_dist.variance * ~self.given

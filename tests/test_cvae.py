@@ -16,15 +16,15 @@ from tests.conftest import IMAGE
 
 
 class OfBoth(Module):
-    """A network of two inputs side by side, the first of which may have more dimensions on the left."""
+    """A network of two inputs side by side, the second of which may have more dimensions on the left."""
 
     def __init__(self, body, event_dim=1):
         super().__init__()
         self.body, self.event_dim = body, event_dim
 
-    def forward(self, first, c):
+    def forward(self, first, second):
         first = first.flatten(-self.event_dim)
-        return self.body(torch.cat([first, c.expand(*first.shape[:-1], -1)], -1))
+        return self.body(torch.cat([first.expand(*second.shape[:-1], -1), second], -1))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_story_and_the_guide_factorise_as_their_docstrings_say(pair, x, c):
     z = trace.nodes["z"]["value"]
     loc, log_scale = model.conditional_prior(c).chunk(2, -1)
     joint = dist.Normal(loc, log_scale.exp()).log_prob(z).sum()
-    joint = joint + dist.Bernoulli(logits=model.decoder(z, c)).log_prob(x).sum()
+    joint = joint + dist.Bernoulli(logits=model.decoder(c, z)).log_prob(x).sum()
     torch.testing.assert_close(trace.log_prob_sum(), joint)
     loc, log_scale = guide.encoder(x, c).chunk(2, -1)
     posterior = dist.Normal(loc, log_scale.exp()).log_prob(z).sum(-1)
@@ -85,12 +85,34 @@ def test_a_linear_story_under_its_exact_posterior_gives_log_p_of_x_given_c():
         torch.cat([torch.cat([of_x, of_c], 1), torch.zeros(1, 5)]),
         torch.cat([constant, -0.5 * precision.log().reshape(1)]),
     )
-    model = CVAE(prior, OfBoth(linear(torch.cat([w, v], 1), d)), NormalLikelihood(s, event_dim=1))
+    model = CVAE(prior, OfBoth(linear(torch.cat([v, w], 1), d)), NormalLikelihood(s, event_dim=1))
     guide = CVAEGuide(OfBoth(encoder))
 
     covariance = r**2 * w @ w.T + s**2 * torch.eye(3)
     evidence = dist.MultivariateNormal((c @ a.T + b) @ w.T + c @ v.T + d, covariance).log_prob(x)
     torch.testing.assert_close(log_weights(model, guide, particles=4, x=x, c=c), evidence.expand(4, 7))
+
+
+def test_given_pixels_are_certain_and_log_p_counts_the_others_alone(x):
+    given = torch.zeros(IMAGE, dtype=torch.bool)
+    given[:, 2:, :2] = True
+    c = x * given
+    decoder = nn.Conditional(nn.encoder(nn.mlp(16, 8), IMAGE), nn.mlp(2, 8), nn.decoder(nn.mlp(8, 16), IMAGE))
+    model = CVAE(nn.encoder(nn.mlp(16, 4), IMAGE), decoder, bernoulli, given)
+    z = torch.randn(5, 7, 2)
+    p = model.likelihood_of(z, c)
+    each = dist.Bernoulli(logits=decoder(c, z)).log_prob(x)
+    assert (p.batch_shape, p.event_shape) == ((5, 7), IMAGE)
+    torch.testing.assert_close(p.log_prob(x), each[..., ~given].sum(-1))
+    torch.testing.assert_close(p.log_prob(torch.where(given, 1 - x, x)), p.log_prob(x))
+    drawn = p.expand([3, 5, 7]).sample()
+    assert (drawn == x)[..., given.expand_as(x[0])].all()
+    assert (drawn[0] != drawn[1]).any()
+    torch.testing.assert_close(p.mean, torch.where(given, c, decoder(c, z).sigmoid()))
+    assert (p.variance[..., given.expand_as(x[0])] == 0).all()
+    replicates = poutine.uncondition(model)(x=x, c=c)
+    assert (replicates == x)[..., given.expand_as(x[0])].all()
+    assert (replicates != x).any()
 
 
 def linear(weight, bias):
