@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, plots
+from pyro_models import metrics, nn, pictures, plots
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Question, Trained
+from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyro_models.metrics import Trained
 
 GIVEN = {"1": "1 quadrant given", "2": "2 quadrants given", "3": "3 quadrants given", "label": "label given"}
 COMPLETIONS = 5  # of each image in the picture
@@ -25,12 +26,12 @@ COMPLETIONS = 5  # of each image in the picture
 
 @dataclass(frozen=True)
 class CVAERecipe(VariationalRecipe):
-    """Conditional VAE: z ~ Normal(loc(c), scale(c)), x ~ likelihood(decoder(c, z)), c a part of the image or its label."""
+    """Conditional VAE: z ~ Normal(loc(c), scale(c)), x ~ likelihood(decoder(c, z)), c quadrants of x or its label."""
 
     name: ClassVar[str] = "cvae"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # Pyro's tutorial on conditional VAEs (after Sohn, Lee and Yan, 2015): MLPs of 500-500, z of 200, Adam at a constant
-        # 0.001, 50 epochs at most. Its prior and posterior see the prediction of a network without z; ours do not.
+        # Pyro's tutorial on conditional VAEs (after Sohn, Lee and Yan, 2015): MLPs of 500-500, z of 200, Adam at a
+        # constant 0.001, 50 epochs at most. Its prior sees the prediction of a network without z too; ours does not.
         "tutorial": {
             "data": "mnist",
             "network": "mlp",
@@ -46,13 +47,13 @@ class CVAERecipe(VariationalRecipe):
 
     given: Literal["1", "2", "3", "label"] = option(
         "1",
-        "condition c: 1 (the bottom left quadrant of the image), 2 (its left half), 3 (all but the bottom right quadrant), "
-        "as in Pyro's tutorial on conditional VAEs, or label",
+        "condition c: 1 (the bottom left quadrant of the image), 2 (its left half), 3 (all but the bottom right "
+        "quadrant), as in Pyro's tutorial on conditional VAEs, or label",
     )
     latent_dim: int = option(32, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
     network: Literal["residual", "mlp"] = option(
         "residual",
-        "prior, encoder and decoder: residual MLPs, or MLPs of two hidden layers of 500 units (Sohn et al., 2015)",
+        "prior, encoder and decoder: residual MLPs, or MLPs of two hidden layers of 500 units, as in the tutorial",
     )
 
     def check_data(self, dataset: datasets.Dataset) -> None:
@@ -115,7 +116,7 @@ class CVAERecipe(VariationalRecipe):
 
     @classmethod
     def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
-        """Return the likelihood and the condition, the bound, the squared error and log p(x | c), where it was estimated."""
+        """Return the likelihood with the condition, the bound, the squared error, and log p(x | c) where estimated."""
         columns = super().headline(result)
         return {name.replace("p(x)", "p(x | c)"): value for name, value in columns.items()}
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives, plots
+from pyro_models import metrics, nn, objectives, pictures, plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import WEIGHTED
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Question, Trained
+from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
+
+if TYPE_CHECKING:
+    from pyro_models.metrics import Trained
 
 DRAWS = 5  # of z1 for each image in the picture
 
@@ -27,8 +29,8 @@ class HVAERecipe(VariationalRecipe):
     name: ClassVar[str] = "hvae"
     latent_site: ClassVar[str] = "z2"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # Sønderby et al., 2016: sizes, step size, batch and warm-up of the command in the authors' README, which has a third
-        # level of 16; theirs has batch norm, ours has not.
+        # Sønderby et al., 2016: sizes, step size, batch, epochs and warm-up of the command in the authors' README;
+        # their model has a third level of 16, and batch norm.
         "article": {
             "data": "mnist",
             "pixels": "dynamic",
@@ -47,17 +49,17 @@ class HVAERecipe(VariationalRecipe):
     }
 
     latent_dim: int = option(
-        32, "dimensions of the upper latent z2 (32 in the article); 2 can be drawn as a map", 1, 4096
+        32, "dimensions of the upper latent z2, 32 in the article; 2 can be drawn as a map", 1, 4096
     )
-    lower_dim: int = option(64, "dimensions of the lower latent z1 (64 in the article)", 1, 4096)
+    lower_dim: int = option(64, "dimensions of the lower latent z1, 64 in the article", 1, 4096)
     network: Literal["residual", "mlp"] = option(
         "residual",
-        "networks: residual MLPs, or MLPs of two hidden layers of 512 units below z1 and 256 above (article)",
+        "networks: residual MLPs, or mlp: two hidden layers of 512 units below z1 and of 256 above, as in the article",
     )
     warm_up: float = option(
         0.1,
-        "share of the run over which the weight of both KL terms rises from 0 to `beta`, so that z2 comes into use (0.1 in "
-        "the article)",
+        "share of the run over which the weight of both KL terms rises from 0 to `beta`, so that z2 comes into use; "
+        "0.1 in the article",
         0.0,
         1.0,
     )
