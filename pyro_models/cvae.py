@@ -8,7 +8,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_models.distributions import Likelihood
+from pyro_models.distributions import GreyBernoulli, Likelihood
 
 
 class CVAE(PyroModule):
@@ -61,6 +61,8 @@ class CVAE(PyroModule):
 class Completed(dist.MaskedDistribution):
     """Independent pixels some of which are given: those are certain, and add nothing to the log-density.
 
+    Where the pixels are grey and their draws black or white (`GreyBernoulli`), so are those of the given ones.
+
     Args:
         images: a distribution over images of independent pixels, event shape [*image].
         given: True where a pixel is given, [*image].
@@ -81,7 +83,9 @@ class Completed(dist.MaskedDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw the pixels that are not given."""
-        return torch.where(self.given, self.value, self.base_dist.sample(torch.Size(sample_shape)))
+        drawn = self.base_dist.sample(torch.Size(sample_shape))
+        grey = isinstance(self.base_dist, GreyBernoulli)
+        return torch.where(self.given, torch.bernoulli(self.value) if grey else self.value, drawn)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw the pixels that are not given, by reparameterisation where there is one."""

@@ -12,7 +12,7 @@ from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, pictures, plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import WEIGHTED
-from pyro_models.recipes.base import Picture, Question
+from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
 
@@ -102,10 +102,6 @@ class HVAERecipe(VariationalRecipe):
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, of what each level says, latents, samples and learning curves."""
         return levels, samples, pictures.reconstructions, pictures.latent_map, pictures.learning_curves
-
-    def unanswered(self, question: Question) -> str | None:
-        """Return why the explorer cannot be made: x is decoded from z1, which is drawn."""
-        return "x is decoded from z1, which is drawn given z2" if question == "explorer" else None
 
 
 def levels(run: Trained) -> dict[str, Any]:
