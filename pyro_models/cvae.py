@@ -84,8 +84,8 @@ class Completed(dist.MaskedDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw the pixels that are not given."""
         drawn = self.base_dist.sample(torch.Size(sample_shape))
-        grey = isinstance(self.base_dist, GreyBernoulli)
-        return torch.where(self.given, torch.bernoulli(self.value) if grey else self.value, drawn)
+        value = self.value.expand_as(drawn)
+        return torch.where(self.given, value.bernoulli() if isinstance(self.base_dist, GreyBernoulli) else value, drawn)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw the pixels that are not given, by reparameterisation where there is one."""

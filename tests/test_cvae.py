@@ -1,4 +1,6 @@
-"""The conditional VAE: its story and guide against the formula on paper, and a linear one whose evidence is known."""
+"""The conditional VAE: its story and guide against the formula on paper, a linear one that is known, and its recipe."""
+
+from types import SimpleNamespace
 
 import pyro.distributions as dist
 import pytest
@@ -9,9 +11,12 @@ from torch.nn import Linear, Module
 
 from guides.cvae import CVAEGuide
 from pyro_models import nn
+from pyro_models.base.errors import UserError
 from pyro_models.cvae import CVAE
-from pyro_models.distributions import NormalLikelihood, bernoulli
+from pyro_models.data import Dataset, Split
+from pyro_models.distributions import NormalLikelihood, bernoulli, grey_bernoulli
 from pyro_models.objectives import log_weights, mean_field
+from pyro_models.recipes.cvae import CVAERecipe, completions
 from tests.conftest import IMAGE
 
 
@@ -113,6 +118,81 @@ def test_given_pixels_are_certain_and_log_p_counts_the_others_alone(x):
     replicates = poutine.uncondition(model)(x=x, c=c)
     assert (replicates == x)[..., given.expand_as(x[0])].all()
     assert (replicates != x).any()
+
+
+def test_given_grey_pixels_are_drawn_black_or_white_as_the_others_are():
+    """Or statistics of draws would be of another kind of pixel than those of the data."""
+    given = torch.tensor([[[True, False]]])
+    model = CVAE(nn.mlp(2, 4), OfBoth(nn.decoder(nn.mlp(4, 2), (1, 1, 2)), event_dim=3), grey_bernoulli, given)
+    c = torch.tensor([[[[0.3, 0.0]]]])
+    drawn = model.likelihood_of(torch.randn(1, 2), c).sample((20_000,))
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(drawn[..., 0].mean(), torch.tensor(0.3), rtol=0, atol=0.02)
+
+
+def dataset(n=12, labels=True, shape=(1, 28, 28)):
+    """Random grey images in three equal splits, of classes 0, 1 and 2."""
+    x = torch.randint(0, 256, (n, *shape), dtype=torch.uint8)
+    split = Split(x, torch.arange(n) % 3 if labels else None)
+    return Dataset("noise", "grey", split, split, split)
+
+
+@pytest.mark.parametrize(("given", "share"), [("1", 1 / 4), ("2", 1 / 2), ("3", 3 / 4)])
+def test_the_quadrants_are_those_of_the_tutorial(given, share):
+    data = dataset()
+    pixels = CVAERecipe(given=given).given_pixels(data)
+    assert pixels.shape == data.shape
+    assert pixels.double().mean() == share
+    top, bottom = pixels[0].chunk(2)
+    quadrants = [part.all().item() for row in (top, bottom) for part in row.chunk(2, -1)]
+    assert quadrants == [given in "23", given == "3", True, False]  # top left, top right, bottom left, bottom right
+
+
+@pytest.mark.parametrize("given", ["1", "2", "3"])
+@pytest.mark.parametrize("network", ["residual", "mlp"])
+def test_hidden_pixels_reach_neither_the_condition_nor_what_it_says(given, network):
+    recipe, data = CVAERecipe(given=given, network=network, latent_dim=3), dataset()
+    model, _ = recipe.pair(data)
+    seen = recipe.given_pixels(data)
+    split = data.test
+    other = Split(torch.where(seen, split.x, 255 - split.x), split.labels)
+    batch, changed = recipe.batch(data, split), recipe.batch(data, other)
+    assert (batch["x"] != changed["x"])[:, ~seen].all()
+    assert torch.equal(batch["c"], changed["c"])
+    assert torch.equal(batch["c"][:, seen], batch["x"][:, seen])
+    z = torch.randn(12, 3)
+    torch.testing.assert_close(model.prior(batch["c"]).mean, model.prior(changed["c"]).mean)
+    p, x = model.likelihood_of(z, batch["c"]), batch["x"]
+    logits = model.decoder(batch["c"], z)
+    by_hand = x * torch.nn.functional.logsigmoid(logits) + (1 - x) * torch.nn.functional.logsigmoid(-logits)
+    torch.testing.assert_close(p.log_prob(x), by_hand[:, ~seen].sum(-1))
+
+
+def test_the_label_is_given_as_one_hot_and_data_without_labels_are_refused():
+    recipe, data = CVAERecipe(given="label", latent_dim=3), dataset()
+    recipe.check_data(data)
+    batch = recipe.batch(data, data.test)
+    assert torch.equal(batch["c"], torch.eye(3)[data.test.labels])
+    model, guide = recipe.pair(data)
+    assert model.given is None
+    assert mean_field(model, guide, **batch)["loss"].isfinite()
+    with pytest.raises(UserError, match="`given=label` needs labels"):
+        recipe.check_data(dataset(labels=False))
+
+
+def test_the_unit_names_the_condition():
+    assert CVAERecipe().unit(dataset()) == "nats per image, grey pixels, 1 quadrant given"
+    assert CVAERecipe(given="3", pixels="static").unit(dataset()) == "nats per image, static pixels, 3 quadrants given"
+    assert CVAERecipe(given="label").unit(dataset()) == "nats per image, grey pixels, label given"
+
+
+@pytest.mark.parametrize("given", ["2", "label"])
+def test_completions_show_what_is_given_some_draws_and_the_image(given):
+    recipe, data = CVAERecipe(given=given), dataset()
+    model, guide = recipe.pair(data)
+    (figure,) = completions(SimpleNamespace(recipe=recipe, dataset=data, model=model, guide=guide)).values()
+    names = [axes.get_ylabel() for axes in figure.axes]
+    assert names == [*["given"] * (given == "2"), *(f"sample {k}" for k in range(1, 6)), "image"]
 
 
 def linear(weight, bias):

@@ -1,4 +1,6 @@
-"""The VAE of two levels: its story and guide against the formula on paper, and a linear one that is known exactly."""
+"""The VAE of two levels: its story and guide against the formula on paper, a linear one that is known, its recipe."""
+
+from types import SimpleNamespace
 
 import pyro.distributions as dist
 import pytest
@@ -9,9 +11,13 @@ from torch.nn import Identity, Linear
 
 from guides.hvae import HVAEGuide
 from pyro_models import nn
+from pyro_models.base.errors import UserError
+from pyro_models.data import Dataset, Split
 from pyro_models.distributions import NormalLikelihood, bernoulli
 from pyro_models.hvae import HVAE
 from pyro_models.objectives import log_weights, mean_field
+from pyro_models.recipes.hvae import HVAERecipe, levels, samples
+from pyro_models.training.fit import parameters
 from tests.conftest import IMAGE
 
 
@@ -103,6 +109,46 @@ def test_a_linear_story_under_its_ladder_gives_log_p_of_x():
 
     evidence = dist.MultivariateNormal(w @ b + d, slope @ slope.T + noise).log_prob(x)
     torch.testing.assert_close(log_weights(model, guide, particles=4, x=x), evidence.expand(4, 7))
+
+
+def dataset(n=12):
+    """Random grey images in three equal splits."""
+    split = Split(torch.randint(0, 256, (n, *IMAGE), dtype=torch.uint8), torch.arange(n) % 3)
+    return Dataset("noise", "grey", split, split, split)
+
+
+@pytest.mark.parametrize("network", ["residual", "mlp"])
+def test_the_guide_has_the_storys_own_prior_network(network):
+    model, guide = HVAERecipe(network=network, latent_dim=2, lower_dim=3).pair(dataset())
+    assert guide.top_down is model.top_down
+    own = len(list(model.parameters())) + len(list(guide.parameters())) - len(list(model.top_down.parameters()))
+    assert len(parameters(model, guide)) == own
+
+
+def test_the_weight_of_both_kl_terms_warms_up_linearly_to_beta():
+    recipe, data = HVAERecipe(latent_dim=2, lower_dim=3, warm_up=0.5, beta=2.0), dataset()
+    model, guide = recipe.pair(data)
+    objective, batch = recipe.training_objective(guide, data.train), recipe.batch(data, data.train)
+    for progress, weight in ((0.0, 0.0), (0.25, 1.0), (0.5, 2.0), (0.9, 2.0)):
+        terms = objective.at(progress)(model, guide, **batch)
+        torch.testing.assert_close(terms["loss"].detach(), weight * terms["kl"] - terms["reconstruction"])
+    assert recipe.is_scheduled
+    assert not HVAERecipe(warm_up=0.0).is_scheduled
+
+
+def test_weighted_bounds_refuse_a_warm_up():
+    with pytest.raises(UserError, match="`warm_up` with `elbo=iwae` bounds nothing: give `warm_up=0`"):
+        HVAERecipe(elbo="iwae", particles=5)
+    HVAERecipe(elbo="iwae", particles=5, warm_up=0.0)
+
+
+def test_pictures_of_levels_and_of_samples():
+    recipe, data = HVAERecipe(latent_dim=2, lower_dim=3), dataset()
+    model, guide = recipe.pair(data)
+    run = SimpleNamespace(recipe=recipe, dataset=data, model=model, guide=guide)
+    (figure,) = levels(run).values()
+    assert [axes.get_ylabel() for axes in figure.axes] == ["image", "z1 of x", *(f"z1 of z2, {k}" for k in range(1, 6))]
+    assert list(samples(run)) == ["samples"]
 
 
 def linear(weight, bias):
