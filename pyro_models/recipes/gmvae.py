@@ -171,7 +171,9 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
     def scores(self, run: Trained, split: datasets.Split) -> dict[str, float]:
         """Return the terms of the bound, the squared error, and the clusters' scores against the labels."""
         inferred = self.infer(run, split)
-        return self.evaluate(run, split) | metrics.score(inferred, split.labels, self.clusters, named=self.labels > 0)
+        return self.evaluate(run, split) | metrics.score(
+            inferred, split.labels, self.clusters, supervised=self.labels > 0
+        )
 
     def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
         """Return the bound with an exact sum over y."""
