@@ -43,7 +43,7 @@ from torch.distributions import kl_divergence
 import pyro_models as ps
 from guides import JMVAEGuide
 from pyro_models import JMVAE, VAE, metrics, plots
-from pyro_models.data import Dataset, Split, to_float
+from pyro_models.data import Dataset, Split, one_hot_attributes, to_float
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.objectives import Objective, jmvae, masked, mean_field, scaled, some_of, telbo, trace
 from pyro_models.recipes import JMVAERecipe
@@ -81,12 +81,7 @@ def describe(values: torch.Tensor) -> str:
     return metrics.describe(dataset.attributes, values)
 
 
-def encode(values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the bits of values [n, 2], each [n, 1], as arguments of the story and the guide; of those given alone."""
-    bits = {f"y{i + 1}": attribute.encode(values[:, i]) for i, attribute in enumerate(dataset.attributes)}
-    return {site: value for site, value in bits.items() if not value.isnan().all()}
-
-
+encode = partial(one_hot_attributes, dataset.attributes)  # values [n, 2] to the arguments y1 and y2: bits, or NaN
 examples = torch.stack([to_float(dataset.train.x[has_values(dataset.train, values)][:8], "grey") for values in BOTH])
 display(plots.image_rows(examples, [describe(values) for values in BOTH], "training images, and their attributes"))
 
