@@ -9,8 +9,8 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 PICTURES = {
     "autoencoder": 7,
+    "checking": 6,
     "clustering": 21,
-    "criticism": 6,
     "jmvae": 22,
     "vae": 8,
     "virtual_adversarial_training": 9,
