@@ -1,14 +1,13 @@
 """The inference of each story, under the story's file name: class `X` has the guide `XGuide`; imported when first used."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
     """Return the guide of a name from the file of its story: `VAEGuide` is in vae.py."""
-    if not name.endswith("Guide"):
+    module = f"guides.{name.removesuffix('Guide').lower()}"
+    if not name.endswith("Guide") or find_spec(module) is None:
         raise AttributeError(f"module 'guides' has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"guides.{name.removesuffix('Guide').lower()}"), name)
-    except ModuleNotFoundError as error:
-        raise AttributeError(f"module 'guides' has no attribute {name!r}: {error}") from None
+    return getattr(import_module(module), name)

@@ -1,6 +1,7 @@
 """The inference of the joint multimodal variational auto-encoder."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -9,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_models.distributions import ProductOfNormals
+from pyro_models.nn import Conditional
 
 
 class JMVAEGuide(PyroModule):
@@ -41,11 +43,22 @@ class JMVAEGuide(PyroModule):
         self.sizes = dict(sizes)
         self.product = product
 
-    def posterior(self, x: Tensor | None = None, **given: Tensor | None) -> dist.TorchDistribution:
+    def features(self, x: Tensor) -> Tensor | None:
+        """Return the encoder's features of images, [batch, features], from which `posterior` goes on for several y.
+
+        All of them then cost one pass over x, with the same dropout. None where the encoder has no such features, as
+        that of a product has not.
+        """
+        return self.encoder.body(x) if isinstance(self.encoder, Conditional) else None
+
+    def posterior(
+        self, x: Tensor | None = None, *, features: Tensor | None = None, **given: Tensor | None
+    ) -> dist.TorchDistribution:
         """Return q(z | what is given), batch shape [batch] and event shape [latent].
 
         Args:
             x: images, [batch, *image]; None where they are missing.
+            features: what `features(x)` returned, where x is given and they were computed already.
             given: attributes by site, [batch, size]; NaN where one is missing, and None or left out where all are.
 
         Raises:
@@ -53,7 +66,8 @@ class JMVAEGuide(PyroModule):
         """
         y = {site: value for site, value in given.items() if value is not None}
         if x is not None and not self.product:
-            loc, log_scale = self.encoder(x, self._signs(x, y)).chunk(2, dim=-1)
+            encode: Any = self.encoder if features is None else self.encoder.combine
+            loc, log_scale = encode(x if features is None else features, self._signs(x, y)).chunk(2, dim=-1)
             return dist.Normal(loc, log_scale.exp()).to_event(1)
         experts = [self.experts[site](signs(value)) for site, value in y.items()]
         known = [~value.isnan().any(-1, keepdim=True) for value in y.values()]
@@ -68,9 +82,11 @@ class JMVAEGuide(PyroModule):
         mask = torch.cat([torch.ones_like(known[0]), *known], dim=-1)
         return ProductOfNormals(loc, log_scale.exp(), mask, dim=-2).to_event(1)
 
-    def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor | None) -> Tensor:
-        """Draw a code for each datum."""
-        q = self.posterior(x, **y)
+    def forward(
+        self, x: Tensor | None = None, *, features: Tensor | None = None, batch: int = 1, **y: Tensor | None
+    ) -> Tensor:
+        """Draw a latent for each datum."""
+        q = self.posterior(x, features=features, **y)
         with pyro.plate("data", q.batch_shape[0]):
             return pyro.sample("z", q)
 

@@ -6,6 +6,7 @@ this package does not import torch.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
@@ -22,18 +23,11 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Return a public function, or the story of a name from its file."""
-    module = _PUBLIC.get(name, name.lower() if name[:1].isupper() else "")
-    try:
-        return getattr(import_module(f"pyro_models.{module}"), name) if module else _missing(name)
-    except ModuleNotFoundError as error:
-        if error.name != f"pyro_models.{module}":
-            raise
-        _missing(name)
-
-
-def _missing(name: str) -> Any:
-    raise AttributeError(f"module 'pyro_models' has no attribute {name!r}")
+    """Return a public function, or the story of a name from the file of that name."""
+    module = f"pyro_models.{_PUBLIC.get(name, name.lower() if name[:1].isupper() else None)}"
+    if find_spec(module) is None:
+        raise AttributeError(f"module 'pyro_models' has no attribute {name!r}")
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:

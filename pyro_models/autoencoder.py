@@ -33,8 +33,12 @@ class Autoencoder(PyroModule):
         self.event_dim = event_dim
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
+    def likelihood_of(self, z: Tensor) -> dist.TorchDistribution:
+        """Return p(x | z), event shape [*image]; further dimensions of `z` stand left of the batch."""
+        return dist.Normal(self.decoder(z), 1.0).to_event(self.event_dim)
+
     def forward(self, x: Tensor | None = None, *, batch: int = 1) -> Tensor:
         """Tell the story of `x`, or of `batch` images whose codes something else supplies."""
         with pyro.plate("data", batch if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).mask(False).to_event(1))
-            return pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(self.event_dim), obs=x)
+            return pyro.sample("x", self.likelihood_of(z), obs=x)

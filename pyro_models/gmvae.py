@@ -40,9 +40,13 @@ class GMVAE(PyroModule):
         loc, log_scale = self.component(y).chunk(2, dim=-1)
         return dist.Normal(loc, log_scale.exp()).to_event(1)
 
+    def likelihood_of(self, z: Tensor) -> dist.TorchDistribution:
+        """Return p(x | z), event shape of a datum; further dimensions of `z` stand left of the batch."""
+        return self.likelihood(self.decoder(z))
+
     def forward(self, x: Tensor | None = None, y: Tensor | None = None, *, batch: int = 1) -> Tensor:
         """Tell the story of `x`, or of `batch` new data where there is none, of the kinds `y` where they are known."""
         with pyro.plate("data", batch if x is None else len(x)):
             y = pyro.sample("y", dist.OneHotCategorical(logits=self.uniform), obs=y)
             z = pyro.sample("z", self.prior(y))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood_of(z), obs=x)

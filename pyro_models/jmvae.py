@@ -36,6 +36,10 @@ class JMVAE(PyroModule):
         self.heads = nn.ModuleDict(heads)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
+    def likelihood_of(self, z: Tensor) -> dist.TorchDistribution:
+        """Return p(x | z), event shape [*image]; further dimensions of `z` stand left of the batch."""
+        return self.likelihood(self.decoder(z))
+
     def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor | None) -> Tensor:
         """Tell the story of `x` and of the attributes `y1`, `y2`, ..., or of `batch` new data where none is given."""
         given = [value for value in (x, *y.values()) if value is not None]
@@ -43,4 +47,4 @@ class JMVAE(PyroModule):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
             for site, head in self.heads.items():
                 pyro.sample(site, attribute(head(z)), obs=y.get(site))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood_of(z), obs=x)

@@ -31,8 +31,12 @@ class VAE(PyroModule):
         self.likelihood = likelihood
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
+    def likelihood_of(self, z: Tensor) -> dist.TorchDistribution:
+        """Return p(x | z), event shape [*image]; further dimensions of `z` stand left of the batch."""
+        return self.likelihood(self.decoder(z))
+
     def forward(self, x: Tensor | None = None, *, batch: int = 1) -> Tensor:
         """Tell the story of `x`, or of `batch` new images where there is no `x`."""
         with pyro.plate("data", batch if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood_of(z), obs=x)

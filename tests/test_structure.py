@@ -1,63 +1,126 @@
-"""Imports point one way: nn and distributions, then stories and guides, then recipes."""
+"""The rooms of the house: which imports which, how large each is, and what is asked of a recipe."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from pyro_models.recipes import Recipe
+
 ROOT = Path(__file__).parent.parent
-BELOW = {"pyro_models.base", "pyro_models.nn", "pyro_models.distributions"}
+PACKAGE = ROOT / "pyro_models"
+LEVELS = (
+    ("base",),
+    ("nn", "distributions"),
+    ("stories", "objectives", "data"),
+    ("guides",),
+    ("training", "reading", "metrics"),
+    ("checking", "likelihood"),
+    ("plots",),
+    ("pictures",),
+    ("recipes",),
+    ("runs",),
+    ("report",),
+    ("cli",),
+)
+"""A room imports from the levels above its own line here, and from itself."""
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+FILES = [
+    path for folder in (PACKAGE, ROOT / "guides") for path in sorted(folder.rglob("*.py*")) if path.suffix != ".pyc"
+]
+STORIES = sorted(path.stem for path in PACKAGE.glob("[a-z]*.py"))
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def imported(path):
-    """Names of modules that a file imports at its top level or within functions, typing-only ones left out."""
-    tree, names = ast.parse(path.read_text()), set()
-    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if TYPE_CHECKING")]
-    for node in ast.walk(tree):
+    """Every module of ours that a file imports: at its top, within functions, or for type checking alone."""
+    package = module_of(path) if path.stem == "__init__" else module_of(path).rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] in ("pyro_models", "guides")}
+            base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1]] * bool(node.level))
+            base = ".".join(filter(None, [base, node.module]))
+            found |= {f"{base}.{a.name}" if is_module(f"{base}.{a.name}") else base for a in node.names}
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):  # guides.VAEGuide, pyro_models.VAE
+            if node.value.id in ("guides", "pyro_models") and node.attr[0].isupper():
+                found.add(f"{node.value.id}.{node.attr.removesuffix('Guide').lower()}")
+    return {name for name in found if name.split(".")[0] in ("pyro_models", "guides")}
 
 
-def within(name, rooms):
-    return any(name == room or name.startswith(room + ".") for room in rooms)
+def room_of(module):
+    """The room of a module; None of the packages' own fronts and of the program's entry."""
+    first, _, rest = module.partition(".")
+    if first == "guides":
+        return "guides" if rest else None
+    room = rest.split(".")[0]
+    return "stories" if room in STORIES else (room if room in LEVEL else None)
 
 
-STORIES = sorted(path for path in (ROOT / "pyro_models").glob("[a-z]*.py"))
-GUIDES = sorted(path for path in (ROOT / "guides").glob("[a-z]*.py"))
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_one_way(path):
+    room = room_of(module_of(path))
+    if room is None:
+        return
+    for name in imported(path):
+        other = room_of(name)
+        assert other is None or other == room or LEVEL[other] < LEVEL[room], f"{room} imports {name}"
 
 
-@pytest.mark.parametrize("path", STORIES + GUIDES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_stories_and_guides_import_only_networks_and_distributions(path):
-    assert all(within(name, BELOW) for name in imported(path))
+def test_no_files_import_each_other_in_a_circle():
+    """Counting imports within functions, those for type checking alone, and those of a package's front."""
+    graph: dict = {}
+    for path in FILES:
+        graph.setdefault(module_of(path), set()).update(imported(path))
+    left = dict(graph)
+    while free := [name for name, needs in left.items() if not needs & left.keys() - {name}]:
+        for name in free:
+            del left[name]
+    assert not left
 
 
-@pytest.mark.parametrize(
-    ("room", "allowed"),
-    [
-        ("base", {"pyro_models.base"}),
-        ("nn", {"pyro_models.nn"}),
-        ("distributions", {"pyro_models.distributions"}),
-        ("objectives", {"pyro_models.nn", "pyro_models.distributions", "pyro_models.objectives"}),
-        ("data", {"pyro_models.base", "pyro_models.data"}),
-        ("criticism", {f"pyro_models.{room}" for room in ("base", "nn", "data", "objectives", "criticism")}),
-    ],
-)
-def test_rooms_import_only_what_stands_below_them(room, allowed):
-    files = list((ROOT / "pyro_models" / room).glob("*.py"))
-    assert files
-    for path in files:
-        assert all(within(name, allowed) for name in imported(path)), path
+def test_no_room_holds_more_than_a_fifth_of_the_package():
+    lines = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        lines[room_of(module_of(path))] += len(path.read_text().splitlines())
+    room, most = lines.most_common(1)[0]
+    assert most <= lines.total() / 5, f"{room}: {most} of {lines.total()}"
 
 
-def test_only_the_list_of_recipes_imports_stories_and_guides():
-    stories = {f"pyro_models.{path.stem}" for path in STORIES} | {"guides"}
-    machinery = [path for path in (ROOT / "pyro_models").rglob("*.py") if path.parent.name != "pyro_models"]
-    users = {path.name for path in machinery if any(within(name, stories) for name in imported(path))}
-    assert users == {"recipes.py"}
+def test_a_recipe_is_asked_only_what_every_recipe_answers():
+    """No other room knows which recipe it has: it reads no option of one kind of recipe, and compares no name."""
+    for path in PACKAGE.rglob("*.py"):
+        if room_of(module_of(path)) == "recipes":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "recipe":
+                assert hasattr(Recipe, node.attr) or node.attr == "name", f"{path.name}: {ast.unparse(node)}"
+            if isinstance(node, ast.Compare):
+                assert "recipe.name" not in ast.unparse(node), f"{path.name}: {ast.unparse(node)}"
+
+
+def test_only_recipes_import_stories_and_guides():
+    users = {path.name for path in FILES if any(room_of(n) in ("stories", "guides") for n in imported(path))}
+    assert {f"{name}.py" for name in STORIES} >= users
 
 
 def test_each_story_has_the_guide_of_its_name():
-    assert [path.name for path in STORIES] == [path.name for path in GUIDES]
+    assert sorted(path.stem for path in (ROOT / "guides").glob("[a-z]*.py")) == STORIES
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.pyi")), ids=module_of)
+def test_no_public_name_hides_a_file(path):
+    names = {alias.asname for node in ast.parse(path.read_text()).body for alias in node.names}
+    files = {other.stem for other in path.parent.glob("*.py")}
+    assert not names & files

@@ -51,7 +51,7 @@ class Ranks:
 
 
 def calibrate(model: Program, guide: Program, data: Data, *, draws: int = 99, seed: int = 0) -> list[Ranks]:
-    """Draw latents and data from the model, then latents for those data from the guide; rank the former among the latter.
+    """Rank latents drawn from the model among those that the guide draws given the data that came with them.
 
     If the guide is the posterior, every rank is as likely as any other (theorem 1 there). Equal values, as of clusters,
     get a random order.

@@ -83,7 +83,8 @@ def check(
     Of data that training did not see, the prior predictive p-value of a true model is uniform. The posterior
     predictive one, whose latents come from the same data, lies nearer to one half: it fails less often than 5 %.
 
-    A latent site is checked as well, where statistics name it: the guide's draws given the data against the model's (Seth, Murray and Williams, Model criticism in latent space, 2019).
+    A latent site is checked as well, where statistics name it: the guide's draws given the data against the model's
+    (Seth, Murray and Williams, Model criticism in latent space, 2019).
 
     Args:
         model, guide: the pair, or any other; networks that a function closes over must be in evaluation mode.

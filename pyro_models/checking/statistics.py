@@ -160,7 +160,7 @@ def standard(train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]) ->
     return found
 
 
-def load(spec: str) -> Statistic:
+def load_statistic(spec: str) -> Statistic:
     """Import a statistic by MODULE:FUNCTION.
 
     Raises:
@@ -169,7 +169,7 @@ def load(spec: str) -> Statistic:
     try:
         found = pkgutil.resolve_name(spec)
     except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"--statistic {spec}: {first_line(error)}; say MODULE:FUNCTION", exit_code=2) from None
+        raise UserError(f"`statistic={spec}`: {first_line(error)}; give MODULE:FUNCTION", exit_code=2) from None
     if not callable(found):
-        raise UserError(f"--statistic {spec} is no function; say MODULE:FUNCTION", exit_code=2)
+        raise UserError(f"`statistic={spec}` is no function; give MODULE:FUNCTION", exit_code=2)
     return found

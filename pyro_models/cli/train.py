@@ -1,5 +1,7 @@
 """The command line of `train.py`: parsed before torch is imported, so that `--help` and mistakes are quick."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import os
@@ -7,15 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyro_models import report, runs
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json
-from pyro_models.recipes.base import Recipe
-from pyro_models.recipes.options import Parser, Place, add_options, flag
-from pyro_models.recipes.registry import RECIPES, from_json
+from pyro_models.cli.parser import Parser, add_options, in_flags
+from pyro_models.recipes import RECIPES, Recipe, from_json
+from pyro_models.runs.options import RunOptions
 
 
-def parse(arguments: Sequence[str], prog: str = "train.py") -> tuple[Recipe, Place]:
-    """Read a recipe and a place from command-line words; a mistake ends the program with exit code 2."""
+def parse(arguments: Sequence[str], prog: str = "train.py") -> tuple[Recipe, RunOptions]:
+    """Read a recipe and the options of its run from command-line words; a mistake ends the program with exit code 2."""
     if not arguments or arguments[0] in ("-h", "--help"):
         recipes = "\n".join(f"  {name:<13}{recipe.__doc__}" for name, recipe in RECIPES.items())
         print(f"usage: {prog} RECIPE [options]\n\nrecipes:\n{recipes}\n\n`{prog} RECIPE --help` lists its options.")
@@ -27,42 +30,47 @@ def parse(arguments: Sequence[str], prog: str = "train.py") -> tuple[Recipe, Pla
             raise UserError(f"unknown recipe {name!r}: {nearest(name, RECIPES)}")
         parser.description = RECIPES[name].__doc__
         defaults, resumed = _defaults(name, words)
-        add_options(parser, defaults)
-        add_options(parser, Place())
-        parser.add_argument("--preset", metavar="NAME", help="options to start from: " + _presets(name))
+        add_options(parser, f"options of the recipe {name}", defaults)
+        add_options(parser, "options of the run", RunOptions())
+        presets = ", ".join(RECIPES[name].presets) or "this recipe has none"
+        parser.add_argument("--preset", metavar="NAME", help=f"start from the options of a preset: {presets}")
         values = vars(parser.parse_args(words))
-        place = Place(**{field.name: values.pop(field.name) for field in dataclasses.fields(Place)})
+        options = RunOptions(**{field.name: values.pop(field.name) for field in dataclasses.fields(RunOptions)})
         values.pop("preset")
         recipe = RECIPES[name](**values)
         if resumed:
-            _check_same(defaults, recipe, place)
+            _check_same(defaults, recipe, options)
     except UserError as error:
         parser.error(str(error))
-    return recipe, place
+    return recipe, options
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Train what the command line asks for and return the exit code."""
-    recipe, place = parse(sys.argv[1:] if arguments is None else arguments, prog)
+    """Train as the command line says, write the report, and return the exit code."""
+    recipe, options = parse(sys.argv[1:] if arguments is None else arguments, prog)
     try:
-        if place.seeds > 1:
-            from pyro_models.runs.seeds import train_seeds as train
+        if options.seeds > 1:
+            folder = runs.train_seeds(recipe, options, _publish)
         else:
-            from pyro_models.runs.folder import train
-
-        train(recipe, place)
+            run = runs.train(recipe, options)
+            if run is None:  # another process writes it
+                return 0
+            _publish(run)
+            folder = run.folder
+        print(f"run folder: {folder}")
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{prog}: {error}", file=sys.stderr)
+            print(f"{prog}: {in_flags(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"\n{prog}: stopped before training began", file=sys.stderr)
+        print(f"\n{prog}: stopped; no training is lost that a run folder's checkpoint.pt holds", file=sys.stderr)
         return 130
     return 0
 
 
-def _presets(name: str) -> str:
-    return ", ".join(RECIPES[name].presets) or "this recipe has none"
+def _publish(run: runs.Run) -> None:
+    report.publish(run)
+    print(f"report: {run.folder / 'report.html'}")
 
 
 def _defaults(name: str, words: Sequence[str]) -> tuple[Recipe, bool]:
@@ -82,28 +90,26 @@ def _defaults(name: str, words: Sequence[str]) -> tuple[Recipe, bool]:
 def _saved(name: str, given: argparse.Namespace) -> Recipe:
     """Read the recipe of the run to resume."""
     if given.overwrite:
-        raise UserError("--resume continues a run and --overwrite replaces it: give one of them")
+        raise UserError("`resume` continues a run and `overwrite` replaces it: give one of them")
     if given.preset:
-        raise UserError("--resume continues a run with the options that it has: leave --preset out")
+        raise UserError("`resume` continues a run with the options that it has: leave `preset` out")
     if given.out is None:
-        raise UserError("--resume needs --out, the folder of the run to continue")
+        raise UserError("`resume` needs `out`, the folder of the run to continue")
     if list(given.out.glob("seed-*")) and given.seeds in (None, "1"):
-        raise UserError(f"{given.out} holds runs of several seeds: say --seeds N")
+        raise UserError(f"{given.out} holds runs of several seeds: give `seeds=N`")
     if not (given.out / "recipe.json").is_file():
         raise UserError(f"nothing to resume in {given.out}: it holds no recipe.json")
     recipe = from_json(read_json(given.out / "recipe.json"))
-    if recipe.name != name:
+    if not isinstance(recipe, RECIPES[name]):
         raise UserError(f"the run in {given.out} is of the recipe {recipe.name}, not {name}")
     return recipe
 
 
-def _check_same(saved: Recipe, recipe: Recipe, place: Place) -> None:
-    """Refuse to resume with another recipe; only the number of epochs may change, and only under a constant rate."""
+def _check_same(saved: Recipe, recipe: Recipe, options: RunOptions) -> None:
+    """Refuse to resume with another recipe; only the number of epochs may change, and only without a schedule."""
     was, now = saved.as_json(), recipe.as_json()
-    if saved.epochs != recipe.epochs and saved.paced:
-        raise UserError(
-            "--epochs cannot change under --schedule cosine, stages or --final-temperature, which it has paced so far"
-        )
+    if saved.epochs != recipe.epochs and saved.fixes_epochs:
+        raise UserError("`epochs` cannot change: the schedule of the run so far depends on it")
     for key in was:
         if key != "epochs" and was[key] != now[key]:
-            raise UserError(f"{flag(key)} is {was[key]} for the run in {place.out}, not {now[key]}: it cannot change")
+            raise UserError(f"`{key}` is {was[key]} for the run in {options.out}, not {now[key]}: it cannot change")

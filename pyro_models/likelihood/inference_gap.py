@@ -11,11 +11,16 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_models.base.errors import UserError
 from pyro_models.likelihood.importance import DRAWS, importance, marginalised, shares
 from pyro_models.metrics.evaluation import Data, Program, eval_mode, in_batches
 from pyro_models.objectives import Enumerate, Record, elbos
 
 PARTICLES = 10  # of the bound that each datum's own guide maximises
+
+
+class NoClosedFamily(UserError):
+    """The guide's own family has no parameters of each datum: a site depends on another's draw, or is no Normal."""
 
 
 def gap(
@@ -48,7 +53,7 @@ def gap(
         With few samples log p(x) comes out too low, and so does `approximation`.
 
     Raises:
-        ValueError: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
+        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
     """
     parts = []
     with eval_mode(model, guide, seed=seed):
@@ -56,8 +61,8 @@ def gap(
         for batch in tqdm(list(in_batches(data, max(1, draws // PARTICLES))), disable=None):
             given = {name: values for name, values in batch.items() if name not in hidden}
             amortised = lambda batch=batch, **_: guide(**batch)  # noqa: E731
-            best, parameters = datum_wise(amortised, given)
-            maximise(marginal, best, given, parameters, steps, learning_rate)
+            best, free = datum_wise(amortised, given)
+            maximise(marginal, best, given, free, steps, learning_rate)
             elbo, highest = (_bound(marginal, half, given, samples, draws) for half in (amortised, best))
             both = [importance(marginal, half, given, frozenset(), samples, draws).log_p for half in (amortised, best)]
             log_p = torch.stack(both).logsumexp(0) - math.log(2.0)
@@ -92,7 +97,7 @@ def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
     """Return the guide with parameters of each datum's own, and those parameters.
 
     Raises:
-        ValueError: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
+        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
     """
     twice = []
     for _ in range(2):
@@ -102,7 +107,9 @@ def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
     free, again = twice
     for name in free:
         if not all(map(torch.equal, free[name][0], again[name][0])):
-            raise ValueError(f"site {name!r} depends on what another drew: its best is no loc and scale of each datum")
+            raise NoClosedFamily(
+                f"site {name!r} depends on what another drew: its best is no loc and scale of each datum"
+            )
 
     size = len(next(iter(batch.values())))
 
@@ -123,4 +130,4 @@ def _freed(name: str, fn: TorchDistribution) -> tuple[list[Tensor], Callable[[],
     if fn.has_enumerate_support:
         logits = base.logits.clone().requires_grad_()
         return [logits], lambda: type(base)(logits=logits).to_event(fn.event_dim - base.event_dim)
-    raise ValueError(f"site {name!r} is neither Normal nor discrete: what its family could do better is not known")
+    raise NoClosedFamily(f"site {name!r} is neither Normal nor discrete: what its family could do better is not known")

@@ -7,8 +7,9 @@ never saw (`split=compositional`).
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,13 @@ from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.nn import spatial_classifier
 
 QUERIES = 240  # at most, for each number of attributes given; all combinations of mnist-a
-Generate = Callable[[Tensor, int], Tensor]
-"""From attributes to condition on, indices [n, attributes] with -1 where one is not given, and a seed, to n images."""
+
+
+class Generate(Protocol):
+    """From attributes to condition on, indices [n, attributes] with -1 where one is not given, to n images."""
+
+    def __call__(self, values: Tensor, *, seed: int) -> Tensor:
+        """Return the images [n, *shape], drawn by the seed."""
 
 
 class AttributeClassifier(nn.Module):
@@ -148,7 +154,7 @@ def three_cs(dataset: Dataset, pixels: PixelMode, generate: Generate) -> dict[st
     classifier = attribute_classifier(dataset, pixels)
     names = ("test", "validation")
     return {
-        name: _judged(dataset, dataset.parts[name], pixels, lambda asked, seed=seed: generate(asked, seed), classifier)
+        name: _judged(dataset, dataset.parts[name], pixels, partial(generate, seed=seed), classifier)
         for seed, name in enumerate(names)
     }
 

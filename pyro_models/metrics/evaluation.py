@@ -41,13 +41,13 @@ def eval_mode(*programs: Any, seed: int = 0) -> Iterator[None]:
                 part.training = mode
 
 
-def reconstruct(model: Program, guide: Program, *, site: str = "x", **batch: Tensor) -> Tensor:
+def reconstruct(model: Program, guide: Program, batch: Data, *, site: str = "x") -> Tensor:
     """Return E[p(x | z)] at the mean of q(z | x), or of q(z | x, y) at the likeliest y: [batch, *shape].
 
     Args:
         model, guide: the pair.
-        site: the observed site to reconstruct.
         batch: what both are called with.
+        site: the observed site to reconstruct.
     """
     with eval_mode(model, guide):
         with AtMean(), Record() as q:

@@ -1,8 +1,5 @@
 """Networks of two inputs, one of which may have more dimensions on the left than the other."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from torch import Tensor, nn
 
 
@@ -11,7 +8,7 @@ class Conditional(nn.Module):
 
     Args:
         body: from x [batch, *shape] to features [batch, features].
-        given: from y [..., kinds] to [..., features].
+        given: from y [..., size] to [..., features].
         head: from features to the output.
     """
 
@@ -20,25 +17,11 @@ class Conditional(nn.Module):
         self.body = body
         self.given = given
         self.head = head
-        self.seen: dict[int, tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Map [batch, *shape] and [..., batch, kinds], or what broadcasts to it, to [..., batch, outputs]."""
-        return self.head(self.features(x) + self.given(y))
+        """Map [batch, *shape] and [..., batch, size], or what broadcasts to it, to [..., batch, outputs]."""
+        return self.combine(self.body(x), y)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Map [batch, *shape] to [batch, features]: within `once`, by one pass for each tensor."""
-        if self.seen is None:
-            return self.body(x)
-        if id(x) not in self.seen:
-            self.seen[id(x)] = (x, self.body(x))
-        return self.seen[id(x)][1]
-
-    @contextmanager
-    def once(self) -> Iterator[None]:
-        """Look at each tensor x once meanwhile: at the price of one pass, and with the same dropout, whatever y is."""
-        self.seen = {}
-        try:
-            yield
-        finally:
-            self.seen = None
+    def combine(self, features: Tensor, y: Tensor) -> Tensor:
+        """Map what `body` made of x and a y to what `forward` returns: one pass over x, one dropout, for several y."""
+        return self.head(features + self.given(y))

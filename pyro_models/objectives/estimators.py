@@ -29,19 +29,51 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_models.distributions import RelaxedOneHotCategorical
-from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, record_pair
+from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, exp_of, record_pair
 
 Model = Callable[..., Any]
-Terms = dict[str, Tensor]
 Divergence = Callable[[Site, Site], Tensor]
 Sites = Mapping[str, Site]
+
+
+class Terms(dict[str, Tensor]):
+    """The terms of an objective by name, `loss` among them, and the weights that make the loss of the others.
+
+    Attributes:
+        weights: by the names of some terms; where no site is scaled, loss = sum of weights[name] * terms[name]. None
+            where the loss is no such sum, or nothing is known of it.
+    """
+
+    def __init__(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
+        super().__init__(terms)
+        self.weights = getattr(terms, "weights", None) if weights is None else dict(weights)
+
+    def plus(self, other: Mapping[str, Tensor], weight: float = 1.0, prefix: str = "", suffix: str = "") -> "Terms":
+        """Return these terms with weight * the loss of others added, and the terms of which that is made.
+
+        Args:
+            other: the terms of another objective.
+            weight: of its loss.
+            prefix, suffix: of the names that the added terms get; they are those with a weight, and `elbo`.
+        """
+        ours, theirs = self.weights, getattr(other, "weights", None)
+        names = {name: prefix + name + suffix for name in other if name == "elbo" or name in (theirs or ())}
+        terms = self | {names[name]: other[name] for name in names} | {"loss": self["loss"] + weight * other["loss"]}
+        if ours is None or theirs is None:
+            return Terms(terms)
+        return Terms(terms, ours | {names[name]: weight * theirs[name] for name in theirs if weight})
+
+
+def named(name: str, value: Tensor) -> Terms:
+    """Return an objective's one term, which is its loss."""
+    return Terms({"loss": value, name: value.detach()}, {name: 1.0})
 
 
 class Objective(Protocol):
     """From a model, a guide and a batch to named terms, in nats per datum."""
 
-    def __call__(self, model: Model, guide: Model, **batch: Tensor) -> Terms:
-        """Return the terms; `loss` carries the gradient."""
+    def __call__(self, model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
+        """Return the terms, best as `Terms`; `loss` carries the gradient."""
 
 
 @dataclass(frozen=True)
@@ -179,13 +211,13 @@ def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     if not torch.is_grad_enabled():
         return iwae(model, guide, particles=particles, **batch)
     _, drawn = _draw(model, guide, batch, particles)
-    leaves, still, moving = [], {}, []
+    leaves, fixed, moving = [], {}, []
     for name, site in drawn.items():
-        leaf, value, original = _leaf(site.value)
-        leaves.append(leaf)
-        moving.append(original)
-        still[name] = replace(site, value=value)
-    p, q = _draw(model, guide, batch, particles, latents=still)
+        exp = exp_of(site.fn)  # a relaxed draw is a function of its logarithm, which its density reads
+        moving.append(exp.inv(site.value))
+        leaves.append(moving[-1].detach().requires_grad_())
+        fixed[name] = replace(site, value=exp(leaves[-1]))
+    p, q = _draw(model, guide, batch, particles, latents=fixed)
     log_p, log_weights = _joint(p).reshape(particles, -1), _log_weights(p, q, particles)
     weights = log_weights.detach().softmax(0)
     slopes = torch.autograd.grad((weights.square() * log_weights).sum(0).mean(), leaves, retain_graph=True)
@@ -240,7 +272,7 @@ def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
     if not scales:
         return objective
 
-    def with_scales(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def with_scales(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
         with ScaleSites(scales):
             return objective(model, guide, **batch)
 
@@ -250,7 +282,7 @@ def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
 def relaxed(objective: Objective, temperature: float) -> Objective:
     """`objective` with each one-hot category that is sampled relaxed at `temperature` (see `Relax`)."""
 
-    def soft(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def soft(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
         with Relax(temperature):
             return objective(model, guide, **batch)
 
@@ -297,11 +329,11 @@ def _draw(
     return p, q
 
 
-def _parts(p: Sites, q: Sites, divergence: Divergence) -> Terms:
+def _parts(p: Sites, q: Sites, divergence: Divergence) -> dict[str, Tensor]:
     """The terms, and the loss, of each draw."""
     reconstruction = kl = loss = torch.zeros(())
-    each: Terms = {}
-    seen: Terms = {}
+    each: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {}
     for name, site in p.items():
         if site.is_observed:
             cost = _expected(-site.log_prob(), q)
@@ -329,8 +361,9 @@ def _expected(cost: Tensor, q: Sites) -> Tensor:
     return weighted.sum(tuple(range(len(enumerated))))
 
 
-def _means(parts: Terms) -> Terms:
-    return {name: part.mean() if name == "loss" else part.detach().mean() for name, part in parts.items()}
+def _means(parts: Mapping[str, Tensor]) -> Terms:
+    means = {name: part.mean() if name == "loss" else part.detach().mean() for name, part in parts.items()}
+    return Terms(means, {"elbo": -1.0})
 
 
 def _joint(sites: Sites) -> Tensor:
@@ -353,23 +386,9 @@ def _log_weights(p: Sites, q: Sites, particles: int, enumerated: int = 0) -> Ten
 def _weighted_bound(name: str, p: Sites, q: Sites, log_weights: Tensor, alpha: float) -> Terms:
     power = (1.0 - alpha) * log_weights
     bound = ((power.logsumexp(0) - math.log(len(power))) / (1.0 - alpha)).mean()
-    return _means(_parts(p, q, sampled_kl)) | {"loss": -bound, name: bound.detach()}
+    return Terms(_means(_parts(p, q, sampled_kl)) | {"loss": -bound, name: bound.detach()}, {name: -1.0})
 
 
 def _steered(gradient: Tensor, terms: Terms) -> Terms:
     """The terms, with the gradient of another loss and the value of their own."""
-    return terms | {"loss": terms["loss"].detach() + gradient - gradient.detach()}
-
-
-def _leaf(value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut a draw off the graph that made it: a leaf, the draw as a function of the leaf, and what the leaf equals.
-
-    A relaxed draw is a function of its logarithm, which its density reads (see `RelaxedOneHotCategorical`).
-    """
-    original = getattr(value, "log_value", value)
-    leaf = original.detach().requires_grad_()
-    if original is value:
-        return leaf, leaf, original
-    cut = leaf.exp()
-    cut.log_value = leaf  # type: ignore[union-attr]
-    return leaf, cut, original
+    return Terms(terms | {"loss": terms["loss"].detach() + gradient - gradient.detach()}, terms.weights)

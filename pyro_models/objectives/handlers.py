@@ -12,9 +12,10 @@ from pyro.ops.provenance import get_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions.transforms import identity_transform
 
-from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.distributions.layers import parameter_names
+from pyro_models.distributions.relaxed import CachedExp, RelaxedOneHotCategorical
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,12 @@ class Relax(Messenger):
         if not temperature > 0:
             raise ValueError(f"a temperature must be above 0, not {temperature}")
         self.temperature = temperature
+        self.exps: dict[str, CachedExp] = {}  # by site: guide and model share the exact logarithm of a draw
 
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], OneHotCategorical) and not msg["is_observed"]:
-            temperature = msg["fn"].logits.new_full((), self.temperature)
-            msg["fn"] = RelaxedOneHotCategorical(temperature, logits=msg["fn"].logits)
+            logits, exp = msg["fn"].logits, self.exps.setdefault(msg["name"], CachedExp())
+            msg["fn"] = RelaxedOneHotCategorical(logits.new_full((), self.temperature), logits=logits, exp=exp)
 
 
 class Enumerate(Messenger):
@@ -156,10 +158,8 @@ class Detach(Messenger):
     """Let no gradient flow through what is drawn."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        value = msg["value"]
-        msg["value"] = value.detach()
-        if hasattr(value, "log_value"):
-            msg["value"].log_value = value.log_value.detach()
+        exp = exp_of(msg["fn"])
+        msg["value"] = exp(exp.inv(msg["value"]).detach())
 
 
 class PropagateMeans(Messenger):
@@ -254,6 +254,11 @@ class RecordScales(Messenger):
         self.runs[-1][msg["name"]] = (msg["is_observed"], float(msg["scale"]))
         if self.unscaled:
             msg["scale"] = 1.0
+
+
+def exp_of(fn: Any) -> Any:
+    """Return the transform from what the density of a relaxed site reads, the log of a draw; else the identity."""
+    return fn.exp if isinstance(fn, RelaxedOneHotCategorical) else identity_transform
 
 
 def _is_open(msg: Any) -> bool:

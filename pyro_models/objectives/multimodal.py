@@ -1,11 +1,13 @@
 """Objectives of a story with an image x and attributes y1, y2, ...: sums of bounds and divergences, each by its name.
 
-What is missing is hidden: a bound of x alone is that of the story without its attributes, p(x | z) p(z). The guide's
-passes over one x are one pass, with the same dropout: what differs between q(z | x, y) and q(z | x) is what is given.
+What is missing is hidden: a bound of x alone is that of the story without its attributes, p(x | z) p(z). Where a guide
+has a method `features(x)`, they are computed once for a batch, and its `posterior` and `forward` go on from them: all
+passes over x are one, with the same dropout, and q(z | x, y) and q(z | x) differ by what is given alone.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from pyro import poutine
@@ -13,8 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_models.nn import Conditional
-from pyro_models.objectives.estimators import Model, Objective, Terms
+from pyro_models.objectives.estimators import Model, Objective, Terms, named
 from pyro_models.objectives.handlers import CaptureSite, MaskMissing
 
 Posterior = Callable[..., TorchDistribution]
@@ -61,12 +62,11 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
         x, y = _halves(batch)
-        with _one_look(posterior):
-            with MaskMissing(), CaptureSite("z") as captured:
-                terms = bound(model, guide, **batch)
-            for name, given in (("kl_given_x", x), ("kl_given_y", choose(y))):
-                value = kl_divergence(captured.fn, posterior(**given)).mean()
-                terms |= {"loss": terms["loss"] + weight * value, name: value.detach()}
+        features = _features(guide, x["x"])
+        with MaskMissing(), CaptureSite("z") as captured:
+            terms = Terms(bound(model, partial(guide, **features), **batch))
+        for name, given in (("kl_given_x", x | features), ("kl_given_y", choose(y))):
+            terms = terms.plus(named(name, kl_divergence(captured.fn, posterior(**given)).mean()), weight)
         return terms
 
     return objective
@@ -122,17 +122,16 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Coll
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
         module = _module(model) if frozen else nn.Module()
         story = module.forward if frozen else model  # calling a frozen module makes Pyro warn of it
-        with MaskMissing(), _one_look(guide):
+        infer = partial(guide, **_features(guide, batch["x"]))
+        with MaskMissing():
             with frozen_parameters(module) if "elbo" in frozen else nullcontext():
-                terms = bound(story, guide, **batch)
+                terms = Terms(bound(story, infer, **batch))
             for name, (weight, estimator, given) in parts(batch).items():
                 seen = poutine.block(story, hide=[site for site in batch if site not in given])
-                with (
-                    frozen_parameters(module) if name in frozen else nullcontext(),
-                    torch.set_grad_enabled(weight != 0),
-                ):
-                    part = estimator(seen, guide, **given)
-                terms |= {"loss": terms["loss"] + weight * part["loss"], name: part["elbo"]}
+                fixed = frozen_parameters(module) if name in frozen else nullcontext()
+                with fixed, torch.set_grad_enabled(weight != 0):
+                    part = estimator(seen, infer, **given)
+                terms = terms.plus(part, weight, suffix=name.removeprefix("elbo"))
         return terms
 
     return objective
@@ -146,21 +145,17 @@ def _module(model: Model) -> nn.Module:
     return module
 
 
-@contextmanager
-def _one_look(guide: Callable[..., object]) -> Iterator[None]:
-    """Let the networks of a guide, or of a method of one, look at each x once meanwhile."""
-    module = getattr(guide, "__self__", guide)
-    with ExitStack() as looks:
-        for part in module.modules() if isinstance(module, nn.Module) else ():
-            if isinstance(part, Conditional):
-                looks.enter_context(part.once())
-        yield
+def _features(guide: Model, x: Tensor) -> dict[str, Tensor]:
+    """What the guide, or the one that it is a method of, computes of x alone, as a keyword argument of its methods."""
+    compute = getattr(getattr(guide, "__self__", guide), "features", lambda x: None)
+    features = compute(x)
+    return {} if features is None else {"features": features}
 
 
 def masked(objective: Objective) -> Objective:
     """`objective` where missing attributes, which are NaN, do not count (see `MaskMissing`)."""
 
-    def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def whole(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
         with MaskMissing():
             return objective(model, guide, **batch)
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.objectives.adversarial import Classify, SharedNoise, divergence, frozen_statistics, module_of
-from pyro_models.objectives.estimators import Model, Objective, Terms
+from pyro_models.objectives.estimators import Model, Objective, Terms, named
 from pyro_models.objectives.handlers import AtMean, CaptureSite
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
@@ -46,14 +46,12 @@ def regularised(
     def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
         again, x = SharedNoise(classify), batch["x"]
         with CaptureSite(site) as captured:
-            result = objective(model, guide, **batch)
+            result = Terms(objective(model, guide, **batch))
         if captured.fn is None:
             raise ValueError(f"the guide draws no site {site!r}, whose distribution the terms are of")
         log_q = captured.fn.logits.reshape(-1, len(x), captured.fn.event_shape[-1])[0]  # the same for every particle
         for name, (weight, term) in wanted.items():
-            value = term(again, x, log_q)
-            result["loss"] = result["loss"] + weight * value
-            result[name] = value.detach()
+            result = result.plus(named(name, term(again, x, log_q)), weight)
         return result
 
     return whole
@@ -65,7 +63,7 @@ def discriminative(classify: Classify) -> Objective:
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
         with AtMean(), pyro.plate("data", len(batch["x"])):
             pyro.sample("y", classify(batch["x"]))
-        return {"loss": batch["x"].new_zeros(())}
+        return Terms({"loss": batch["x"].new_zeros(())}, {})
 
     return objective
 
@@ -130,12 +128,12 @@ def with_labels(
 
     def both(model: Model, guide: Model, **batch: Tensor) -> Terms:
         x, y = batch.pop("labelled_x"), batch.pop("labelled_y")
-        terms = objective(model, guide, **batch) if objective else {"loss": x.new_zeros(())}
+        terms = Terms(objective(model, guide, **batch)) if objective else Terms({"loss": x.new_zeros(())}, {})
+        prefix = "labelled_" if "elbo" in terms else ""
         with frozen_statistics(module_of(classify)) if objective else nullcontext():
-            known = bound(model, guide, x=x, y=y)
-            cross_entropy = -classify(x).log_prob(y).mean() if weight else x.new_zeros(())
-        loss = terms["loss"] + share * known["loss"] + weight * cross_entropy
-        named = {"labelled_elbo" if "elbo" in terms else "elbo": known["elbo"]}
-        return terms | named | ({"cross_entropy": cross_entropy.detach()} if weight else {}) | {"loss": loss}
+            terms = terms.plus(bound(model, guide, x=x, y=y), share, prefix)
+            if weight:
+                terms = terms.plus(named("cross_entropy", -classify(x).log_prob(y).mean()), weight)
+        return terms
 
     return both

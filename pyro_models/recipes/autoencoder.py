@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import nn, objectives
+from pyro_models import nn, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
 from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import LatentRecipe
 from pyro_models.recipes.options import option
@@ -24,17 +23,12 @@ class AutoencoderRecipe(LatentRecipe):
     name: ClassVar[str] = "autoencoder"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # The article on auto-encoders: one sigmoid layer each way, a code of 20, Adam at a constant 0.01, 50 epochs.
-        "article": {
-            "network": "simple",
-            "latent_dim": 20,
-            "learning_rate": 0.01,
-            "schedule": "constant",
-            "epochs": 50,
-        }
+        "article": {"network": "simple", "latent_dim": 20, "learning_rate": 0.01, "schedule": "constant", "epochs": 50}
     }
 
     network: Literal["deep", "simple", "linear"] = option(
-        "deep", "encoder and decoder: residual MLPs; one sigmoid layer each, as in the article; one linear layer each (PCA)"
+        "deep",
+        "encoder and decoder: residual MLPs; one sigmoid layer each, as in the article; one linear layer each (PCA)",
     )
     tied: bool = option(False, "use the transpose of the encoder's weight in the decoder (simple and linear networks)")
 
@@ -64,7 +58,9 @@ class AutoencoderRecipe(LatentRecipe):
         taken = ("trace", "mean-field")
         for name in names:
             if name not in taken:
-                raise UserError(f"the {self.name} takes the estimators {', '.join(taken)}, not {name}: z has no density")
+                raise UserError(
+                    f"the {self.name} takes the estimators {', '.join(taken)}, not {name}: z has no density"
+                )
         return {name: (objectives.ESTIMATORS[name], None) for name in names or taken}
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:

@@ -12,7 +12,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, reading
@@ -27,39 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from pyro_models.metrics import Trained
+
 Question = Literal["replicates", "log-likelihood", "explorer"]
 """What a recipe may have to leave unanswered: data drawn anew, log p of the target site, a page that decodes z."""
 Splits = tuple["datasets.Split", "datasets.Split | None"]
 """The data to cut batches from, and those whose labels are seen, if any."""
 
 
-class Trained(Protocol):
-    """A pair in training or after it, as the methods of its recipe take it; a run is one.
-
-    Attributes:
-        recipe: the recipe.
-        dataset: its data, on the device of the pair.
-        model, guide: the pair.
-        metrics: a row for each epoch so far, from `SPLIT_TERM` to numbers.
-        frames: reconstructions kept for the animation: `examples`, which test data; `epochs`, when; `images`, bytes
-            [n, *image] for each of these epochs.
-    """
-
-    @property
-    def recipe(self) -> Any: ...  # noqa: D102
-    @property
-    def dataset(self) -> datasets.Dataset: ...  # noqa: D102
-    @property
-    def model(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def guide(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def metrics(self) -> list[dict[str, float]]: ...  # noqa: D102
-    @property
-    def frames(self) -> dict[str, Any]: ...  # noqa: D102
-
-
-Picture = Callable[[Trained], "Mapping[str, Figure | FuncAnimation]"]
+Picture = Callable[["Trained"], "Mapping[str, Figure | FuncAnimation]"]
 """Draws figures, each by the name of its file."""
 
 
@@ -74,6 +50,7 @@ class Recipe:
     name: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     target: ClassVar[str] = "x"  # the observed site whose log-density the bound is of
+    latent_site: ClassVar[str] = "z"  # the one that maps and the explorer show
 
     data: str = option(
         "digits",
@@ -84,7 +61,9 @@ class Recipe:
         "what a pixel is, and so which likelihood is meant: intensities as they are; binarised anew in every batch "
         "(Salakhutdinov and Murray, 2008), once and for all, or at one half",
     )
-    epochs: int = option(100, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5)
+    epochs: int = option(
+        100, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5
+    )
     steps: int | None = option(
         None, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
     )
@@ -95,7 +74,9 @@ class Recipe:
         "learning-rate schedule: cosine decay to 0; stages: down to a tenth in eight stages, each three times as long "
         "as the last (Burda et al., 2016); or constant, as in the articles",
     )
-    seed: int = option(1, "seed of the weights, the order and the noise; the split of the data does not depend on it", 0)
+    seed: int = option(
+        1, "seed of the weights, the order and the noise; the split of the data does not depend on it", 0
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -153,7 +134,7 @@ class Recipe:
 
     def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return all data of a split as the pair takes them, by the names of its arguments: [n, *shape] each."""
-        return {"x": datasets.to_float(split.x, self.pixels)}
+        return datasets.batch_of(split, self.pixels)
 
     def training_batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return data as the objective takes them, which sees less of them than an evaluation may."""
@@ -163,7 +144,9 @@ class Recipe:
         """Return the data whose labels are seen, as the objective takes them under names that begin `labelled_`."""
         raise NotImplementedError
 
-    def batches(self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any) -> datasets.Batches:
+    def batches(
+        self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any
+    ) -> datasets.Batches:
         """Return the shuffled training batches of one process.
 
         Args:
@@ -191,7 +174,9 @@ class Recipe:
         """Build the story and its guide for the shape and the attributes of a data set."""
         raise NotImplementedError
 
-    def training_objective(self, guide: nn.Module, train: datasets.Split) -> objectives.Objective | objectives.Scheduled:
+    def training_objective(
+        self, guide: nn.Module, train: datasets.Split
+    ) -> objectives.Objective | objectives.Scheduled:
         """Build what is minimised: `objective_at` each moment of the run, or the same throughout."""
         if self.is_scheduled:
             return objectives.Scheduled(lambda progress: self.objective_at(progress, guide, train))
@@ -236,11 +221,16 @@ class Recipe:
         for first in range(0, len(split), size):
             yield self.batch(run.dataset, split[first : first + size])
 
+    def encode(self, run: Trained, split: datasets.Split) -> Tensor:
+        """Return the mean of q(z | x) for each datum of a split, a discrete y at its likeliest value: [n, latent]."""
+        batches = map(self.inputs_of, self.evaluation_batches(run, split))
+        return metrics.encode(run.guide, batches, site=self.latent_site)
+
     def evaluate(self, run: Trained, split: datasets.Split) -> dict[str, float]:
         """Average the terms of the bound over a split, nats per datum, and the squared error of reconstructions."""
 
         def error(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            reconstruction = metrics.reconstruct(run.model, run.guide, **self.inputs_of(batch))
+            reconstruction = metrics.reconstruct(run.model, run.guide, self.inputs_of(batch))
             return {"mse": (reconstruction - batch["x"]).square().mean()}
 
         batches = self.evaluation_batches(run, split, self.evaluation_size)
@@ -292,7 +282,7 @@ class Recipe:
 
     @classmethod
     def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
-        """Return the columns of the table of results, from the contents of a results.json, `command` and minutes apart."""
+        """Return the columns of the table of results, from the contents of a results.json."""
         return {"elbo": f"{result['test']['elbo']:.2f}"}
 
     # What is drawn and asked of a run
@@ -345,10 +335,9 @@ class Recipe:
         raise UserError(f"the story of {self.name} has no attributes that could be given")
 
     def landmarks(self, run: Trained) -> tuple[list[dict[str, Any]], Tensor | None, str]:
-        """Return the choices that the explorer offers, the latents to jump to for each of them, and their distribution."""
+        """Return the choices that the explorer offers, the latents that each leads to, and what they are."""
         return [], None, ""
 
     def heads(self, dataset: datasets.Dataset) -> list[dict[str, Any]]:
         """Return the sites beside x whose probabilities the explorer shows: `site`, `name`, `values`."""
         return []
-

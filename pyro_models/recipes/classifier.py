@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives
+from pyro_models import metrics, nn, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Question, Splits, Trained
+from pyro_models.recipes.base import Picture, Question, Splits
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyro_models.metrics import Trained
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,15 @@ class ClassifierRecipe(DiscreteRecipe):
     unlabelled: int | None = option(None, "number of other training data that are seen without labels; none: all", 0)
     network: Literal["conv", "article", "paper", "mlp"] = option(
         "conv",
-        "classifier: strided convolutions; the article's pooled ones (28 x 28 pixels); the MLP of Miyato et al. (2018); "
-        "a small MLP",
+        "classifier: strided convolutions; the article's pooled ones (28 x 28 pixels); the MLP of Miyato et al. "
+        "(2018); or a small MLP",
     )
     vat: float = option(
-        1.0, "weight of virtual adversarial training, KL(q(y | x) || q(y | x + r)), r the worst step (Miyato et al., 2018)",
-        0.0, 1e6,
-    )  # fmt: skip
+        1.0,
+        "weight of virtual adversarial training, KL(q(y | x) || q(y | x + r)), r the worst step (Miyato et al., 2018)",
+        0.0,
+        1e6,
+    )
     consistency: float = option(
         2.0, "weight of KL(q(y | x) || q(y | x augmented)) (Sajjadi et al., 2016; IMSAT, Hu et al., 2017)", 0.0, 1e6
     )
@@ -81,7 +84,9 @@ class ClassifierRecipe(DiscreteRecipe):
     )
     batch_size: int = option(256, "unlabelled data in an optimiser step, over all processes; batch norm wants many", 2)
     epochs: int = option(7, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5)
-    learning_rate: float = option(2e-3, "step size of Adam, at its peak; twice the usual 0.001, for few epochs", 0.0, 10.0)
+    learning_rate: float = option(
+        2e-3, "step size of Adam, at its peak; twice the usual 0.001, for few epochs", 0.0, 10.0
+    )
 
     @property
     def categories(self) -> int:
@@ -102,7 +107,7 @@ class ClassifierRecipe(DiscreteRecipe):
 
     def training_batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, whose labels are not looked at."""
-        return {"x": datasets.to_float(split.x, self.pixels)}
+        return datasets.batch_of(split, self.pixels)
 
     def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of log p(y | x)."""
@@ -180,4 +185,4 @@ class ClassifierRecipe(DiscreteRecipe):
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of classes, adversarial steps and learning curves."""
-        return *super().pictures(), pictures.learning_curves, pictures.score_curves
+        return *super().pictures(), pictures.learning_curves

@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_models import data as datasets
-from pyro_models import metrics, objectives
+from pyro_models import metrics, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Recipe, Splits, Trained
+from pyro_models.recipes.base import Picture, Recipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyro_models.metrics import Trained
 
 SHARE = "share of data"
 UNITS = {
@@ -38,13 +39,15 @@ class DiscreteRecipe(Recipe):
     stratified: bool = option(True, "draw equally many labels of each class")
     split: Literal["official", "article"] = option(
         "official",
-        "split of the data: the authors' own; article: of MNIST, 10,000 training images for validation and labels drawn "
-        "by scikit-learn, as in the article on virtual adversarial training",
+        "split of the data: the authors' own; article: of MNIST, with 10,000 training images for validation and labels "
+        "drawn by scikit-learn, as in the article on virtual adversarial training",
     )
     vat: float = option(
-        0.0, "weight of virtual adversarial training, KL(q(y | x) || q(y | x + r)), r the worst step (Miyato et al., 2018)",
-        0.0, 1e6,
-    )  # fmt: skip
+        0.0,
+        "weight of virtual adversarial training, KL(q(y | x) || q(y | x + r)), r the worst step (Miyato et al., 2018)",
+        0.0,
+        1e6,
+    )
     radius: float = option(2.5, "length of the adversarial step r, in the units of the data", 0.0, 1e6)
     finite_difference: float = option(
         0.1, "length of the trial steps that find r; the paper's 1e-6 is too small for single precision", 1e-12, 1e6
@@ -80,7 +83,9 @@ class DiscreteRecipe(Recipe):
             for split in (dataset.train, dataset.validation, dataset.test):
                 datasets.check_labels(split, self.categories)
 
-    def batches(self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any) -> datasets.Batches:
+    def batches(
+        self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any
+    ) -> datasets.Batches:
         """Return the training batches of one process, of 2 data or more: batch norm takes their mean."""
         if changes.get("size", self.batch_size) < 2 * processes:
             raise UserError("`batch_size` must leave 2 data for each process: batch norm takes their mean")
@@ -88,8 +93,7 @@ class DiscreteRecipe(Recipe):
 
     def labelled_batch(self, labelled: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, and the labels as one-hot `y`."""
-        x = datasets.to_float(labelled.x, self.pixels)
-        return {"x": x, "y": datasets.one_hot(labelled.labels, self.categories).to(x)}
+        return datasets.batch_of(labelled, self.pixels, classes=self.categories)
 
     def draw_labels(self, train: datasets.Split) -> tuple[datasets.Split, datasets.Split]:
         """Draw the training data whose labels are seen: those, and the others."""
@@ -99,7 +103,11 @@ class DiscreteRecipe(Recipe):
 
     def terms(self) -> dict[str, Any]:
         """Return the weight and the function of each term of q(y | x)."""
-        step = {"radius": self.radius, "finite_difference": self.finite_difference, "iterations": self.iterations}
+        step: dict[str, Any] = {
+            "radius": self.radius,
+            "finite_difference": self.finite_difference,
+            "iterations": self.iterations,
+        }
         augment = partial(objectives.jitter, amount=self.jitter)
         return {
             "vat": (self.vat, partial(objectives.vat, **step)),
@@ -126,7 +134,9 @@ class DiscreteRecipe(Recipe):
         idle = [str(k) for k, in_use in enumerate(used) if not in_use]
         if not idle:
             return []
-        return [f"collapsed: hardly any training data fall to {len(idle)} of {len(used)} values of y ({', '.join(idle)})"]
+        return [
+            f"collapsed: hardly any training data fall to {len(idle)} of {len(used)} values of y ({', '.join(idle)})"
+        ]
 
     def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
         """Return the unit of a score or a term by its name."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives
+from pyro_models import metrics, nn, objectives, pictures
 from pyro_models.base.errors import UserError
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Splits, Trained
+from pyro_models.recipes.base import Picture, Splits
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
+
+if TYPE_CHECKING:
+    from pyro_models.metrics import Trained
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,14 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
 
     clusters: int = option(10, "number of values of y: clusters, or classes where labels are seen", 2, 1000)
     latent_dim: int = option(10, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
-    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(
+    elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[assignment]
         "mean-field",
-        "estimator of the bound; of the discrete y: enum sums over it, graph and rws draw it (score function, reweighted "
-        "wake-sleep), all others draw a relaxed y (Gumbel-softmax) and bound the relaxed story; of z as for vae",
+        "estimator of the bound, of z as for vae; of the discrete y: enum sums over it, graph and rws draw it (score "
+        "function; reweighted wake-sleep), all others draw a relaxed y (Gumbel-softmax) and bound the relaxed story",
     )
     network: Literal["mlp", "strided", "conv"] = option(
         "mlp",
-        "networks: MLPs; strided convolutions in q(y | x) and MLPs elsewhere; the article's convolutions (28 x 28 pixels)",
+        "networks: MLPs; strided convolutions in q(y | x), else MLPs; the article's convolutions (28 x 28 pixels)",
     )
     temperature: float = option(
         0.5, "temperature of the relaxed y, for all estimators but graph, enum and rws; 0.5 in the article", 1e-3, 100.0
@@ -132,15 +134,14 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         shape, clusters, latent = dataset.shape, self.clusters, self.latent_dim
         likelihood, GMVAE, GMVAEGuide = self.likelihood_of_pixels(shape), pyro_models.GMVAE, guides.GMVAEGuide
         if self.network == "conv":
-            component, decoder = nn.conv_component(clusters, latent), nn.conv_decoder(shape[0], latent)
-            story = GMVAE(component, decoder, likelihood, clusters)
-            classifier = nn.conv_classifier(shape[0], clusters)
-            return story, GMVAEGuide(classifier, nn.ConvEncoder(shape[0], clusters, latent))
+            story = GMVAE(nn.conv_component(clusters, latent), nn.conv_decoder(shape[0], latent), likelihood, clusters)
+            conv_encoder = nn.ConvEncoder(shape[0], clusters, latent)
+            return story, GMVAEGuide(nn.conv_classifier(shape[0], clusters), conv_encoder)
         size, width = nn.size(shape), 64 if dataset.is_table else 512
         component = nn.mlp(clusters, width, 2 * latent)  # p(z | y) moves faster than a table of numbers would
         decoder = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
         if self.network == "strided":
-            classifier = nn.shrunk(nn.strided_classifier(shape, clusters), 0.3)
+            classifier: nn.Module = nn.shrunk(nn.strided_classifier(shape, clusters), 0.3)
         else:
             classifier = nn.encoder(nn.shrunk(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
@@ -219,10 +220,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
             pictures.samples_of_clusters,
             pictures.reconstructions,
             pictures.points,
-            pictures.latent_map,
             pictures.latent_map_by_cluster,
             pictures.prior_of_clusters,
             *super().pictures(),
             pictures.learning_curves,
-            pictures.score_curves,
         )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives
+from pyro_models import metrics, nn, objectives, pictures
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import WEIGHTED
-from pyro_models.recipes import pictures
-from pyro_models.recipes.base import Picture, Trained
+from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe, log_likelihood_cell
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyro_models.metrics import Trained
 
 MNIST_A: dict[str, Any] = {
     "data": "mnist-a",
@@ -73,25 +75,30 @@ class JMVAERecipe(VariationalRecipe):
 
     data: str = option(
         "attributes",
-        "data set to learn: attributes (digits 1 and 2 left or right), mnist-a, labelled images, or the path of a .npz file "
-        "with attributes",
+        "data set to learn: attributes (digits 1 and 2 left or right), mnist-a, labelled images, or the path of a .npz "
+        "file with attributes",
     )
     source: Literal["auto", "digits", "mnist"] = option(
         "auto", "digits to compose images from; auto: digits for attributes, mnist for mnist-a"
     )
     split: Literal["iid", "compositional"] = option(
-        "iid", "split of mnist-a; compositional: validation and test have combinations of attributes that training lacks"
+        "iid",
+        "split of mnist-a; compositional: validation and test have combinations of attributes that training lacks",
     )
     objective: Literal["jmvae", "telbo", "mvae"] = option(
         "jmvae",
-        "objective: jmvae (Suzuki et al., 2016, equation 4), telbo (Vedantam et al., 2018, equation 4), mvae (a product "
-        "of experts trained on subsets; Wu and Goodman, 2018)",
+        "objective: jmvae (Suzuki et al., 2016, equation 4), telbo (Vedantam et al., 2018, equation 4), mvae "
+        "(a product of experts trained on subsets; Wu and Goodman, 2018)",
     )
     unimodal_weight: float = option(
-        5.0, "weight of jmvae's KL(q(z | x, y) || q(z | x)) and KL(q(z | x, y) || q(z | y)), alpha in the paper", 0.0, 1e6
+        5.0,
+        "weight of jmvae's KL(q(z | x, y) || q(z | x)) and KL(q(z | x, y) || q(z | y)), alpha in the paper",
+        0.0,
+        1e6,
     )
     variant: Literal["joint", "stop-gradient", "two-stage"] = option(
-        "joint", "of telbo: whether elbo(x) and elbo(y) train the story too (joint), never, or only the guide afterwards"
+        "joint",
+        "of telbo: whether elbo(x) and elbo(y) train the story too (joint), never, or only the guide afterwards",
     )
     private_weight: float = option(
         1.0, "weight of log p(y | z) in telbo's elbo(y), on top of `attribute_weight`", 0.0, 1e6
@@ -149,7 +156,7 @@ class JMVAERecipe(VariationalRecipe):
 
     def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, and `y1`, `y2`, ... of the attributes: bits or one-hot, NaN where missing."""
-        return super().batch(dataset, split) | datasets.encoded(dataset.attributes, split.attributes)
+        return datasets.batch_of(split, self.pixels, dataset.attributes)
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the JMVAE and its guide."""
@@ -194,14 +201,14 @@ class JMVAERecipe(VariationalRecipe):
         frozen = {"joint": (), "stop-gradient": ("elbo_x", "elbo_y"), "two-stage": ("elbo", "elbo_x", "elbo_y")}
         return objectives.telbo(bound, bound_y=bound_y, frozen=frozen[self.variant], choose=choose)
 
-    def generate(self, run: Trained, values: Tensor, seed: int = 0) -> Tensor:
+    def generate(self, run: Trained, values: Tensor, *, seed: int = 0) -> Tensor:
         """Return images given attributes, indices [n, attributes]: draws, or means where the pixels are grey."""
         mean = self.pixels == "grey"
         return metrics.generate_given(run.model, run.guide, run.dataset.attributes, values, mean=mean, seed=seed)
 
     def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
         """Return correctness and coverage of images generated from attributes, as a classifier judges them."""
-        return metrics.three_cs(run.dataset, self.pixels, lambda values, seed: self.generate(run, values, seed))
+        return metrics.three_cs(run.dataset, self.pixels, partial(self.generate, run))
 
     def legend(self, dataset: datasets.Dataset) -> dict[str, str]:
         """Return the attribute at each site, and its values."""
@@ -265,7 +272,7 @@ class JMVAERecipe(VariationalRecipe):
         """Draw images given attributes, and describe these."""
         attributes = run.dataset.attributes
         values = metrics.parse_conditions(attributes, conditions)
-        return self.generate(run, values.expand(count, -1), seed), metrics.describe(attributes, values[0])
+        return self.generate(run, values.expand(count, -1), seed=seed), metrics.describe(attributes, values[0])
 
     def landmarks(self, run: Trained) -> tuple[list[dict[str, Any]], Tensor | None, str]:
         """Return the attributes to choose from, and the mean of q(z | those given) for each choice."""

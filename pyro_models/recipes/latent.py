@@ -5,31 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pyro_models import data as datasets
-from pyro_models import distributions, metrics, objectives
+from pyro_models import distributions, objectives
 from pyro_models.base.errors import UserError
 from pyro_models.base.names import WEIGHTED
-from pyro_models.recipes.base import Recipe, Trained
+from pyro_models.recipes.base import Recipe
 from pyro_models.recipes.options import option
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class LatentRecipe(Recipe):
     """The options of the recipes with a latent z."""
 
-    latent_site: ClassVar[str] = "z"  # the one that maps show
-
     latent_dim: int = option(2, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
-
-    def encode(self, run: Trained, split: datasets.Split) -> Tensor:
-        """Return the mean of q(z | x) for each datum of a split, a discrete y at its likeliest value: [n, latent]."""
-        batches = map(self.inputs_of, self.evaluation_batches(run, split))
-        return metrics.encode(run.guide, batches, site=self.latent_site)
 
     @classmethod
     def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
@@ -59,7 +49,10 @@ class VariationalRecipe(LatentRecipe):
         "2015), dreg (Tucker et al., 2019)",
     )
     particles: int = option(
-        1, "draws of the guide for each datum; more than 1 for iwae, renyi, rws and dreg, whose bound they tighten", 1, 10**5
+        1,
+        "draws of the guide for each datum; more than 1 for iwae, renyi, rws and dreg, whose bound they tighten",
+        1,
+        10**5,
     )
     alpha: float = option(0.5, "order of the renyi bound: 0 is iwae, 1 would be the ELBO", 0.0, 100.0)
     beta: float = option(
@@ -67,8 +60,8 @@ class VariationalRecipe(LatentRecipe):
     )
     likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option(
         "bernoulli",
-        "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli (Loaiza-Ganem "
-        "and Cunningham, 2019), normal",
+        "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli "
+        "(Loaiza-Ganem and Cunningham, 2019), normal",
     )
     encoder_dropout: float = option(
         0.2, "share of pixels hidden from the encoder in training, against overfitting of q(z | x)", 0.0, 0.99
@@ -112,17 +105,12 @@ class VariationalRecipe(LatentRecipe):
     def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
         """Return estimators of the bound at beta 1, each with what it is a bound of where that is not the story."""
         taken = type_options(type(self), "elbo")
-        found = {}
+        estimators = {}
         for name in names or [name for name in ("trace", "mean-field", "graph", "enum") if name in taken]:
-            alone: Any = replace(
-                self,
-                elbo=name,
-                beta=1.0,
-                particles=particles if name in WEIGHTED else 1,
-                alpha=self.alpha if name == "renyi" else VariationalRecipe.alpha,
-            )
-            found[name] = (alone.bound(), alone.bound_of)
-        return found
+            changes: dict[str, Any] = {"elbo": name, "beta": 1.0, "particles": particles if name in WEIGHTED else 1}
+            one = replace(self, **changes, alpha=self.alpha if name == "renyi" else VariationalRecipe.alpha)
+            estimators[name] = (one.bound(), one.bound_of)
+        return estimators
 
     def likelihood_of_pixels(self, shape: tuple[int, ...]) -> distributions.Likelihood:
         """Build the distribution of x given the decoder's output."""

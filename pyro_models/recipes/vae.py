@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Literal
 import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import nn
-from pyro_models.recipes import pictures
+from pyro_models import nn, pictures
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option

@@ -1,0 +1,5 @@
+"""What is written of a run: pictures, checks, comparisons, the page; imported when first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

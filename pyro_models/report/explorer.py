@@ -1,32 +1,26 @@
-"""What a page needs to show the mean of x at any code: the story as a program, where codes lie, where to jump to."""
+"""What a page needs to show the mean of x at any latent: the decoder as a program, and latents to start from."""
 
 import copy
 import itertools
 import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import encoded
-from pyro_models.metrics.evaluation import codes, evaluation
+from pyro_models.metrics import eval_mode
 from pyro_models.objectives import PropagateMeans, Record
 from pyro_models.report.program import Recorder, packed
+from pyro_models.runs import Run
 
-if TYPE_CHECKING:
-    from pyro_models.runs.folder import Run
-
-MOST_CODES = 400  # of test data, shown as dots
-MOST_NUMBERS = 100_000  # in the codes that attributes lead to
+MOST_LATENTS = 400  # of test data, shown as dots
 LARGE = 10_000  # numbers in a weight; what is smaller, as a grid of pixels, stays exact
 
 
 def means(model: nn.Module, **known: Tensor) -> dict[str, Tensor]:
     """Return the mean of each site of a story, given the values of some, [batch, *event], and the means before it."""
-    with evaluation(model), PropagateMeans(known) as handler:
+    with eval_mode(model), PropagateMeans(known) as handler:
         model(batch=len(next(iter(known.values()))))
     return handler.means
 
@@ -52,8 +46,8 @@ def rounded(model: nn.Module) -> nn.Module:
     return other
 
 
-def explorer(run: "Run", room: int) -> tuple[str, str]:
-    """Return what the page's explorer takes, as JSON, and what is to be said of it.
+def explorer(run: Run, room: int) -> tuple[str, str]:
+    """Return what the page's explorer takes, as JSON, and a sentence about it.
 
     Weights are stored as they are where the result fits into `room`, and else rounded to 16 bits.
 
@@ -64,29 +58,33 @@ def explorer(run: "Run", room: int) -> tuple[str, str]:
     Raises:
         UserError: why there can be no explorer.
     """
-    if not run.recipe.latent_dim:
-        raise UserError("the story has no code z to move")
+    recipe: Any = run.recipe
+    if reason := recipe.unanswered("explorer"):
+        raise UserError(reason)
+    site = recipe.latent_site
     model = copy.deepcopy(run.model).float().cpu()
-    with evaluation(model), Record() as p:
+    with eval_mode(model), Record() as p:
         model(batch=1)
-    if not {"x", "z"} <= p.sites.keys() or len(p.sites["z"].fn.event_shape) != 1:
-        raise UserError(f"the story must have data x and a code z [latent]; its sites are {', '.join(p.sites)}")
-    test = run.dataset.test[:MOST_CODES]
-    z = codes(run.guide, test, run.recipe.pixels).float().cpu()
-    known = {"z": z[:1].clone()}
-    before = itertools.takewhile(lambda site: site != "z", p.sites)
-    if kind := next((site for site in before if p.sites[site].fn.has_enumerate_support), None):
-        support = p.sites[kind].fn.enumerate_support()[:, 0]
-        known[kind] = support[:1].clone()
-        choices = [{"name": kind, "site": kind, "values": list(map(str, range(len(support))))}]
-        goals, goal = means(model, **{kind: support})["z"], f"p(z | {kind})"
+    if not {"x", site} <= p.sites.keys() or len(p.sites[site].fn.event_shape) != 1:
+        raise UserError(f"the story must have data x and a latent {site} [latent]; its sites are {', '.join(p.sites)}")
+    test = run.dataset.test[:MOST_LATENTS]
+    z = recipe.encode(run, test).float().cpu()
+    known = {site: z[:1].clone()}
+    before = itertools.takewhile(lambda name: name != site, p.sites)
+    if category := next((name for name in before if p.sites[name].fn.has_enumerate_support), None):
+        support = p.sites[category].fn.enumerate_support()[:, 0]
+        known[category] = support[:1].clone()
+        choices = [{"name": category, "site": category, "values": list(map(str, range(len(support))))}]
+        goals, goal = means(model, **{category: support})[site], f"p({site} | {category})"
     else:
-        (choices, goals), goal = _attributes(run, z.shape[1]), "q(z | given)"
+        choices, landmarks, goal = recipe.landmarks(run)
+        goals = z[:0] if landmarks is None else landmarks
     both = torch.cat([z, goals])
     margin = 0.05 * (both.amax(0) - both.amin(0)) + 1e-3
     order = z.std(0, correction=0).argsort(descending=True).tolist()
     content = {
         "program": decoder_program(model, **known),
+        "latent": site,
         "shape": run.dataset.shape,
         "columns": run.dataset.columns,
         "order": order,
@@ -97,33 +95,17 @@ def explorer(run: "Run", room: int) -> tuple[str, str]:
         "choices": choices,
         "goals": packed(goals),
         "goal": goal,
-        "heads": [{"site": f"y{i}", "name": one.name, "values": one.values} for i, one in enumerate(run.attributes, 1)],
+        "heads": recipe.heads(run.dataset),
     }
-    said = f"Dots are the codes of {len(z)} test data. The page itself decodes, with "
+    sentence = f"Dots are the latents of {len(z)} test data. The page itself decodes, with "
     if len(order) > 1:
-        said = f"Drag the point over z[{order[0]}] (across) and z[{order[1]}] (up), or use the arrow keys. {said}"
+        across, up = (f"{site}[{k}]" for k in order[:2])
+        sentence = f"Drag the point over {across} (across) and {up} (up), or use the arrow keys. {sentence}"
     if len(text := json.dumps(content)) <= room:
-        return text, said + "32-bit weights."
+        return text, sentence + "32-bit weights."
     coarse = rounded(model)
-    error = (means(coarse, z=z)["x"] - means(model, z=z)["x"]).abs().max()
+    error = (means(coarse, **{site: z})["x"] - means(model, **{site: z})["x"]).abs().max()
     if len(text := json.dumps(content | {"program": decoder_program(coarse, **known)})) <= room:
-        return text, said + f"16-bit weights, which move no value at these codes by more than {error:.0e}."
+        return text, sentence + f"16-bit weights, which move no value at these latents by more than {error:.0e}."
     size, free = (number / 1e6 for number in (len(text), room))
     raise UserError(f"the weights would take {size:.1f} MB of the page, in which {free:.1f} MB are left")
-
-
-def _attributes(run: "Run", latent_dim: int) -> tuple[list[dict[str, Any]], Tensor]:
-    """Return as choices which attributes are given, and the mean of q(z | those) for all combinations.
-
-    Of many attributes they are the first ones, whose combinations are few enough.
-    """
-    some = list(run.attributes)
-    while math.prod(len(one.values) + 1 for one in some) * latent_dim > MOST_NUMBERS:
-        some.pop()
-    if not some:
-        return [], torch.empty(0, latent_dim)
-    given = torch.tensor(list(itertools.product(*(range(-1, len(one.values)) for one in some))))
-    asked = F.pad(given, (0, len(run.attributes) - len(some)), value=-1).to(next(run.guide.parameters()).device)
-    with evaluation(run.guide):
-        q = run.guide.posterior(**encoded(run.attributes, asked))  # type: ignore[operator]
-    return [{"name": one.name, "values": ["not given", *one.values]} for one in some], q.mean.float().cpu()

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, write
 from pyro_models.base.names import MEGABYTES
-from pyro_models.reading.printer import story_of
 from pyro_models.report.explorer import explorer
-
-if TYPE_CHECKING:
-    from pyro_models.runs.folder import Run
+from pyro_models.runs import Run
 
 
-def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
+def write_page(run: Run, megabytes: float = MEGABYTES) -> None:
     """Write report.html anew from what the run folder holds by now: one file that needs nothing else.
 
     Args:
@@ -32,7 +29,7 @@ def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
     results = read_json(run.folder / "results.json")
     pictures = sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
     sections = {
-        "Story": story_of(run.recipe, run.dataset).html,
+        "Story": run.recipe.story(run.dataset).html,
         "Explorer": "",
         "Results": _results(run, results),
         "Checks": _checks(run),
@@ -40,8 +37,8 @@ def refresh(run: "Run", megabytes: float = MEGABYTES) -> None:
         "Pictures": _pictures([path for path in pictures if "learning-curves" not in path.name]),
         "Command": _command(run, results),
     }
-    taken = sum(len(text.encode()) for text in sections.values()) + 50_000  # what frames them takes less
-    sections["Explorer"] = _explorer(run, int(megabytes * 1e6) - taken)
+    used = sum(len(text.encode()) for text in sections.values()) + 50_000  # the frame around them is smaller
+    sections["Explorer"] = _explorer(run, int(megabytes * 1e6) - used)
     content = {
         "title": html.escape(f"{run.recipe.name} on {run.recipe.data}"),
         "style": _file("report.css"),
@@ -61,37 +58,38 @@ def _filled(name: str, content: dict[str, str]) -> str:
     return Template(_file(name)).substitute(content)
 
 
-def _explorer(run: "Run", room: int) -> str:
+def _explorer(run: Run, room: int) -> str:
     """Return the explorer, or why there is none."""
     try:
-        data, said = explorer(run, room)
+        data, description = explorer(run, room)
     except UserError as error:
         return f"<p>There is no explorer: {html.escape(str(error))}.</p>"
-    content = {"said": html.escape(said), "data": data.replace("<", "\\u003c")}
+    content = {"said": html.escape(description), "data": data.replace("<", "\\u003c")}
     return _filled("explorer.html", content | {"script": _file("program.js") + _file("explorer.js")})
 
 
-def _results(run: "Run", results: dict[str, Any]) -> str:
+def _results(run: Run, results: dict[str, Any]) -> str:
     """Return the final figures, and the log-likelihood or the command for it."""
     test, validation, units = f"test ({results['images']['test']})", results["validation"], results["units"]
     rows = []
     for name, value in results["test"].items():
         beside = f"{validation[name]:.4f}" if name in validation else ""
         rows.append({"name": name, test: f"{value:.4f}", "validation": beside, "unit": units[name]})
-    if found := results.get("log_likelihood"):
-        mean = f"{found['mean']:.4f} ± {found['standard_error']:.4f}"
-        unit = f"{found['unit']}, {found['samples']} samples"
+    if estimate := results.get("log_likelihood"):
+        mean = f"{estimate['mean']:.4f} ± {estimate['standard_error']:.4f}"
+        unit = f"{estimate['unit']}, {estimate['samples']} samples"
         rows.append({"name": "log p(x)", test: mean, "validation": "", "unit": unit})
-        more = [{"of log p(x)": name, "": value} for name, value in _flat(found).items() if name != "unit"]
-        command = _verb(run, "likelihood", "--samples", str(found["samples"]))
+        more = [{"of log p(x)": name, "": value} for name, value in _flat(estimate).items() if name != "unit"]
+        command = _verb(run, "likelihood", "--samples", str(estimate["samples"]))
         return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p>{command}</p>"
-    return _table(rows) + (f"<p>For log p(x): {_verb(run, 'likelihood')}</p>" if run.recipe.generative else "")
+    answerable = run.recipe.unanswered("log-likelihood") is None
+    return _table(rows) + (f"<p>For log p(x): {_verb(run, 'likelihood')}</p>" if answerable else "")
 
 
-def _checks(run: "Run") -> str:
+def _checks(run: Run) -> str:
     """Return checks.json as tables, and the pictures of the checks; or the command that makes them."""
-    if not run.recipe.generative:
-        return "<p>The story cannot make x up: there are no replicates to check.</p>"
+    if reason := run.recipe.unanswered("replicates"):
+        return f"<p>{html.escape(reason)}.</p>"
     if not (run.folder / "checks.json").exists():
         return f"<p>For predictive checks: {_verb(run, 'check')}</p>"
     content = read_json(run.folder / "checks.json")
@@ -101,7 +99,7 @@ def _checks(run: "Run") -> str:
     return "\n".join([_table([single]), _pictures(pictures), *map(_table, tables)])
 
 
-def _verb(run: "Run", verb: str, *options: str) -> str:
+def _verb(run: Run, verb: str, *options: str) -> str:
     words = ["python", "-m", "pyro_models", verb, str(run.folder), *options]
     return f"<code>{html.escape(shlex.join(words))}</code>"
 
@@ -118,13 +116,13 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _flat(row: dict[str, Any], above: str = "") -> dict[str, str]:
     """Return what a row says, by name; the names of nested rows are joined to the one above, and lists left out."""
-    said: dict[str, str] = {}
+    cells: dict[str, str] = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            said |= _flat(value, f"{above}{name} ")
+            cells |= _flat(value, f"{above}{name} ")
         elif not isinstance(value, list):
-            said[above + name] = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return said
+            cells[above + name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return cells
 
 
 def _pictures(paths: Sequence[Path]) -> str:
@@ -136,7 +134,7 @@ def _pictures(paths: Sequence[Path]) -> str:
     return "\n".join(figures)
 
 
-def _command(run: "Run", results: dict[str, Any]) -> str:
+def _command(run: Run, results: dict[str, Any]) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in run.recipe.as_json().items())
     return (
         f"<p>Trained for {results['epochs']} epochs in {results['seconds']} seconds, with</p>\n"

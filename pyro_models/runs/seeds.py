@@ -14,7 +14,7 @@ from pyro_models.base.files import read_json, write
 from pyro_models.recipes import Recipe
 from pyro_models.runs.folder import Run, next_folder
 from pyro_models.runs.options import RunOptions
-from pyro_models.runs.train import train
+from pyro_models.runs.trainer import train
 
 PARTS = ("test", "validation")
 OF_A_SEED = ("gaussian_mixture", "log_likelihood", "classes")

@@ -26,9 +26,20 @@ def test_the_density_is_torchs_at_moderate_temperatures(temperature, remembered)
 def test_a_copy_of_a_draw_forgets_its_logarithm_and_the_density_stays():
     q = RelaxedOneHotCategorical(torch.tensor(0.7), logits=torch.randn(4))
     value = q.rsample((20,))
-    assert hasattr(value, "log_value")
-    assert not hasattr(value.clone(), "log_value")
+    assert q.exp.remembers(value)
+    assert not q.exp.remembers(value.clone())
     torch.testing.assert_close(q.log_prob(value), q.log_prob(value.clone()))
+
+
+def test_distributions_that_share_the_transform_have_the_exact_densities_of_each_others_draws():
+    temperature, logits = torch.tensor(0.02, dtype=torch.float32), torch.linspace(-9, 9, KINDS, dtype=torch.float32)
+    q = RelaxedOneHotCategorical(temperature, logits=logits)
+    p = RelaxedOneHotCategorical(temperature, logits=0 * logits, exp=q.exp)
+    value = q.rsample((50,))
+    log_value = q.exp.inv(value).double()
+    assert (value == 0).any()
+    exact = Torchs(temperature.double(), logits=0 * logits.double()).base_dist.log_prob(log_value) - log_value.sum(-1)
+    torch.testing.assert_close(p.log_prob(value).double(), exact, rtol=1e-5, atol=1e-3)
 
 
 @pytest.fixture
@@ -44,7 +55,7 @@ def extreme(dtype):
     logits = torch.linspace(-50, 50, KINDS, dtype=dtype).requires_grad_()
     temperature = torch.tensor(0.1, dtype=dtype)
     q = RelaxedOneHotCategorical(temperature, logits=logits.expand(DRAWS, KINDS))
-    p = RelaxedOneHotCategorical(temperature, logits=torch.zeros(KINDS, dtype=dtype))
+    p = RelaxedOneHotCategorical(temperature, logits=torch.zeros(KINDS, dtype=dtype), exp=q.exp)
     value = q.rsample()
     log_q, log_p = q.log_prob(value), p.log_prob(value)
     weights = torch.linspace(-1, 1, KINDS, dtype=dtype)
@@ -52,7 +63,7 @@ def extreme(dtype):
         torch.autograd.grad(term, logits, retain_graph=True)[0]
         for term in (log_q.mean(), log_p.mean(), (log_q - log_p).mean(), (value @ weights).mean())
     ]
-    return value.detach(), value.log_value.detach(), log_q.detach(), log_p.detach(), torch.stack(gradients)
+    return value.detach(), q.exp.inv(value).detach(), log_q.detach(), log_p.detach(), torch.stack(gradients)
 
 
 def test_at_a_low_temperature_and_far_logits_float32_is_finite_and_equals_float64(noise):
@@ -75,11 +86,12 @@ def test_torchs_own_is_not_finite_there():
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0, 10.0])
 def test_draws_of_float32_lie_on_the_simplex(temperature):
     logits = torch.linspace(-5, 5, KINDS, dtype=torch.float32)
-    value = RelaxedOneHotCategorical(logits.new_tensor(temperature), logits=logits).rsample((DRAWS,))
+    q = RelaxedOneHotCategorical(logits.new_tensor(temperature), logits=logits)
+    value = q.rsample((DRAWS,))
     assert value.dtype == torch.float32
     assert (value >= 0).all()
     torch.testing.assert_close(value.sum(-1), torch.ones(DRAWS, dtype=torch.float32))
-    assert (value.log_value <= 0).all()
+    assert (q.exp.inv(value) <= 0).all()
 
 
 def test_a_draw_by_rsample_carries_a_gradient_and_one_by_sample_none():
@@ -88,7 +100,7 @@ def test_a_draw_by_rsample_carries_a_gradient_and_one_by_sample_none():
     assert q.rsample().requires_grad
     value = q.sample((4,))
     assert not value.requires_grad
-    assert not value.log_value.requires_grad
+    assert not q.exp.inv(value).requires_grad
     assert value.shape == (4, 3)
     assert q.log_prob(value).requires_grad
 
@@ -164,9 +176,8 @@ def test_the_density_of_two_kinds_integrates_to_1(temperature, logit):
     q = RelaxedOneHotCategorical(torch.tensor(temperature), logits=torch.tensor([logit, 0.0]))
     reach = 30 / min(temperature, 1.0) + 5 * abs(logit) / temperature
     u = torch.linspace(-min(reach, 700), min(reach, 700), 200_001)
-    y = torch.stack([u, -u], -1).sigmoid()
     log_slope = torch.nn.functional.logsigmoid(u) + torch.nn.functional.logsigmoid(-u)
-    y.log_value = torch.nn.functional.logsigmoid(torch.stack([u, -u], -1))
+    y = q.exp(torch.nn.functional.logsigmoid(torch.stack([u, -u], -1)))
     torch.testing.assert_close(torch.trapezoid((q.log_prob(y) + log_slope).exp(), u), torch.tensor(1.0))
 
 

@@ -22,7 +22,7 @@ function likeliest(p, values) {
   return [`${values[best]} (${(100 * all[best]).toFixed(0)} %)`, { value: all[best] }];
 }
 
-function explore({ shape, order, low, high, labels, columns, heads, choices, goal, ...data }) {
+function explore({ latent, shape, order, low, high, labels, columns, heads, choices, goal, ...data }) {
   const decode = program(data.program), z = new Float32Array(low.length), given = {}, [across, up = across] = order;
   const [codes, goals] = [data.codes, data.goals].map(unpacked).map(all =>
     Array.from({ length: all.length / z.length }, (_, i) => all.slice(i * z.length, (i + 1) * z.length)));
@@ -32,7 +32,7 @@ function explore({ shape, order, low, high, labels, columns, heads, choices, goa
 
   function draw() {
     waiting = false;
-    const means = decode({ z, ...given });
+    const means = decode({ [latent]: z, ...given });
     for (const d in sliders) [sliders[d][0].value, sliders[d][1].value] = [z[d], z[d].toFixed(2)];
     element("point").setAttribute("cx", place(z, across));
     element("point").setAttribute("cy", 1 - place(z, up));
@@ -53,7 +53,7 @@ function explore({ shape, order, low, high, labels, columns, heads, choices, goa
     const slider = make("input", { type: "range", min: low[d], max: high[d], step: (high[d] - low[d]) / 200 });
     slider.oninput = () => go({ [d]: slider.valueAsNumber });
     sliders[d] = [slider, make("output")];
-    element("sliders").append(make("label", {}, `z[${d}]`, ...sliders[d]));
+    element("sliders").append(make("label", {}, `${latent}[${d}]`, ...sliders[d]));
   }
 
   const selects = choices.map(({ name, values }) =>

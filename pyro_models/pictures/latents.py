@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from pyro_models import metrics, plots
 from pyro_models.data import Split, to_float
-from pyro_models.recipes.base import Trained
+from pyro_models.metrics import Trained
 
 MOST_POINTS = 2000  # in a t-SNE, whose time grows faster than its points
 

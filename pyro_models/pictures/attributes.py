@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_models import metrics, plots
 from pyro_models.data import encoded
-from pyro_models.recipes.base import Trained
+from pyro_models.metrics import Trained
 
 
 def generated_images(run: Trained) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _conditions(run: Trained) -> dict[str, Tensor]:
-    """Return all that can be given, all attributes and each alone: from a title to indices [combinations, attributes]."""
+    """Return conditions on all attributes and on each alone: from a title to indices [combinations, attributes]."""
     attributes = run.dataset.attributes
     given = {", ".join(each.name for each in attributes): metrics.queries(run.dataset.test, len(attributes))}
     alone = metrics.queries(run.dataset.test, 1) if len(attributes) > 1 else torch.empty(0)

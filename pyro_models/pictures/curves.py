@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyro_models import plots
-from pyro_models.recipes.base import Trained
+from pyro_models.metrics import Trained
 
 
 def learning_curves(run: Trained) -> dict[str, Any]:

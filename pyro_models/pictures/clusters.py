@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_models import metrics, plots
-from pyro_models.recipes.base import Trained
+from pyro_models.metrics import Trained
 
 
 def samples_of_clusters(run: Trained) -> dict[str, Any]:
@@ -37,13 +37,15 @@ def prior_of_clusters(run: Trained) -> dict[str, Any]:
 
 
 def confusion(run: Trained) -> dict[str, Any]:
-    """Draw how many test data of each label fall to each category, in the order of the labels that they match or are."""
+    """Draw how many test data of each label fall to each category, ordered by the labels that they match or are."""
     labels, categories = run.dataset.test.labels, run.recipe.categories
     if labels is None:
         return {}
     inferred = run.recipe.infer(run, run.dataset.test)
     if run.recipe.labels:
-        return {"confusion": plots.confusion_matrix(metrics.contingency(inferred, labels, categories), range(categories))}
+        return {
+            "confusion": plots.confusion_matrix(metrics.contingency(inferred, labels, categories), range(categories))
+        }
     values, ranks = labels.unique(return_inverse=True)
     counts = metrics.contingency(inferred, ranks, categories)
     first = [cluster for cluster, _ in metrics.matching(counts)]

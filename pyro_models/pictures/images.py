@@ -6,8 +6,8 @@ import torch
 
 from pyro_models import metrics, plots
 from pyro_models.data import to_float
+from pyro_models.metrics import Trained
 from pyro_models.objectives import SharedNoise, adversary
-from pyro_models.recipes.base import Trained
 
 
 def reconstructions(run: Trained) -> dict[str, Any]:
@@ -57,7 +57,9 @@ def adversaries(run: Trained) -> dict[str, Any]:
         f"the ten of {len(x)} test images whose predicted class (and its probability) a step of {recipe.radius:g} "
         "changes most"
     )
-    return {"adversaries": plots.adversarial_steps(x[worst], step[worst], predictions(before), predictions(after), title)}
+    return {
+        "adversaries": plots.adversarial_steps(x[worst], step[worst], predictions(before), predictions(after), title)
+    }
 
 
 def labelled(run: Trained) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""Command lines from the fields of frozen dataclasses, with one-line errors."""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from pyro_models.recipes import flag
+
+
+def in_flags(message: str) -> str:
+    """Spell the options of a message as on the command line: `seed` is --seed, `scale=0.5` is --scale 0.5.
+
+    >>> in_flags("give another `data_dir`, or `overwrite=True`, or `stratified=False`")
+    'give another --data-dir, or --overwrite, or --no-stratified'
+    """
+
+    def spell(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if value in (None, "True"):
+            return flag(name)
+        return flag(f"no_{name}") if value == "False" else f"{flag(name)} {value}"
+
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", spell, message)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line, the nearest valid name, and exit code 2."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the one line and leave."""
+        self.exit(2, f"{self.prog}: {in_flags(message)}\n")
+
+    def parse_args(self, arguments: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse, and name the nearest option where one is unknown."""
+        parsed, unknown = self.parse_known_args(arguments, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+            close = difflib.get_close_matches(word.lstrip("-"), names, n=1)
+            self.error(f"unknown option {word!r}: " + (f"did you mean '--{close[0]}'?" if close else "see --help"))
+        return parsed
+
+    def at_least(self, given: argparse.Namespace, lows: dict[str, int]) -> None:
+        """Refuse options below their lowest values."""
+        for name, low in lows.items():
+            if getattr(given, name) < low:
+                self.error(f"`{name}` must be at least {low}, not {getattr(given, name)}")
+
+
+def add_options(parser: Parser, title: str, options: Any) -> None:
+    """Add a group with an option for each field of a dataclass instance, whose values are the defaults."""
+    group = parser.add_argument_group(title)
+    hints = get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        default, hint = getattr(options, field.name), hints[field.name]
+        help = in_flags(field.metadata["help"]).replace("%", "%%")
+        if hint is bool:
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            group.add_argument(flag(field.name), action=action, default=default, help=help)
+            continue
+        if default is not None:
+            help = f"{help} (default: {default})"
+        convert, metavar = _converter(hint)
+        group.add_argument(flag(field.name), type=convert, metavar=metavar, default=default, help=help)
+
+
+def _converter(hint: Any) -> tuple[Any, str]:
+    """Return the function that reads a value of type `hint`, and the word for it in the help; `check` does the rest."""
+    converters: dict[Any, tuple[Any, str]] = {
+        int: (_whole, "N"),
+        float: (_number, "R"),
+        str: (str, "NAME"),
+        Path: (Path, "DIR"),
+    }
+    if get_origin(hint) is Literal:
+        return str, "{" + ",".join(get_args(hint)) + "}"
+    if isinstance(hint, types.UnionType):
+        convert, metavar = converters[next(part for part in get_args(hint) if part is not type(None))]
+        return (lambda word: None if word == "none" else convert(word)), metavar
+    return converters[hint]
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, not {word!r}") from None
+
+
+def _whole(word: str) -> int:
+    value = _number(word)
+    if not math.isfinite(value) or value != int(value):
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {word!r}")
+    return int(word) if word.lstrip("+-").isdigit() else int(value)

@@ -1,0 +1,224 @@
+"""Every command: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyro_models import checking, recipes, report, runs
+from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.files import read_json, write
+from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES
+from pyro_models.cli.parser import Parser, in_flags
+from pyro_models.cli.train import main as train_main
+from pyro_models.cli.train import parse
+
+PROG = "pyro-stories"
+FORMATS = {
+    "text": ".txt",
+    "markdown": ".md",
+    "latex": ".tex",
+    "mermaid": ".mmd",
+    "dot": ".dot",
+    "svg": ".svg",
+    "html": ".html",
+}
+
+
+def train(words: Sequence[str]) -> int:
+    """Train a recipe, like train.py."""
+    return train_main(words, f"{PROG} train")
+
+
+def report_verb(words: Sequence[str]) -> int:
+    """Draw the pictures and the page of a finished run again."""
+    parser = _of_a_run("report", report_verb.__doc__)
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        default=MEGABYTES,
+        metavar="N",
+        help=f"largest size of the page; an explorer that does not fit is left out (default: {MEGABYTES:g})",
+    )
+    given = parser.parse_args(words)
+    if not 0 < given.megabytes < 1e3:
+        parser.error(f"`megabytes` must be above 0 and below 1000, not {given.megabytes:g}")
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    if run.metrics:
+        report.write_pictures(run)
+    else:
+        print(f"{given.run} holds no checkpoint.pt: the pictures stay as they are", file=sys.stderr)
+    report.write_page(run, given.megabytes)
+    print(given.run / "report.html")
+    return 0
+
+
+def likelihood(words: Sequence[str]) -> int:
+    """Estimate log p(x) of the test data by importance sampling, and split the gap between it and the bound."""
+    parser = _of_a_run("likelihood", likelihood.__doc__)
+    options = {"samples": (500, 2), "gap": (100, 0), "seed": (0, 0)}
+    meanings = ("draws of the guide for each datum", "data whose gap is split; 0: none", "seed of the noise")
+    for (name, (default, _)), meaning in zip(options.items(), meanings, strict=True):
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    given = parser.parse_args(words)
+    parser.at_least(given, {"samples": 2, "gap": 2 if given.gap else 0, "seed": 0})
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    print(report.write_likelihood(run, given.samples, given.gap, given.seed))
+    report.write_page(run)
+    return 0
+
+
+def check(words: Sequence[str]) -> int:
+    """Check a finished run: replicated data against the data, and the guide's calibration."""
+    parser = _of_a_run("check", check.__doc__)
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="data to check against (default: test)"
+    )
+    options = {
+        "data": (1000, 2, "number of data at most, drawn from the split"),
+        "replicates": (100, FEWEST_REPLICATES, "number of replicates, prior and posterior predictive each"),
+        "seed": (0, 0, "seed of the noise"),
+    }
+    for name, (default, _, meaning) in options.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    statistic = "a further statistic of x: a function from [n, *shape] to [n] or to one number; may be repeated"
+    parser.add_argument("--statistic", action="append", default=[], metavar="MODULE:FUNCTION", help=statistic)
+    parser.add_argument(
+        "--arviz", type=Path, metavar="FILE.nc", help="also write draws for 50 data to this file, for ArviZ"
+    )
+    given = parser.parse_args(words)
+    parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
+    statistics = {spec: checking.load_statistic(spec) for spec in given.statistic}
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    values = {name: getattr(given, name) for name in ("split", *options)}
+    text = report.write_checks(run, **values, more=statistics)
+    if given.arviz:
+        report.write_arviz(run, given.arviz, split=given.split, seed=given.seed)
+    print(text)
+    report.write_page(run)
+    return 0
+
+
+def sample(words: Sequence[str]) -> int:
+    """Draw images from a finished run, given some attributes."""
+    parser = _of_a_run("sample", sample.__doc__)
+    parser.add_argument(
+        "--given",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="attributes to condition on, as digit=2 side=left",
+    )
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="number of images to draw (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    given = parser.parse_args(words)
+    parser.at_least(given, {"count": 1, "seed": 0})
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    print(report.write_samples(run, given.given, given.count, given.seed))
+    return 0
+
+
+def story(words: Sequence[str]) -> int:
+    """Print the story of a recipe or of a run: its factors and its objective, read off the program itself."""
+    parser = Parser(prog=f"{PROG} story", description=story.__doc__)
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe, and its options as for training, or a run folder")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format of the story (default: what --out ends in, else text)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the story to (default: print it)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")
+    given, options = parser.parse_known_args(words)
+    folder = Path(given.recipe)
+    if (folder / "recipe.json").is_file():
+        if options:
+            parser.error(f"{options[0]}: the run in {folder} has the options that it has")
+        recipe = recipes.from_json(read_json(folder / "recipe.json"))
+    elif folder.is_dir() or len(folder.parts) > 1:
+        parser.error(f"{folder} is no run folder: it holds no recipe.json")
+    else:
+        recipe, _ = parse([given.recipe, *options], f"{PROG} story")
+    suffix = given.out.suffix if given.out else ".txt"
+    form = given.format or next((form for form, end in FORMATS.items() if end == suffix), None)
+    if form is None:
+        parser.error(f"`out={given.out}`: give `format`, or let it end in {', '.join(FORMATS.values())}")
+    dataset = recipe.load(given.data_dir)
+    recipe.check_data(dataset)
+    text = getattr(recipe.story(dataset), form)
+    if given.out:
+        write(given.out, text + "\n")
+    print(given.out or text)
+    return 0
+
+
+def compare(words: Sequence[str]) -> int:
+    """Compare estimators on the weights of a finished run: bound, gradient noise, time."""
+    parser = _of_a_run("compare", compare.__doc__)
+    parser.add_argument(
+        "--elbo", metavar="A,B,...", help="estimators to compare (default: a few that the recipe takes)"
+    )
+    options = {
+        "particles": (5, 2, "particles of iwae, renyi, rws and dreg"),
+        "draws": (30, 2, "draws of each gradient"),
+        "batches": (3, 1, "batches of training data, the first of an epoch"),
+    }
+    for name, (default, _, meaning) in options.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    given = parser.parse_args(words)
+    parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    names = list(dict.fromkeys(given.elbo.split(","))) if given.elbo else []
+    print(report.write_comparison(run, names, given.particles, given.draws, given.batches))
+    return 0
+
+
+def results(words: Sequence[str]) -> int:
+    """Print the test scores of finished runs as tables, in Markdown."""
+    parser = Parser(prog=f"{PROG} results", description=results.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    print(runs.tables(parser.parse_args(words).runs))
+    return 0
+
+
+def recipes_verb(words: Sequence[str]) -> int:
+    """Print the table of recipes, in Markdown."""
+    Parser(prog=f"{PROG} recipes", description=recipes_verb.__doc__).parse_args(words)
+    print(recipes.table())
+    return 0
+
+
+VERBS = {
+    "train": train,
+    "story": story,
+    "report": report_verb,
+    "sample": sample,
+    "check": check,
+    "likelihood": likelihood,
+    "compare": compare,
+    "results": results,
+    "recipes": recipes_verb,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if not words or words[0] in ("-h", "--help"):
+        verbs = "\n".join(f"  {name:<13}{verb.__doc__}" for name, verb in VERBS.items())
+        print(f"usage: {PROG} VERB ...\n\nverbs:\n{verbs}\n\n`{PROG} VERB --help` lists its options.")
+        return 0 if words else 2
+    if words[0] not in VERBS:
+        print(f"{PROG}: unknown verb {words[0]!r}: {nearest(words[0], VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        return VERBS[words[0]](words[1:])
+    except UserError as error:
+        print(f"{PROG} {words[0]}: {in_flags(str(error))}", file=sys.stderr)
+        return error.exit_code
+
+
+def _of_a_run(verb: str, doc: str | None) -> Parser:
+    parser = Parser(prog=f"{PROG} {verb}", description=doc)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to compute on (default: cpu)")
+    return parser

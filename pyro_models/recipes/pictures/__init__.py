@@ -1,5 +1,0 @@
-"""The pictures that recipes list: each draws figures of a run, by the names of their files. Imported when first used."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

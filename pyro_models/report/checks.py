@@ -1,0 +1,103 @@
+"""Predictive checks and calibration of a run: tables, checks.json and pictures; draws for ArviZ."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pyro_models import plots
+from pyro_models.base.errors import UserError
+from pyro_models.base.files import replace, write
+from pyro_models.base.seeds import derived_seed
+from pyro_models.checking import LEVEL, Statistic, as_arviz, calibrate, check, checks_table, standard
+from pyro_models.checking.replicates import as_drawn, in_parts, is_binary
+from pyro_models.metrics import eval_mode
+from pyro_models.runs import Run
+
+REFERENCE = 5000  # training data, spread over all of them, that statistics compare with
+AT_ONCE = 1000
+SIMULATIONS = 1000  # data that a guide is calibrated with
+
+
+def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int, more: Mapping[str, Statistic]) -> str:
+    """Check a run's story and calibrate its guide; write checks.json and figures/check-*.png.
+
+    Args:
+        run: a finished run.
+        split: train, validation or test.
+        data: how many at most, drawn from the split by the seed.
+        replicates: of them, prior and posterior predictive each.
+        seed: of all noise.
+        more: statistics of x beside the standard ones, by name.
+
+    Returns:
+        the checks and a verdict, in Markdown.
+
+    Raises:
+        UserError: the recipe cannot generate data, a statistic fails, or a file cannot be written.
+    """
+    if reason := run.recipe.unanswered("replicates"):
+        raise UserError(reason)
+    pair, whole = (run.model, run.guide), run.dataset.parts[split]
+    with eval_mode(*pair, seed=derived_seed(seed, "data")):
+        part = whole[torch.randperm(len(whole))[:data]]  # not the first ones: those of MNIST's test set are the neater
+        batch = run.recipe.batch(run.dataset, part)
+        statistics, unit = _standard(run)
+    statistics["x"] |= more
+    checks = check(*pair, batch, statistics, replicates=replicates, seed=seed, batch_size=AT_ONCE)
+    simulated = {name: value[torch.arange(SIMULATIONS) % len(part)] for name, value in batch.items()}
+    ranks = calibrate(*pair, simulated, seed=seed)
+    results = [result for each in checks for result in each.against.values()]
+    content = {
+        "split": split,
+        "data": len(part),
+        "replicates": replicates,
+        "simulations": SIMULATIONS,
+        "seed": seed,
+        "unit": unit,
+        "failed": sum(result["two_sided"] <= LEVEL for result in results),
+        "expected_to_fail": round(LEVEL * len(results), 2),
+        "checks": [each.as_json() for each in checks],
+        "calibration": [{"latent": each.latent, "p": each.p, "counts": each.counts} for each in ranks],
+    }
+    write(run.folder / "checks.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    (run.folder / "figures").mkdir(exist_ok=True)
+    title = f"{len(part)} {split} data, {unit}"
+    pictures = {"statistics": plots.checks(checks, f"{title}; {replicates} replicates"), "ranks": plots.ranks(ranks)}
+    if not run.dataset.is_table:
+        with eval_mode(*pair, seed=seed):
+            means = [in_parts(run.model, guide, batch, AT_ONCE).drawn["x"].mean(0) for guide in (None, run.guide)]
+        pictures["pixel-means"] = plots.pixel_means([batch["x"].mean(0), *means], title)
+    for name, picture in pictures.items():
+        replace(run.folder / "figures" / f"check-{name}.png", partial(picture.savefig, dpi=110))
+    off = [f"{each.latent} (p = {each.p:.2g})" for each in ranks if each.p <= LEVEL]
+    verdict = (
+        f"{content['failed']} of {len(results)} checks fail at 5 %, marked *; of a true model "
+        f"at most {content['expected_to_fail']} would on average ({title}; {replicates} replicates).\n"
+        f"The ranks of {len(off)} of {len(ranks)} latents are not uniform at 5 % ({SIMULATIONS} simulated data): "
+        f"{', '.join(off) or 'none'}."
+    )
+    return f"{checks_table(checks)}\n\n{verdict}\n{run.folder / 'checks.json'}, {run.folder}/figures/check-*.png"
+
+
+def _standard(run: Run) -> tuple[dict[str, dict[str, Statistic]], str]:
+    """Return the statistics that go with the values at a run's sites, and the unit of its data."""
+    reference = run.dataset.train[:: -(-len(run.dataset.train) // REFERENCE)]
+    once = in_parts(run.model, run.guide, run.recipe.batch(run.dataset, reference), AT_ONCE)
+    train = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()}
+    unit = "standardised columns" if run.dataset.is_table else f"{run.recipe.pixels} pixels"
+    unit += "" if train["x"] is once.observed["x"] else " drawn black or white"
+    train |= {name: value for name, value in once.latents.items() if is_binary(value)}
+    return standard(train, run.recipe.site_names(run.dataset)), unit
+
+
+def write_arviz(run: Run, path: Path, *, split: str = "test", seed: int = 0) -> None:
+    """Write draws for the first 50 data of a split to a netCDF file, for ArviZ.
+
+    Raises:
+        UserError: ArviZ is not installed, or the file cannot be written.
+    """
+    data = run.recipe.batch(run.dataset, run.dataset.parts[split][:50])
+    replace(path, as_arviz(run.model, run.guide, data, seed=seed).to_netcdf)

@@ -1,0 +1,89 @@
+"""The evidence of a run's test data and its inference gap: results.json, likelihood.npz and a few sentences."""
+
+import json
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pyro_models.base.errors import UserError
+from pyro_models.base.files import read_json, replace, write
+from pyro_models.base.seeds import derived_seed
+from pyro_models.likelihood import NoClosedFamily, evidence, gap
+from pyro_models.metrics import eval_mode
+from pyro_models.runs import Run
+
+
+def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
+    """Estimate log p(x) of a run's test data, and split the gap below it for the first `gap_of` of them.
+
+    Writes likelihood.npz, with the values of each datum, and `log_likelihood` in results.json.
+
+    Args:
+        run: a finished run.
+        samples: of each datum.
+        gap_of: how many data; 0 leaves the gap out.
+        seed: of the noise.
+
+    Returns:
+        the estimates, in a few lines.
+
+    Raises:
+        UserError: the recipe's story is no density of x.
+    """
+    recipe, test = run.recipe, run.dataset.test
+    if reason := recipe.unanswered("log-likelihood"):
+        raise UserError(reason)
+    with eval_mode(run.model, run.guide, seed=derived_seed(seed, "data")):
+        data = recipe.batch(run.dataset, test)
+    options: dict[str, Any] = {"target": recipe.target, "samples": samples, "seed": seed}
+    result = evidence(run.model, run.guide, data, **options)
+    share = (result.effective / samples).double()
+    effective = {"mean": share.mean().item(), "median": share.median().item(), "smallest": share.min().item()}
+    estimate: dict[str, Any] = {
+        **_mean(result.log_p),
+        "monte_carlo_error": result.error.square().sum().sqrt().item() / len(test),
+        "samples": samples,
+        "effective": effective,
+        "below_10": int((result.effective < 10).sum()),
+        "seed": seed,
+        "unit": recipe.unit_of("log_likelihood", run.dataset),
+    }
+    text = (
+        f"log p(x) = {_in_words(estimate)} (standard error) {estimate['unit']}, {len(test)} test data, "
+        f"{samples} samples\n"
+        f"Monte-Carlo error of that mean: {estimate['monte_carlo_error']:.4f}\n"
+        "effective share of the samples: "
+        + ", ".join(f"{name} {value:.2%}" for name, value in effective.items())
+        + f"; fewer than 10 samples for {estimate['below_10']} data\n"
+    )
+    each = {"log_p": result.log_p, "effective": result.effective, "error": result.error}
+    if gap_of:
+        try:
+            split = gap(run.model, run.guide, {name: values[:gap_of] for name, values in data.items()}, **options)
+        except NoClosedFamily as error:
+            text += f"the gap below log p(x) is not split: {error}\n"
+        else:
+            each |= {f"gap_{name}": values for name, values in split.items()}
+            parts = {name: _mean(values) for name, values in split.items()}
+            estimate["gap"] = parts | {"data": len(split["gap"])}
+            text += (
+                f"log p(x) - elbo of the first {len(split['gap'])}: {_in_words(parts['gap'])}, of which a better guide "
+                f"of its family would gain {_in_words(parts['amortisation'])}, and {_in_words(parts['approximation'])} "
+                "would stay\n"
+            )
+    path = run.folder / "likelihood.npz"
+    arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in each.items()}
+    replace(path, lambda beside: np.savez(beside, **arrays))
+    written = read_json(run.folder / "results.json") | {"log_likelihood": estimate}
+    write(run.folder / "results.json", json.dumps(written, indent=2) + "\n")
+    return text + f"of each datum: {path}"
+
+
+def _mean(values: Tensor) -> dict[str, float]:
+    values = values.double()
+    return {"mean": values.mean().item(), "standard_error": values.std().item() / len(values) ** 0.5}
+
+
+def _in_words(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:.2f} +- {estimate['standard_error']:.2f}"

@@ -1,0 +1,31 @@
+"""Images drawn from a run, as one picture."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pyro_models import plots
+from pyro_models.base.files import replace
+from pyro_models.runs import Run
+
+
+def write_samples(run: Run, conditions: Sequence[str], count: int, seed: int) -> Path:
+    """Draw images given some attributes, as NAME=VALUE words, and write them as one picture.
+
+    Returns:
+        the file: `samples`, and the conditions, in the run's folder `figures`.
+
+    Raises:
+        UserError: the story has no attributes, or the conditions are not among them.
+    """
+    x, condition = run.recipe.sample(run, conditions, count, seed)
+    columns = math.ceil(count**0.5)
+    blank = x.new_zeros(-count % columns, *x.shape[1:])
+    title = f"given {condition} ({run.recipe.pixels} pixels)"
+    picture = plots.image_grid(torch.cat([x.clamp(0, 1), blank]), columns, title)
+    path = run.folder / "figures" / f"samples-{condition.replace(' ', '-')}.png"
+    replace(path, partial(picture.savefig, dpi=110))
+    return path
