@@ -2,8 +2,8 @@
 
 - Pictures of `notebooks/figures` and the page `benchmarks/RESULTS.md` become part of the site; links to them are
   written as they work on GitHub, relative to the page's file, and are rewritten here.
-- `<!-- options: NAME -->` becomes the table of a recipe's options, from the fields of its dataclass;
-  `<!-- recipes -->` the table of recipes.
+- `<!-- options: NAME -->` becomes the table of a recipe's options, from the fields of its dataclass,
+  `<!-- run options -->` that of where and how to run, and `<!-- recipes -->` the table of recipes.
 """
 
 import dataclasses
@@ -14,22 +14,22 @@ from typing import Any, get_args, get_type_hints
 from pyro_models.base.markdown import markdown as table
 from pyro_models.recipes.registry import RECIPES
 from pyro_models.recipes.registry import table as recipes
+from pyro_models.runs import RunOptions
 
 ROOT = Path(__file__).parents[1]
 
 
-def options(name: str) -> str:
-    """Return the options of a recipe as a Markdown table: spelling, default, choices and what each does."""
-    recipe = RECIPES[name]
-    hints = get_type_hints(recipe)
+def options(of: type) -> str:
+    """Return the fields of a dataclass of options as a Markdown table: spelling, default, and what each does."""
+    hints = get_type_hints(of)
     rows = []
-    for field in dataclasses.fields(recipe):
+    for field in dataclasses.fields(of):
         choices = [str(choice) for choice in get_args(hints[field.name]) if isinstance(choice, str)]
         help = str(field.metadata["help"]) + (f" ({', '.join(choices)})" if choices else "")
         default = "" if field.default is None else str(field.default)
         rows.append(
             {
-                "option": f"`--{field.name.replace('_', '-')}`",
+                "option": f"`--{field.name.replace('_', '-')}`{{ .option }}",
                 "default": f"`{default}`" if default else "",
                 "what it does": help.replace("|", "\\|"),
             }
@@ -50,7 +50,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(text: str, page: Any, **_: Any) -> str:
     """Fill in the tables, and point links at where the site has their targets."""
     up = "../" * page.file.src_uri.count("/")
-    text = re.sub(r"<!-- options: (\S+) -->", lambda found: options(found[1]), text)
+    text = re.sub(r"<!-- options: (\S+) -->", lambda found: options(RECIPES[found[1]]), text)
+    text = text.replace("<!-- run options -->", options(RunOptions))
     text = text.replace("<!-- recipes -->", recipes())
     text = re.sub(r"(\.\./)+notebooks/figures/", f"{up}figures/", text)
     return re.sub(r"(\.\./)+benchmarks/RESULTS\.md", f"{up}results.md", text)
