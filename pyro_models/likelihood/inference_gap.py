@@ -104,9 +104,9 @@ def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
         with Enumerate(), Record() as q:
             pyro.plate("particles", 1, dim=-2)(guide)(**batch)  # so that the plate of `elbos` can widen that dimension
         twice.append({name: _freed(name, site.fn) for name, site in q.sites.items()})
-    free, again = twice
-    for name in free:
-        if not all(map(torch.equal, free[name][0], again[name][0])):
+    families, again = twice
+    for name in families:
+        if not all(map(torch.equal, families[name][0], again[name][0])):
             raise NoClosedFamily(
                 f"site {name!r} depends on what another drew: its best is no loc and scale of each datum"
             )
@@ -115,10 +115,10 @@ def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
 
     def own(**_: Tensor) -> None:
         with pyro.plate("data", size):
-            for name, (_, distribution) in free.items():
+            for name, (_, distribution) in families.items():
                 pyro.sample(name, distribution())
 
-    return own, [parameter for parameters, _ in free.values() for parameter in parameters]
+    return own, [parameter for parameters, _ in families.values() for parameter in parameters]
 
 
 def _freed(name: str, fn: TorchDistribution) -> tuple[list[Tensor], Callable[[], TorchDistribution]]:

@@ -221,7 +221,7 @@ class Intervene(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         msg["infer"]["_parameters"] = parameter_names(msg["fn"])  # before a draw makes logits beside probs
         observed = msg["is_observed"] and not msg["infer"].get("_deterministic")
-        msg["infer"]["_given"] = get_provenance(msg["value"]) if observed else ()
+        msg["infer"]["_observed_from"] = get_provenance(msg["value"]) if observed else ()
         if msg["name"] in self.values:
             msg["value"], msg["done"] = self.values[msg["name"]], True
 
@@ -235,25 +235,19 @@ class Intervene(Messenger):
 class RecordScales(Messenger):
     """Record what scales each site in each run of a program, which a plate begins.
 
-    Args:
-        unscaled: whether to take the scales away, so that every site counts with weight 1.
-
     Attributes:
         runs: for each run, by the names of its sites, whether they are observed and the scales of their log-densities.
     """
 
-    def __init__(self, unscaled: bool = False):
+    def __init__(self) -> None:
         super().__init__()
-        self.unscaled = unscaled
         self.runs: list[dict[str, tuple[bool, float]]] = []
 
     def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg):
+        if site_is_subsample(msg) or not self.runs:
             self.runs.append({})
-            return
-        self.runs[-1][msg["name"]] = (msg["is_observed"], float(msg["scale"]))
-        if self.unscaled:
-            msg["scale"] = 1.0
+        if not site_is_subsample(msg):
+            self.runs[-1][msg["name"]] = (msg["is_observed"], float(torch.as_tensor(msg["scale"]).mean()))
 
 
 def exp_of(fn: Any) -> Any:

@@ -4,4 +4,4 @@ from .factors import Program as Program
 from .factors import read as read
 from .printer import Story as Story
 from .printer import story as story
-from .printer import story_of as story_of
+from .printer import story_of_objective as story_of_objective

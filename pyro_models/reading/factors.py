@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +27,8 @@ DRAWS = 20
 METADATA = {"__get__", "__len__", "size", "dim", "numel", "is_floating_point"}
 OF_SHAPE = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
 Values = dict[str, Any]
-Tell = Callable[[Values], Intervene]
+Run = Callable[[Values], Intervene]
+"""Run a program with the values of some sites and inputs set."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Factor:
         parents: the sites and arguments that the distribution depends on directly.
         plates: those around the site, the outermost first.
         shapes: the batch's and the event's.
-        marks: what else is to be said: enumerated, masked, scaled, in a sequential plate.
+        marks: how its density counts: observed, enumerated, masked, scaled, in a sequential plate.
     """
 
     name: str
@@ -68,32 +70,32 @@ class Program:
 
     Attributes:
         factors: by name.
-        learns: how many numbers each parameter or network has.
-        observes: by `input x`, the site that the argument x is observed at, where there is one.
+        parameters: how many numbers each parameter or network has.
+        observes: from the name of an argument, `input x`, to the site that it is observed at, where there is one.
     """
 
     factors: dict[str, Factor]
-    learns: dict[str, int]
+    parameters: dict[str, int]
     observes: dict[str, str]
 
     def of(self, *kinds: str) -> list[str]:
-        """Return the names of the factors of some kinds."""
+        """Return the names of the factors of these kinds, in order."""
         return [name for name, factor in self.factors.items() if factor.kind in kinds]
 
     def given(self, name: str) -> list[str]:
         """Return the parents of a factor, deterministic ones replaced by theirs."""
-        sure = self.of("deterministic")
-        found = [self.given(up) if up in sure else [up] for up in self.factors[name].parents]
-        return list(dict.fromkeys(up for ups in found for up in ups))
+        deterministic = self.of("deterministic")
+        ancestors = [self.given(up) if up in deterministic else [up] for up in self.factors[name].parents]
+        return list(dict.fromkeys(itertools.chain(*ancestors)))
 
 
 class Tagging(TorchFunctionMode):
-    """Note which tags get lost: under `if`, by `.item()`, in numpy, in what is written to.
+    """Record which tags of tensors get lost: under `if`, by `.item()`, in numpy, in tensors that are written to.
 
-    What only takes the shape of a tensor, as `zeros_like` does, is rid of its tag: it depends on no value.
+    What takes only the shape of a tensor, as `zeros_like` does, loses its tag rightly: it depends on no value.
 
     Attributes:
-        lost: those tags.
+        lost: the tags that got lost.
     """
 
     def __init__(self) -> None:
@@ -104,7 +106,7 @@ class Tagging(TorchFunctionMode):
         name, kwargs = func.__name__, kwargs or {}
         tags = get_provenance([args, kwargs])
         if name in OF_SHAPE:
-            args, kwargs = (extract_provenance(given)[0] for given in (args, kwargs))
+            args, kwargs = (extract_provenance(tagged)[0] for tagged in (args, kwargs))
         result = func(*args, **kwargs)
         if name not in OF_SHAPE | METADATA and (name.endswith("_") or not get_provenance(result)):
             self.lost |= tags
@@ -117,34 +119,33 @@ def inputs_of(program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[
     Raises:
         UserError: the program does not take these arguments.
     """
-    told = inspect.unwrap(program)
-    signature = inspect.signature(getattr(told, "forward", told))
+    function = inspect.unwrap(program)
+    signature = inspect.signature(getattr(function, "forward", function))
     try:
-        given = signature.bind(*args, **kwargs).arguments
+        arguments = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         raise UserError(f"{_name(program)} takes {signature}: {first_line(error)}") from None
-    for rest in [name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD]:
-        given |= given.pop(rest, {})
-    leaves = {name: [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)] for name, value in given.items()}
-    return {
-        f"input {name}" + f"[{i}]" * (len(some) > 1): leaf
-        for name, some in leaves.items()
-        for i, leaf in enumerate(some)
-    }
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name, {})
+    inputs: Values = {}
+    for name, value in arguments.items():
+        tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+        inputs |= {f"input {name}" + f"[{i}]" * (len(tensors) > 1): leaf for i, leaf in enumerate(tensors)}
+    return inputs
 
 
 def read(
     program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], model: Program | None = None
 ) -> Program:
-    """Find the factors of a program by running it, and leave no trace of that.
+    """Read the factors of a program by running it, with no side effect.
 
     A site's parents are the sites and arguments that its distribution is computed from, or whose value alone, all
     other sites held as they were, changes its distribution or whether there is such a site. The first are found by
     tagging tensors (Wingate et al., Nonstandard interpretations of probabilistic programs, 2011; Pyro's
     `ProvenanceTensor`), whatever the weights are. Tags are lost under `if`, where a program leaves torch, and where it
     writes in place; the second are found by other draws of each value: `DRAWS` of what lost its tag, one of all else.
-    What stays unseen is a dependence without tags that none of these draws shows. A program that branches is read as it
-    ran.
+    A dependence without tags that none of these draws shows is missed. A program that branches is read as it ran.
 
     Args:
         program: a model or a guide.
@@ -156,36 +157,36 @@ def read(
     """
     inputs = inputs_of(program, args, kwargs)
 
-    def tell(values: Values) -> Intervene:
-        instead = {id(leaf): values.get(name, leaf) for name, leaf in inputs.items()}
-        some, named = tree_map(lambda leaf: instead.get(id(leaf), leaf), (list(args), dict(kwargs)))
+    def run(values: Values) -> Intervene:
+        replaced = {id(leaf): values.get(name, leaf) for name, leaf in inputs.items()}
+        new_args, new_kwargs = tree_map(lambda leaf: replaced.get(id(leaf), leaf), (list(args), dict(kwargs)))
         pyro.set_rng_seed(0)
-        with Intervene(values) as telling:
-            program(*some, **named)
-        return telling
+        with Intervene(values) as handler:
+            program(*new_args, **new_kwargs)
+        return handler
 
-    with _untouched():
+    with no_side_effects():
         try:
-            first = tell({})
+            first = run({})
             sites = {name: msg for name, msg in first.sites.items() if not site_is_subsample(msg)}
             indices = {name: msg["value"] for name, msg in first.sites.items() if name not in sites}
             held = inputs | {name: torch.as_tensor(msg["value"]) for name, msg in sites.items()}
-            again = tell(indices | held).sites  # where nothing is drawn, as in what this is compared with
-            was = {name: evidence(again[name]) for name in sites}
+            again = run(indices | held).sites  # where nothing is drawn, as in what this is compared with
+            before = {name: contribution(again[name]) for name in sites}
         except Exception as error:
             kind = type(error).__name__
-            raise UserError(f"{_name(program)} cannot be told: it raises {kind}: {first_line(error)}") from error
+            raise UserError(f"{_name(program)} cannot be read: it raises {kind}: {first_line(error)}") from error
         tagging = Tagging()
         with tagging:
-            parents, given = _by_tags(tell, held, indices, sites)
-        draws = {up: DRAWS if up in tagging.lost or not given else 1 for up in held}
-        _by_draws(lambda values: tell(indices | values), held, was, sites, parents, draws)
-    at = {up: [name for name in sites if up in given.get(name, ())] for up in inputs}
-    observes = model.observes if model else {up: found[0] for up, found in at.items() if len(found) == 1}
+            parents, observed = _by_tags(run, held, indices, sites)
+        draws = {up: DRAWS if up in tagging.lost or not observed else 1 for up in held}
+        _by_draws(lambda values: run(indices | values), held, before, sites, parents, draws)
+    places = {up: [name for name in sites if up in observed.get(name, ())] for up in inputs}
+    observes = model.observes if model else {up: names[0] for up, names in places.items() if len(names) == 1}
     known = model.factors if model else {}
     factors: dict[str, Factor] = {}
     for site, msg in sites.items():
-        ups = [_shown(up, site, sites, observes) for up in held if up in parents[site] and up != site]
+        ups = [_parent_name(up, site, sites, observes) for up in held if up in parents[site] and up != site]
         factors |= {
             up: Factor(up, "input", plates=known[up].plates if up in known else ()) for up in ups if up not in sites
         }
@@ -195,25 +196,25 @@ def read(
 
 def _by_owner(sizes: Mapping[str, int]) -> dict[str, int]:
     """Add up the sizes of parameters by the network, or guide, that they stand in."""
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for name, size in sizes.items():
-        found[name.split("$$$")[0].split(".")[0]] += size
-    return dict(found)
+        totals[name.split("$$$")[0].split(".")[0]] += size
+    return dict(totals)
 
 
-def _by_tags(tell: Tell, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:
-    """Return the parents that tags show, and the tags of what observed sites were given."""
+def _by_tags(run: Run, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:
+    """Return the parents that tags show, and the tags of the values at observed sites."""
     try:
         tagged = {name: ProvenanceTensor(value, frozenset({name})) for name, value in held.items()}
-        second = tell(indices | tagged).sites
-        parents = {name: set(get_provenance(evidence(second[name]))) for name in sites}
-        return parents, {name: second[name]["infer"]["_given"] for name in sites}
-    except Exception:  # a program that does not stand tags: all is found by other draws
+        second = run(indices | tagged).sites
+        parents = {name: set(get_provenance(contribution(second[name]))) for name in sites}
+        return parents, {name: second[name]["infer"]["_observed_from"] for name in sites}
+    except Exception:  # a program that fails with tags: other draws show all
         return {name: set() for name in sites}, {}
 
 
 def _by_draws(
-    tell: Tell, held: Values, was: Values, sites: Values, parents: dict[str, set[str]], draws: dict[str, int]
+    run: Run, held: Values, before: Values, sites: Values, parents: dict[str, set[str]], draws: dict[str, int]
 ) -> None:
     """Add the parents whose value, changed alone, changes what comes later."""
     names = list(sites)
@@ -225,61 +226,61 @@ def _by_draws(
             with suppress(Exception):  # an argument may not take every value
                 pyro.set_rng_seed(1 + seed)
                 value = sites[up]["fn"].sample() if up in sites else held[up]
-                now = tell(held | {up: _moved(value) if torch.equal(value, held[up]) else value}).sites
+                now = run(held | {up: _perturbed(value) if torch.equal(value, held[up]) else value}).sites
                 for site in unknown:
-                    if site not in now or not _same(evidence(now[site]), was[site]):
+                    if site not in now or not _all_equal(contribution(now[site]), before[site]):
                         parents[site].add(up)
 
 
 @contextmanager
-def _untouched() -> Iterator[None]:
-    """Put back, afterwards, random numbers, Pyro's parameters, and what modules change in themselves (batch norm)."""
+def no_side_effects() -> Iterator[None]:
+    """Restore, afterwards, random states, Pyro's parameters, and what modules change in themselves (batch norm)."""
     kept: dict[int, tuple[Any, Values, list[tuple[Tensor, Tensor]]]] = {}
 
     def keep(module: torch.nn.Module, inputs: Any) -> None:
         if id(module) not in kept:
-            was = {name: copy.copy(v) if isinstance(v, dict | list | set) else v for name, v in vars(module).items()}
-            kept[id(module)] = (module, was, [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)])
+            state = {name: copy.copy(v) if isinstance(v, dict | list | set) else v for name, v in vars(module).items()}
+            kept[id(module)] = (module, state, [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)])
 
-    store, state, hook = pyro.get_param_store(), get_rng_state(), register_module_forward_pre_hook(keep)
+    store, random, hook = pyro.get_param_store(), get_rng_state(), register_module_forward_pre_hook(keep)
     try:
         with torch.no_grad(), torch.random.fork_rng(), store.scope(store.get_state()), pyro.validation_enabled(False):
             yield
     finally:
         hook.remove()
-        set_rng_state(state)
-        for module, was, buffers in kept.values():
+        set_rng_state(random)
+        for module, state, buffers in kept.values():
             vars(module).clear()
-            vars(module).update(was)
+            vars(module).update(state)
             for buffer, value in buffers:
                 buffer.data.copy_(value)
 
 
-def evidence(msg: Any) -> list[Tensor]:
+def contribution(msg: Any) -> list[Tensor]:
     """Return all that a site adds to the density: where two of these differ, so do two distributions."""
     fn = layers(msg["fn"])[-1]
     try:
-        told = [fn.log_prob(extract_provenance(msg["value"])[0])]
+        density = [fn.log_prob(extract_provenance(msg["value"])[0])]
     except NotImplementedError:  # a distribution that can only be drawn from
-        told = [part for part in vars(fn).values() if isinstance(part, Tensor)]
-    return [*told, *(torch.as_tensor(msg[name]) for name in ("mask", "scale") if msg[name] is not None)]
+        density = [part for part in vars(fn).values() if isinstance(part, Tensor)]
+    return [*density, *(torch.as_tensor(msg[name]) for name in ("mask", "scale") if msg[name] is not None)]
 
 
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    alike = [
-        a.shape == b.shape and ((a == b) | (a.isnan() & b.isnan())).all() for a, b in zip(one, other, strict=False)
-    ]
-    return len(one) == len(other) and all(alike)
+def _all_equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    """Whether two lists hold the same numbers, of which NaN is one."""
+    return len(a) == len(b) and all(
+        x.shape == y.shape and bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in zip(a, b, strict=True)
+    )
 
 
-def _moved(value: Tensor) -> Tensor:
-    """Return other numbers of the same kind: noise added to real ones, others in another order."""
+def _perturbed(value: Tensor) -> Tensor:
+    """Return other values of the same type: real numbers with noise added, others in another order."""
     if value.is_floating_point():
         return value + torch.randn_like(value)
     return value.flatten()[torch.randperm(value.numel())].reshape(value.shape) if value.ndim else value + 1
 
 
-def _shown(up: str, site: str, sites: Values, observes: Mapping[str, str]) -> str:
+def _parent_name(up: str, site: str, sites: Values, observes: Mapping[str, str]) -> str:
     """Name a parent: an argument by the site that it is observed at, if that is another than this one."""
     if observes.get(up, site) != site:
         return observes[up]
@@ -297,17 +298,18 @@ def _factor(msg: Any, parents: tuple[str, ...]) -> Factor:
     elif msg["is_observed"]:
         kind = "observed"
     marks = [kind] if kind in ("observed", "improper") else []
-    if how := msg["infer"].get("enumerate"):
-        marks.append(f"enumerated, {how}")
+    if strategy := msg["infer"].get("enumerate"):
+        marks.append(f"enumerated, {strategy}")
     if isinstance(mask, Tensor):
         marks.append(f"masked: {int(mask.sum())} of {mask.numel()} count")
     if isinstance(scale, Tensor) or scale != 1.0:
         marks.append(f"counts {float(torch.as_tensor(scale).mean()):g} times")
     marks += [f"one by one in plate {frame.name}" for frame in msg["cond_indep_stack"] if not frame.vectorized]
-    plates = [Plate(one.name, one.full_size or one.size, one.size) for one in msg["cond_indep_stack"] if one.vectorized]
-    called = f"{type(fn[-1]).__name__}({', '.join(msg['infer']['_parameters'])})"
+    frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
+    plates = [Plate(frame.name, frame.full_size or frame.size, frame.size) for frame in frames]
+    distribution = f"{type(fn[-1]).__name__}({', '.join(msg['infer']['_parameters'])})"
     shapes = (tuple(fn[0].batch_shape), tuple(fn[0].event_shape))
-    return Factor(msg["name"], kind, called, parents, tuple(plates), shapes, tuple(marks))
+    return Factor(msg["name"], kind, distribution, parents, tuple(plates), shapes, tuple(marks))
 
 
 def _name(program: Any) -> str:

@@ -1,36 +1,25 @@
-"""A program told as a story: how the data come about, how the rest is inferred, and what is optimised.
+"""A pair in text, formulas and graphs: how data are generated, how latents are inferred, and what is optimised.
 
-All of it is found by running the program (see `factors.read`), so that it says what the program does now.
+All of it is read off the running programs (see `factors.read`), so that it is what they do now.
 """
 
 import re
 import textwrap
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from html import escape
-from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
-
-import pyro
-import torch
-from torch import Tensor
+from itertools import groupby
+from typing import Any
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import Batches
-from pyro_models.objectives import RecordScales, Scheduled
+from pyro_models.objectives.estimators import Objective
+from pyro_models.objectives.handlers import RecordScales
 from pyro_models.reading import graphs
-from pyro_models.reading.factors import Factor, Plate, Program, read
-
-if TYPE_CHECKING:
-    from pyro_models.data import Dataset
-    from pyro_models.recipes.base import Recipe
+from pyro_models.reading.factors import Factor, Plate, Program, no_side_effects, read
 
 GREEK = "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
 SIGNS = {" | ": r" \mid ", "−": "-", "∝": r"\propto", "E_q": r"\mathbb{E}_q", " = ": " &= ", "·": r"\,"}
-Run = dict[str, tuple[bool, float]]
-"""By the names of a program's sites, whether they are observed and what weighs their log-density."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +28,8 @@ class Story:
 
     Attributes:
         programs: the model and the guide, by title.
-        objective: formulas in plain text, of the ELBO or of a recipe's loss.
-        note: what else is to be said of the bound.
+        objective: formulas in plain text: of the ELBO, or of a loss and of the bounds in it.
+        note: a remark on the objective; empty if there is none.
     """
 
     programs: dict[str, Program]
@@ -52,8 +41,8 @@ class Story:
 
     @property
     def process(self) -> str:
-        """What happens, line by line, with the shapes of batch and event."""
-        return "\n\n".join(_told(title, program) for title, program in self.programs.items())
+        """The programs site by site, with the shapes of batch and event."""
+        return "\n\n".join(_process_of(title, program) for title, program in self.programs.items())
 
     @property
     def factorisation(self) -> tuple[str, ...]:
@@ -63,9 +52,9 @@ class Story:
     @property
     def text(self) -> str:
         """The whole story as plain text, 100 columns wide."""
-        said = [*self.objective, *([f"({self.note})"] if self.note else [])]
-        formulas = {"factorisation": self.factorisation, "\nobjective": said}
-        lines = [line for title, some in formulas.items() for line in (title, *(f"  {one}" for one in some))]
+        objective = [*self.objective, *([f"({self.note})"] if self.note else [])]
+        formulas = {"factorisation": self.factorisation, "\nobjective": objective}
+        lines = [line for title, rows in formulas.items() for line in (title, *(f"  {row}" for row in rows))]
         return "\n".join([self.process, "", *(_wrapped(line, 6) for line in lines)])
 
     @property
@@ -91,7 +80,7 @@ class Story:
 
     @property
     def html(self) -> str:
-        """A fragment of a page, whole in itself: the graph and the text."""
+        """A self-contained fragment of HTML: the graph and the text."""
         return f'<div class="story">\n{self.svg}\n<pre>{escape(self.text)}</pre>\n</div>'
 
     @property
@@ -107,22 +96,22 @@ class Story:
         """Return the graph as a `graphviz.Source`, which notebooks draw and which writes files, by the program `dot`.
 
         Raises:
-            UserError: the package graphviz is not there.
+            UserError: the package graphviz is not installed.
         """
         try:
             import graphviz
         except ImportError:
             raise UserError(
-                "the package graphviz is not there: pip install 'pyro-stories[graphviz]', or use svg"
+                "the package graphviz is not installed: pip install 'pyro-stories[graphviz]', or use svg"
             ) from None
         return graphviz.Source(self.dot)
 
 
 def story(model: Callable[..., Any], *args: Any, guide: Callable[..., Any] | None = None, **kwargs: Any) -> Story:
-    """Tell a model, and its guide beside it, by running them; any Pyro program will do.
+    """Read a model, and its guide, by running them; any Pyro program will do.
 
-    Nothing is left of these runs: random numbers, parameters, gradients and batch norm are as before. What a site
-    depends on is found as `factors.read` says.
+    The runs have no side effects: random states, parameters, gradients and batch norm are as before. How the parents of
+    a site are found, `factors.read` says.
 
     Args:
         model: a program.
@@ -130,105 +119,97 @@ def story(model: Callable[..., Any], *args: Any, guide: Callable[..., Any] | Non
         guide: a program that takes the same.
 
     Raises:
-        UserError: the arguments do not do, or a program raises an error.
+        UserError: the programs do not take the arguments, or one raises an error.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> print(story(model, torch.zeros(3)).factorisation[0])
+        p(x, z) = ∏_data p(z) p(x | z)
     """
-    told = read(model, args, kwargs)
-    programs = {"story p": told} | ({} if guide is None else {"guide q": read(guide, args, kwargs, told)})
-    hidden, seen = told.of("latent", "improper"), [*told.of("observed"), *told.of("input")]
-    q = _joint("q", programs["guide q"]) if "guide q" in programs else f"q({_given(hidden, seen)})"
-    p = _joint("p", told)
-    below = f" ≤ log p({_given(told.of('observed'), told.of('input'))})" if told.of("observed") else ""
-    elbo = f"ELBO = E_q[log {p} − log {q}]{below}"
-    return Story(programs, (elbo,) if hidden else (f"log-likelihood = log {p}",))
+    p_program = read(model, args, kwargs)
+    programs = {"story p": p_program} | ({} if guide is None else {"guide q": read(guide, args, kwargs, p_program)})
+    latent, given = p_program.of("latent", "improper"), [*p_program.of("observed"), *p_program.of("input")]
+    q = _joint("q", programs["guide q"]) if "guide q" in programs else f"q({_given(latent, given)})"
+    p, observed = _joint("p", p_program), p_program.of("observed")
+    bounded = f" ≤ log p({_given(observed, p_program.of('input'))})" if observed else ""
+    elbo = f"ELBO = E_q[log {p} − log {q}]{bounded}"
+    return Story(programs, (elbo,) if latent else (f"log-likelihood = log {p}",))
 
 
-def story_of(recipe: "Recipe", dataset: "Dataset") -> Story:
-    """Tell a recipe: its pair on a batch of its data, and its objective as it is at the end of a run.
+NOT_A_SUM = "the loss is not a weighted sum of its terms"
 
-    Once every site weighs 1, the loss is linear in the terms that the objective names. So the weights of the terms are
-    solved for, in double precision, from the values on a few batches; those of the sites are read off as it runs.
+
+def story_of_objective(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    objective: Objective,
+    batch: Mapping[str, Any],
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    note: str | None = None,
+) -> Story:
+    r"""Read a pair, and what an objective makes of it: its loss, and each bound in it with the scales of the sites.
+
+    As with `story`, the runs have no side effects. The weights in the loss are those that the objective returns (see
+    `objectives.Terms`); without them the story has a note in place of that formula.
 
     Args:
-        recipe: a recipe; what it learnt does not matter, so that a run need not be finished.
-        dataset: its data.
+        model, guide: the pair.
+        objective: called as objective(model, guide, **batch).
+        batch: a batch as the objective takes it.
+        arguments: what the pair is called with; None means the batch.
+        note: a remark on the objective.
 
     Raises:
-        ValueError: the loss is no sum of its terms.
+        UserError: as `story`.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> from pyro_models.objectives import mean_field, scaled
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 1.0))
+        >>> read = story_of_objective(model, guide, scaled(mean_field, {"z": 4.0}), {"x": torch.zeros(3)})
+        >>> print(*read.objective, sep="\n")
+        loss = − elbo
+        ELBO(x) = E_q[log p(x | z) − 4 · KL(q(z | x) ‖ p(z))]
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.random.fork_rng(), pyro.get_param_store().scope():
-            torch.manual_seed(0)
-            return _measured(recipe, dataset)
-    finally:
-        torch.set_default_dtype(before)
+    pair = story(model, guide=guide, **(batch if arguments is None else arguments))
+    with no_side_effects(), RecordScales() as recorded:
+        terms = objective(model, guide, **batch)
+    weights = getattr(terms, "weights", None)
+    loss = () if weights is None else (f"loss = {_sum(weights)}",)
+    remarks = [*([note] if note else []), *([NOT_A_SUM] if weights is None else [])]
+    bounds: tuple[str, ...] = ()
+    if any("elbo" in name for name in (terms if weights is None else weights)):
+        runs = [run for run in recorded.runs if any(observed for observed, _ in run.values())]
+        bounds = tuple(dict.fromkeys(_bound(pair.programs, run) for run in runs))
+    return replace(pair, objective=(*loss, *bounds), note="; ".join(remarks))
 
 
-def _measured(recipe: "Recipe", dataset: "Dataset") -> Story:
-    pool, labelled = recipe.pools(dataset.train)
-    attributes, kinds = (dataset.attributes if recipe.multimodal else ()), (recipe.kinds if labelled else 0)
-    cut = partial(Batches, pool, recipe.pixels, labelled=labelled, kinds=kinds, attributes=attributes)
-    batch = next(cut(size=recipe.batch_size, steps=1).epoch(0))
-    known = {name: batch.pop(name) for name in list(batch) if name.startswith("labelled_")}
-    if recipe.explains == "y":
-        batch = {name.removeprefix("labelled_"): value for name, value in known.items()}
-    model, guide = (half.to(pool.x.device) for half in recipe.pair(dataset.shape, dataset.attributes))
-    told = story(model, guide=guide, **batch)
-    objective = recipe.training_objective(guide, dataset.train)
-    at_end = objective.at(1.0) if isinstance(objective, Scheduled) else objective
-    batches = cut(size=16, steps=100).epoch(0)
-    with RecordScales() as recorded:
-        terms = at_end(model, guide, **next(batches))
-    with RecordScales(unscaled=True):
-        found = weights([at_end(model, guide, **one) for one in islice(batches, 2 * len(terms))])
-    runs = [run for run in recorded.runs if any(observed for observed, _ in run.values())]
-    bounds = dict.fromkeys(_bound(told.programs, run) for run in runs)
-    loss = f"loss = {_sum(found)}"
-    note = "" if recipe.bound_of == "the story" else f"the bound is of {recipe.bound_of}"
-    return Story(told.programs, (loss, *(bounds if any("elbo" in name for name in found) else ())), note)
-
-
-def weights(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Solve loss = sum of weight * term for the weights, from several values of all terms in double precision.
-
-    A term that is a sum of those before it, as `kl` is of `elbo` and `reconstruction`, has no weight of its own; nor is
-    a weight of 0 returned.
-
-    Raises:
-        ValueError: the loss is no such sum.
-    """
-    values = {name: torch.stack([row[name].detach().double() for row in rows]) for name in rows[0]}
-    loss, names = values.pop("loss"), list[str]()
-    kept: list[Tensor] = []
-    for name, value in values.items():
-        table = torch.stack([*kept, value / value.norm().clamp(min=1e-300)], dim=1)
-        if torch.linalg.matrix_rank(table, rtol=1e-9) > len(kept):
-            kept, names = [*table.T], [*names, name]
-    table = torch.stack([values[name] for name in names], dim=1)
-    found = torch.linalg.lstsq(table, loss[:, None]).solution[:, 0]
-    if not torch.allclose(table @ found, loss, rtol=1e-6, atol=1e-9):
-        raise ValueError(f"the loss is no weighted sum of {', '.join(names)}")
-    return {
-        name: float(f"{weight:.6g}") for name, weight in zip(names, found.tolist(), strict=True) if abs(weight) > 1e-6
-    }
-
-
-def _bound(programs: Mapping[str, Program], run: Run) -> str:
-    """The bound of one run of a pair, as the loss weighs it."""
+def _bound(programs: Mapping[str, Program], run: Mapping[str, tuple[bool, float]]) -> str:
+    """The bound of one run of the model, as the loss scales it."""
     model, guide = programs.values()
-    seen = [name for name, (observed, _) in run.items() if observed]
-    unseen = set(model.of("observed")) - set(seen)
+    observed = [name for name, (is_observed, _) in run.items() if is_observed]
+    hidden = set(model.of("observed")) - set(observed)
     terms = {}
-    for name, (observed, weight) in sorted(run.items(), key=lambda item: not item[1][0]):
-        prior = "" if name in model.of("improper") else f"log {_density('p', model, name, unseen)}"
-        if observed:
-            terms[prior] = weight
+    for name, (is_observed, scale) in sorted(run.items(), key=lambda item: not item[1][0]):
+        prior = "" if name in model.of("improper") else f"log {_density('p', model, name, hidden)}"
+        if is_observed:
+            terms[prior] = scale
         elif prior:
-            terms[f"KL({_density('q', guide, name, unseen)} ‖ {prior.removeprefix('log ')})"] = -weight
+            terms[f"KL({_density('q', guide, name, hidden)} ‖ {prior.removeprefix('log ')})"] = -scale
         else:
-            terms[f"log {_density('q', guide, name, unseen)}"] = -weight
-    return f"ELBO({_given(seen, model.of('input'))}) = E_q[{_sum(terms)}]"
+            terms[f"log {_density('q', guide, name, hidden)}"] = -scale
+    return f"ELBO({_given(observed, model.of('input'))}) = E_q[{_sum(terms)}]"
 
 
 def _sum(terms: Mapping[str, float]) -> str:
@@ -252,6 +233,8 @@ def _joint(letter: str, program: Program) -> str:
 
 
 def _density(letter: str, program: Program, name: str, without: Collection[str] = ()) -> str:
+    if name not in program.factors:  # a site that only the objective's runs have
+        return f"{letter}({name})"
     parents = [up for up in program.given(name) if up not in without]
     if program.factors[name].kind == "factor":
         return f"exp {name}({', '.join(parents)})"
@@ -281,11 +264,11 @@ def _by_plate(program: Program, names: Sequence[str], depth: int) -> Iterator[tu
     return groupby(names, key=lambda name: around[name][depth] if len(around[name]) > depth else None)
 
 
-def _told(title: str, program: Program) -> str:
-    """A program line by line; each plate indents what is within."""
+def _process_of(title: str, program: Program) -> str:
+    """A program site by site; each plate indents what is within."""
     rows: list[tuple[str, str]] = []
 
-    def tell(names: Sequence[str], depth: int) -> None:
+    def add_rows(names: Sequence[str], depth: int) -> None:
         margin = "  " * (depth + 1)
         for plate, group in _by_plate(program, names, depth):
             if plate is None:
@@ -293,15 +276,15 @@ def _told(title: str, program: Program) -> str:
                     batch, event = map(list, factor.shapes)
                     rows.append((margin + _sentence(factor), f"{batch} {event}"))
                 continue
-            many = f"{plate.drawn} drawn from {plate.size}" if plate.drawn < plate.size else f"each of {plate.size}"
-            rows.append((f"{margin}for {many} in plate {plate.name}:", ""))
-            tell(list(group), depth + 1)
+            size = f"{plate.drawn} drawn from {plate.size}" if plate.drawn < plate.size else f"each of {plate.size}"
+            rows.append((f"{margin}for {size} in plate {plate.name}:", ""))
+            add_rows(list(group), depth + 1)
 
-    tell([name for name in program.factors if name not in program.of("input")], 0)
+    add_rows([name for name in program.factors if name not in program.of("input")], 0)
     if not rows:
         return f"{title}\n  draws nothing"
     width = min(60, max(len(line) for line, shapes in rows if shapes)) + 1
-    learns = ", ".join(f"{name} ({numbers:,})" for name, numbers in program.learns.items())
+    learns = ", ".join(f"{name} ({count:,})" for name, count in program.parameters.items())
     lines = [f"{line:{width}} {shapes}".rstrip() for line, shapes in rows] + [f"  learns {learns}"] * bool(learns)
     return "\n".join([f"{title}, and the shapes of batch and event", *(_wrapped(line, 6) for line in lines)])
 
@@ -315,7 +298,7 @@ def _sentence(factor: Factor) -> str:
 
 def _wrapped(line: str, indent: int) -> str:
     """Break a line at 100 columns, but no density; what follows is indented."""
-    whole = re.sub(r"(?<=\w)\([^()]*\)", lambda found: found[0].replace(" ", "\u00a0"), line)
+    whole = re.sub(r"(?<=\w)\([^()]*\)", lambda match: match[0].replace(" ", "\u00a0"), line)
     lines = textwrap.wrap(whole, 100, subsequent_indent=" " * indent, replace_whitespace=False, break_long_words=False)
     return "\n".join(lines).replace("\u00a0", " ")
 
@@ -323,8 +306,8 @@ def _wrapped(line: str, indent: int) -> str:
 def _in_latex(formula: str) -> str:
     """Turn a plain formula into LaTeX: y1 is y with an index, Greek names are letters, other names are upright."""
 
-    def symbol(found: re.Match[str]) -> str:
-        product, name, number = found.groups()
+    def symbol(match: re.Match[str]) -> str:
+        product, name, number = match.groups()
         if product:
             return rf"\prod_{{\mathrm{{{product}}}}}".replace("_", r"\_").replace(r"\_", "_", 1)
         if name in ("log", "exp", *GREEK.split()) or len(name) == 1:

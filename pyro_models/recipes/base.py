@@ -211,8 +211,20 @@ class Recipe:
         Raises:
             UserError: as `reading.story`.
         """
+        with metrics.eval_mode():
+            batch = next(self.batches(dataset, steps=1).epoch(0))
+            model, guide = (half.to(dataset.train.x.device) for half in self.pair(dataset))
+        objective = self.training_objective(guide, dataset.train)
+        if isinstance(objective, objectives.Scheduled):
+            objective = objective.at(1.0)
         note = None if self.bound_of is None else f"the bound is of {self.bound_of}"
-        return reading.story_of(self, dataset, note)
+        return reading.story_of_objective(
+            model, guide, objective, batch, arguments=self.story_arguments(batch), note=note
+        )
+
+    def story_arguments(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the part of a training batch that the story is read on: all but what is labelled."""
+        return {name: values for name, values in batch.items() if not name.startswith("labelled_")}
 
     # What is measured of a run
 

@@ -109,6 +109,10 @@ class ClassifierRecipe(DiscreteRecipe):
         """Return `x`, whose labels are not looked at."""
         return datasets.batch_of(split, self.pixels)
 
+    def story_arguments(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the labelled data of a training batch: of the others the story says nothing."""
+        return {name: batch[f"labelled_{name}"] for name in ("x", "y")}
+
     def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of log p(y | x)."""
         return "nats per label"

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_models.__main__ import main as verbs
 from pyro_models.cli.train import main, parse
+from pyro_models.cli.verbs import main as verbs
 from pyro_models.recipes.registry import RECIPES
-from pyro_models.runs import folder as run_module
 from pyro_models.runs.folder import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +72,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
     assert page.count("<img") == len(pictures)
     run = open_run(folder)
     assert run.recipe.as_json() == json.loads((folder / "recipe.json").read_text())
-    again = run_module._figures_of(run, run.dataset.test)
+    again = run.recipe.scores(run, run.dataset.test)
     assert again == pytest.approx({name: results["test"][name] for name in again}, rel=1e-5)
     assert verbs(["report", str(folder)]) == 0
     assert sorted(path.name for path in (folder / "figures").iterdir()) == pictures

@@ -380,9 +380,9 @@ def test_wrong_arguments_and_programs_are_told_in_a_line():
         story(nested)
     with pytest.raises(UserError, match=r"Regression takes .*: got an unexpected keyword argument 'z'"):
         story(Regression(), torch.zeros(2), z=torch.zeros(2))
-    with pytest.raises(UserError, match="chain cannot be told: it raises IndexError: index 1 is out of bounds"):
+    with pytest.raises(UserError, match="chain cannot be read: it raises IndexError: index 1 is out of bounds"):
         story(chain, torch.zeros(1))
-    with pytest.raises(UserError, match="nested cannot be told: it raises"):
+    with pytest.raises(UserError, match="nested cannot be read: it raises"):
         story(no_plate, torch.zeros(2), guide=nested)
 
 
@@ -391,4 +391,4 @@ def test_a_parameter_counts_once_however_often_it_is_read():
         w = pyro.param("w", torch.zeros(3)) + pyro.param("w")
         pyro.sample("x", dist.Normal(w, 1.0).to_event(1))
 
-    assert read(model, (), {}).learns == {"w": 3}
+    assert read(model, (), {}).parameters == {"w": 3}

@@ -16,9 +16,8 @@ import torch
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Batches
 from pyro_models.objectives import Scheduled
-from pyro_models.recipes.registry import RECIPES
+from pyro_models.recipes import RECIPES
 from pyro_models.training.fit import parameters
 
 TABLE = Path(__file__).with_name("fingerprints.json")
@@ -73,18 +72,9 @@ def fingerprint(recipe, data):
     torch.set_default_dtype(torch.float32)
     recipe.check_data(data)
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    model, guide = recipe.pair(data.shape, data.attributes)
+    model, guide = recipe.pair(data)
     weights = parameters(model, guide)
-    pool, labelled = recipe.pools(data.train)
-    batches = Batches(
-        pool,
-        recipe.pixels,
-        recipe.batch_size,
-        recipe.seed,
-        labelled=labelled,
-        kinds=recipe.kinds if labelled else 0,
-        attributes=data.attributes if recipe.multimodal else (),
-    )
+    batches = recipe.batches(data, steps=None)
     objective = recipe.training_objective(guide, data.train)
     optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate)
     found = {"shapes": str([list(weight.shape) for weight in weights]), "weights": projected(weights)}

@@ -12,13 +12,13 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from pyro_models.__main__ import main as verbs
 from pyro_models.cli.train import main, parse
+from pyro_models.cli.verbs import main as verbs
 from pyro_models.data import encoded
 from pyro_models.metrics.evaluation import codes, decode
-from pyro_models.report import outputs
+from pyro_models.report import pictures
 from pyro_models.report.explorer import means
-from pyro_models.report.page import refresh
+from pyro_models.report.page import write_page
 from pyro_models.runs import folder as run_module
 from pyro_models.training.processes import Processes
 
@@ -44,7 +44,7 @@ def single():
 def untrained(words, folder):
     """A run that never was trained, with weights large enough for lively pictures."""
     recipe = parse(words.split())[0]
-    run = run_module._build(recipe, recipe.load(None), folder, Processes(0, 1, torch.device("cpu")))
+    run = run_module.build(recipe, recipe.load(None), folder, Processes(0, 1, torch.device("cpu")))
     with torch.no_grad():
         for weight in run.model.parameters():
             weight.mul_(2.0 if weight.ndim > 1 else 1.0)
@@ -92,7 +92,7 @@ def agrees(page, run, known=None):
 @pytest.mark.parametrize("words", EXPLORED)
 def test_the_point_moves_and_the_picture_is_what_python_decodes(words, tmp_path, page):
     run = untrained(words, tmp_path)
-    refresh(run, megabytes=50.0 if "conv" in words else 6.0)
+    write_page(run, megabytes=50.0 if "conv" in words else 6.0)
     page.goto((tmp_path / "report.html").as_uri(), timeout=60_000)
     torch.testing.assert_close(means(run.model, z=code(page))["x"], decode(run.model, code(page)))
     seen = [agrees(page, run)]
@@ -128,7 +128,7 @@ def test_the_point_moves_and_the_picture_is_what_python_decodes(words, tmp_path,
 @pytest.mark.parametrize("words", ["gmvae", "gmvae --preset table --data wine"])
 def test_kinds_are_goals(words, tmp_path, page):
     run = untrained(words, tmp_path)
-    refresh(run)
+    write_page(run)
     page.goto((tmp_path / "report.html").as_uri())
     page.get_by_role("combobox", name="y", exact=True).select_option("2")
     y = torch.eye(run.recipe.kinds)[2:3]
@@ -138,7 +138,7 @@ def test_kinds_are_goals(words, tmp_path, page):
 
 def test_attributes_are_goals_and_the_heads_are_told(tmp_path, page):
     run = untrained("jmvae", tmp_path)
-    refresh(run)
+    write_page(run)
     page.goto((tmp_path / "report.html").as_uri())
     assert code(page).tolist() == [[0.0, 0.0]]  # of the prior, as nothing is given
     page.get_by_role("combobox", name="digit", exact=True).select_option("2")
@@ -162,12 +162,12 @@ def test_a_page_keeps_to_its_size_by_coarser_weights_and_then_without_them(tmp_p
         (6.0, "16-bit weights"),
         (3.0, "There is no explorer: the weights"),
     ):
-        refresh(run, megabytes)
+        write_page(run, megabytes)
         page = (tmp_path / "report.html").read_text()
         assert expected in page
         assert len(page) < megabytes * 1e6
     (tmp_path / "figures" / "01-large.png").write_bytes(bytes(2_500_000))
-    refresh(run)
+    write_page(run)
     page = (tmp_path / "report.html").read_text()
     assert "There is no explorer: the weights would take 3.2 MB of the page, in which 2.6 MB are left." in page
     assert base64.b64encode(bytes(300)).decode() in page
@@ -194,7 +194,7 @@ def test_a_story_of_ones_own_is_explored_without_a_decoder_by_name(tmp_path, pag
     run = untrained("vae", tmp_path)
     network = nn.Sequential(nn.Linear(5, 30), nn.ELU(inplace=True), nn.Linear(30, 784), nn.Sigmoid())
     run = dataclasses.replace(run, model=Told(network))
-    refresh(run)
+    write_page(run)
     page.goto((tmp_path / "report.html").as_uri())
     first = agrees(page, run, {"y": torch.eye(3)[:1]})
     page.get_by_role("combobox", name="y", exact=True).select_option("1")
@@ -223,7 +223,7 @@ class Codeless(PyroModule):
 )
 def test_why_there_is_no_explorer_is_said(words, model, reason, tmp_path, page):
     run = untrained(words, tmp_path)
-    refresh(dataclasses.replace(run, model=model or run.model))
+    write_page(dataclasses.replace(run, model=model or run.model))
     page.goto((tmp_path / "report.html").as_uri())
     assert f"There is no explorer: {reason}" in page.locator("#explorer").inner_text()
     assert not page.locator("#controls").is_visible()
@@ -235,7 +235,7 @@ def test_why_there_is_no_explorer_is_said(words, model, reason, tmp_path, page):
 def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, page):
     run = untrained("vae --network article", tmp_path)
     (tmp_path / "figures" / "check-ink.png").write_bytes(b"")
-    refresh(run)
+    write_page(run)
     written = (tmp_path / "report.html").read_text()
     assert f"pyro_models check {tmp_path}" in written
     assert f"pyro_models likelihood {tmp_path}" in written
@@ -248,7 +248,7 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
         {"statistic": "holes <b>"},
     ]
     (tmp_path / "checks.json").write_text(json.dumps({"checks": rows, "replicates": 99}))
-    refresh(run)
+    write_page(run)
     page.goto((tmp_path / "report.html").as_uri())
     cells = [row.split("\t") for row in page.locator("#checks tr").all_inner_texts()]
     assert cells[:2] == [["replicates"], ["99"]]
@@ -262,7 +262,7 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
 
 def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
+    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
     words = f"vae --network article --epochs 1 --out {folder}".split()
     assert main(words) == 0
     assert f"pyro_models likelihood {folder}" in (folder / "report.html").read_text()
@@ -276,6 +276,6 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     assert "holds no checkpoint.pt: the pictures stay as they are" in capsys.readouterr().err
     assert "There is no explorer: the weights" in (folder / "report.html").read_text()
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
+    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
     assert main([*words, "--overwrite"]) == 0
     assert not (folder / "checks.json").exists()

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from pyro_models.report import outputs
-from pyro_models.runs import folder as run_module
 from pyro_models.cli.train import main
+from pyro_models.report import pictures
+from pyro_models.runs import trainer
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Single precision, a checkpoint after each epoch, and no pictures, which are tested elsewhere."""
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(outputs, "write_pictures", lambda run: None)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.fixture

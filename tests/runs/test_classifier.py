@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pyro_models.__main__ import main as verbs
 from pyro_models.cli.train import main
+from pyro_models.cli.verbs import main as verbs
 from pyro_models.data import load, to_float
 from pyro_models.runs.folder import open_run
 from pyro_models.training import fit as fit_module
@@ -18,7 +18,7 @@ from tests.runs.test_run import assert_same_run
 
 pytestmark = pytest.mark.usefixtures("quick")
 QUICK = ["classifier", "--network", "mlp", "--epochs", "1", "--steps", "4", "--batch-size", "50", "--device", "cpu"]
-TABLE = ["classifier", "--preset", "table", "--data", "blobs", "--kinds", "3", "--labels", "12", "--device", "cpu"]
+TABLE = ["classifier", "--preset", "table", "--data", "blobs", "--classes", "3", "--labels", "12", "--device", "cpu"]
 
 
 def results(folder):
@@ -56,7 +56,9 @@ def test_twelve_labels_of_three_blobs_are_enough(tmp_path, monkeypatch):
 
 
 def test_the_figures_of_a_run_are_those_of_its_weights(tmp_path):
-    assert main([*QUICK, "--labels", "40", "--balance", "1", "--decision", "0.2", "--out", str(tmp_path / "run")]) == 0
+    assert (
+        main([*QUICK, "--labels", "40", "--marginal-kl", "1", "--entropy", "0.2", "--out", str(tmp_path / "run")]) == 0
+    )
     run, found = open_run(tmp_path / "run"), results(tmp_path / "run")
     test = load("digits").test
     logits = run.guide.classify(to_float(test.x, "grey")).logits.detach()
@@ -70,7 +72,7 @@ def test_the_figures_of_a_run_are_those_of_its_weights(tmp_path):
     assert run.model.network is run.guide.network
 
 
-NO_TERMS = ["--vat", "0", "--consistency", "0", "--balance", "0", "--decision", "0"]
+NO_TERMS = ["--vat", "0", "--consistency", "0", "--marginal-kl", "0", "--entropy", "0"]
 
 
 def test_with_no_terms_the_other_data_make_no_difference(tmp_path):
@@ -187,7 +189,7 @@ def test_images_of_ones_own_that_do_not_do_get_one_line(line, tmp_path):
     np.savez(tmp_path / "bare.npz", images=images)
     np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(60) % 3 - 1)
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(60) % 3)
-    options = ["--labels", "20", "--batch-size", "20", "--kinds", "3", "--data"]
+    options = ["--labels", "20", "--batch-size", "20", "--classes", "3", "--data"]
     assert "--labels: the data have none" in line(*options, str(tmp_path / "bare.npz"))
     assert "the data are labelled -1 to 1, --kinds 3 wants 0 to 2" in line(*options, str(tmp_path / "odd.npz"))
     complaint = line(*options, str(tmp_path / "own.npz"), "--network", "article")

@@ -10,15 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pyro_models.__main__ import main as verbs
+from pyro_models import pictures as recipe_pictures
 from pyro_models.cli.train import main
+from pyro_models.cli.verbs import main as verbs
 from pyro_models.data import attributes as data_module
 from pyro_models.data import to_float
 from pyro_models.metrics import attributes as attributes_module
+from pyro_models.metrics import conditions as metrics_conditions
 from pyro_models.metrics.attributes import attribute_classifier, three_cs
 from pyro_models.recipes.jmvae import JMVAERecipe
-from pyro_models.report import outputs
-from pyro_models.runs import folder as run_module
+from pyro_models.report import pictures
+from pyro_models.runs import folder as folder_module
 from pyro_models.runs.folder import open_run
 from pyro_models.training import fit as fit_module
 from tests.runs.test_run import assert_same_run
@@ -83,7 +85,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jmvae") / "run"
     torch.set_default_dtype(torch.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "write_pictures", lambda run: None)
+        patch.setattr(pictures, "write_pictures", lambda run: None)
         patch.setattr(attributes_module, "attribute_classifier", partial(attribute_classifier, steps=3))
         assert main([*QUICK, "--out", str(folder)]) == 0
     return folder
@@ -177,13 +179,13 @@ def test_stop_gradient_lets_the_joint_bound_alone_train_the_story(own, tmp_path)
 
 
 def test_two_stages_train_the_story_and_then_the_guide_alone(own, tmp_path, monkeypatch):
-    kept, save = [], run_module.checkpoint.save
+    kept, save = [], folder_module.checkpoint.save
 
     def keeps(path, state):
         kept.append({name: weight.clone() for name, weight in state["weights"].items()})
         save(path, state)
 
-    monkeypatch.setattr(run_module.checkpoint, "save", keeps)
+    monkeypatch.setattr(folder_module.checkpoint, "save", keeps)
     epochs = trained(tmp_path / "run", "--data", own, *TELBO, "--variant", "two-stage", "--epochs", "2")
     assert epochs[0]["loss"] == pytest.approx(-epochs[0]["elbo"])
     assert epochs[1]["loss"] == pytest.approx(-sum(epochs[1][name] for name in ("elbo", "elbo_x", "elbo_y")))
@@ -248,14 +250,14 @@ def test_attributes_of_ones_own_some_missing_are_learnt_and_asked_for(own, tmp_p
 
 @pytest.mark.parametrize("words", [["--given", "size=1", "colour=2"], ["--given", "size=1", "--given", "colour=2"]])
 def test_all_that_is_given_is_asked_for_as_many_times_as_asked(own, tmp_path, monkeypatch, words):
-    asked, imagine = [], attributes_module.imagine
+    asked, imagine = [], metrics_conditions.generate_given
 
     def listens(model, guide, attributes, codes, **options):
         asked.append((codes.tolist(), options["seed"]))
         return imagine(model, guide, attributes, codes, **options)
 
     assert main([*QUICK, "--data", own, "--out", str(tmp_path / "run")]) == 0
-    monkeypatch.setattr(attributes_module, "imagine", listens)
+    monkeypatch.setattr(metrics_conditions, "generate_given", listens)
     assert verbs(["sample", str(tmp_path / "run"), *words, "--count", "5", "--seed", "4"]) == 0
     assert asked == [([[2, 1, -1]] * 5, 4)]
 
@@ -287,12 +289,12 @@ def test_attributes_that_are_never_known_together_are_learnt(tmp_path, codes, ca
 class Blind(torch.nn.Module):
     """A classifier that says 0 of each of four attributes."""
 
-    def told(self, x):
+    def predict(self, x):
         return torch.zeros(len(x), 4, dtype=torch.long)
 
 
 def test_combinations_that_training_never_saw_are_what_is_asked_for(tmp_path, monkeypatch):
-    asked, imagine = [], attributes_module.imagine
+    asked, imagine = [], metrics_conditions.generate_given
 
     def listens(model, guide, attributes, codes, **options):
         asked.append(codes)
@@ -300,7 +302,7 @@ def test_combinations_that_training_never_saw_are_what_is_asked_for(tmp_path, mo
 
     monkeypatch.setattr(data_module, "COPIES", 1)
     monkeypatch.setattr(attributes_module, "attribute_classifier", lambda *_: Blind())
-    monkeypatch.setattr(attributes_module, "imagine", listens)
+    monkeypatch.setattr(metrics_conditions, "generate_given", listens)
     words = ["--data", "mnist-a", "--source", "digits", "--split", "compositional", "--steps", "1"]
     assert main([*QUICK, *words, "--out", str(tmp_path / "run")]) == 0
     found = results(tmp_path / "run")
@@ -320,7 +322,9 @@ def drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(attributes_module, "attribute_classifier", partial(attribute_classifier, steps=3))
 
     def names(data, *figures):
-        monkeypatch.setattr(JMVAERecipe, "figures", figures)
+        monkeypatch.setattr(
+            JMVAERecipe, "pictures", lambda recipe: [getattr(recipe_pictures, name) for name in figures]
+        )
         assert main([*QUICK, "--data", data, "--out", str(tmp_path / "run")]) == 0
         return [path.stem[3:] for path in sorted((tmp_path / "run" / "figures").iterdir())]
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from pyro_models.base.errors import UserError
 from pyro_models.cli.train import main, parse
-from pyro_models.runs import folder as run_module
+from pyro_models.runs import folder as folder_module
+from pyro_models.runs import trainer
 from pyro_models.runs.folder import open_run, train
 from pyro_models.training import fit as fit_module
 
@@ -74,11 +75,11 @@ def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(whole, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "average_gradients", dies("step", fit_module.average_gradients))
-        patch.setattr(run_module.checkpoint, "save", dies("checkpoint", run_module.checkpoint.save))
-        library = run_module.safetensors.torch
+        patch.setattr(folder_module.checkpoint, "save", dies("checkpoint", folder_module.checkpoint.save))
+        library = folder_module.safetensors.torch
         patch.setattr(library, "save_model", dies("weights", library.save_model))
         assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 130
-    assert f"go on with: python train.py vae --out {folder} --resume" in capsys.readouterr().err
+    assert f"continue with: python train.py vae --out {folder} --resume" in capsys.readouterr().err
     assert not (folder / "results.json").exists()
     torch.manual_seed(99)
     assert main(["vae", "--out", str(folder), "--resume"]) == 0
@@ -89,10 +90,10 @@ def test_a_killed_process_is_resumed_to_the_bit(whole, tmp_path):
     folder = tmp_path / "run"
     words = [*OPTIONS, "--epochs", "4", "--out", str(folder)]
     program = (
-        "import sys, time; from pyro_models.training import run; from pyro_models.cli.train import main\n"
-        "run.CHECKPOINT_SECONDS = 0.0; save = run.checkpoint.save\n"
+        "import sys, time; from pyro_models.runs import folder, trainer; from pyro_models.cli.train import main\n"
+        "trainer.CHECKPOINT_SECONDS = 0.0; save = folder.checkpoint.save\n"
         "def slow(*args): save(*args); time.sleep(1.0)\n"
-        "run.checkpoint.save = slow; main(sys.argv[1:])\n"
+        "folder.checkpoint.save = slow; main(sys.argv[1:])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -371,7 +372,7 @@ def test_a_vae_of_the_digits_reaches_its_usual_bound(tmp_path):
 
 def test_the_first_interrupt_ends_the_epoch_and_saves_it(whole, tmp_path, monkeypatch, capsys):
     folder, steps = tmp_path / "run", []
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 1e9)
     average = fit_module.average_gradients
 
     def interrupt(optimizer):
@@ -386,5 +387,5 @@ def test_the_first_interrupt_ends_the_epoch_and_saves_it(whole, tmp_path, monkey
     assert len(torch.load(folder / "checkpoint.pt", weights_only=True)["metrics"]) == 2
     assert "stopping at the end of this epoch" in capsys.readouterr().err
     assert main(["vae", "--out", str(folder), "--resume"]) == 0
-    assert "going on after epoch 2" in capsys.readouterr().out
+    assert "continuing after epoch 2" in capsys.readouterr().out
     assert_same_run(whole, folder)

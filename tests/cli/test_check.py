@@ -7,12 +7,11 @@ import torch
 import xarray
 from safetensors.torch import save_model
 
-from pyro_models.__main__ import main as verbs
-from pyro_models.report import page as report
-from pyro_models.report import outputs
 from pyro_models.cli.train import parse
+from pyro_models.cli.verbs import main as verbs
+from pyro_models.report import checks, page
+from pyro_models.runs.folder import build
 from pyro_models.training.processes import Processes
-from pyro_models.runs.folder import _build, _pair
 
 RUNS = {
     "vae": ["vae", "--network", "article"],
@@ -25,9 +24,9 @@ UNITS = {"vae": "grey pixels drawn black or white", "table": "standardised colum
 @pytest.fixture(autouse=True)
 def few_simulations(monkeypatch):
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(outputs, "SIMULATIONS", 100)
-    monkeypatch.setattr(outputs, "REFERENCE", 200)
-    monkeypatch.setattr(report, "refresh", lambda run: None)  # a page is of a trained run, and tested elsewhere
+    monkeypatch.setattr(checks, "SIMULATIONS", 100)
+    monkeypatch.setattr(checks, "REFERENCE", 200)
+    monkeypatch.setattr(page, "write_page", lambda run: None)  # a page is of a trained run, and tested elsewhere
 
 
 @pytest.fixture
@@ -39,8 +38,8 @@ def folder_of(tmp_path):
         folder = tmp_path / "run"
         folder.mkdir()
         (folder / "recipe.json").write_text(json.dumps(recipe.as_json()))
-        run = _build(recipe, recipe.load(None), folder, Processes(0, 1, torch.device("cpu")))
-        save_model(_pair(run), str(folder / "model.safetensors"))
+        run = build(recipe, recipe.load(None), folder, Processes(0, 1, torch.device("cpu")))
+        save_model(run.pair, str(folder / "model.safetensors"))
         return folder
 
     return make

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_models.__main__ import main as verbs
-from pyro_models.runs import folder as run_module
 from pyro_models.cli.train import main
+from pyro_models.cli.verbs import main as verbs
+from pyro_models.runs import trainer
 from pyro_models.runs.seeds import summary
 
 QUICK = ["--epochs", "1", "--batch-size", "200"]
@@ -43,7 +43,7 @@ def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys):
     unit = "nats per row of standardised columns, normal likelihood"
     assert results["units"]["elbo"] == f"{unit}, bound of neither story: y relaxed at temperature 0.5, discrete kl"
     assert results["units"]["elbo_exact"] == f"{unit}, sum over y"
-    assert {"accuracy", "purity", "nmi", "ari", "kinds_used", "elbo", "elbo_exact"} <= set(results["test"])
+    assert {"accuracy", "purity", "nmi", "ari", "clusters_used", "elbo", "elbo_exact"} <= set(results["test"])
     assert (folder / "figures" / "01-points.png").is_file()
     assert main(["gmvae", "--out", str(folder), "--resume", "--epochs", "1"]) == 0
     capsys.readouterr()
@@ -58,7 +58,7 @@ def test_a_table_of_ones_own_without_labels_has_no_accuracy(tmp_path):
     assert main([*words, *QUICK]) == 0
     test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
     assert "accuracy" not in test
-    assert 1 <= test["kinds_used"] <= 4
+    assert 1 <= test["clusters_used"] <= 4
 
 
 def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
@@ -76,7 +76,7 @@ def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
     assert main([*words[:-1], str(single), "--seed", "5"]) == 0
     assert json.loads((single / "results.json").read_text())["test"] == results["seeds"][1]["test"]
     (folder / "seed-6" / "results.json").unlink()
-    monkeypatch.setattr(run_module, "fit", lambda *a, **k: iter(()))  # what is finished is not trained again
+    monkeypatch.setattr(trainer, "fit", lambda *a, **k: iter(()))  # what is finished is not trained again
     assert main(["gmvae", "--out", str(folder), "--resume", "--seeds", "3"]) == 0
     assert json.loads((folder / "results.json").read_text())["test"] == results["test"]
     monkeypatch.undo()
@@ -114,11 +114,11 @@ def test_the_summary_of_one_run_has_no_spread():
 
 
 def test_collapsed_kinds_are_reported(tmp_path, capsys):
-    words = ["gmvae", "--preset", "table", "--data", "blobs", "--kinds", "40"]
-    words += ["--consistency", "0", "--balance", "0", "--decision", "0"]
+    words = ["gmvae", "--preset", "table", "--data", "blobs", "--clusters", "40"]
+    words += ["--consistency", "0", "--marginal-kl", "0", "--entropy", "0"]
     assert main([*words, *QUICK, "--out", str(tmp_path / "run")]) == 0
     assert "collapsed: next to no training data fall to" in capsys.readouterr().out
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["kinds_used"] < 40
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["clusters_used"] < 40
 
 
 def test_estimators_are_compared_on_a_run(tmp_path, capsys):
@@ -144,7 +144,7 @@ def test_estimators_are_compared_on_a_run(tmp_path, capsys):
 def test_labels_that_do_not_do_are_one_line(line, tmp_path):
     assert "--labels 5 is fewer than --kinds 10" in line("--labels", "5")
     assert "--labels 9999 is more than the" in line("--labels", "9999")
-    assert "--labels: the data are labelled 0 to 9, --kinds 4 wants 0 to 3" in line("--labels", "50", "--kinds", "4")
+    assert "--labels: the data are labelled 0 to 9, --kinds 4 wants 0 to 3" in line("--labels", "50", "--clusters", "4")
     images = np.zeros((60, 28, 28), np.uint8)
     np.savez(tmp_path / "bare.npz", images=images)
     assert "the data have none" in line("--labels", "20", "--data", str(tmp_path / "bare.npz"), "--batch-size", "20")
@@ -161,7 +161,7 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     rows = np.random.default_rng(0).normal(size=(60, 2))
     np.save(tmp_path / "own.npy", rows)
     data = ["--data", str(tmp_path / "own.npy"), "--batch-size", "20"]
-    assert "--kinds 50 is more than the 46 training data" in line("--preset", "table", *data, "--kinds", "50")
+    assert "--kinds 50 is more than the 46 training data" in line("--preset", "table", *data, "--clusters", "50")
     assert "is a table: use --preset table, or --likelihood normal" in line(*data)
     assert "--batch-size must be at least 2" in line("--preset", "table", *data[:2], "--batch-size", "1")
     assert "--network conv wants images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")
