@@ -26,7 +26,7 @@ def options(of: type) -> str:
     for field in dataclasses.fields(of):
         choices = [str(choice) for choice in get_args(hints[field.name]) if isinstance(choice, str)]
         help = str(field.metadata["help"]) + (f" ({', '.join(choices)})" if choices else "")
-        default = "" if field.default is None else str(field.default)
+        default = "" if field.default in (None, False) else str(field.default)
         rows.append(
             {
                 "option": f"`--{field.name.replace('_', '-')}`{{ .option }}",

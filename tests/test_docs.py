@@ -161,6 +161,12 @@ def test_every_file_that_a_page_names_exists(page):
             assert resolves(span), span
 
 
+@every_page
+def test_every_definition_that_a_page_places_in_a_file_is_there(page):
+    for name, path in re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", prose(page)):
+        assert re.search(rf"^ *(def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (name, path)
+
+
 def resolves(dotted):
     """Whether a dotted name is a module, or something in one."""
     parts = dotted.split(".")
