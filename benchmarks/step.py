@@ -21,7 +21,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 from pyro_models.base.names import data_dir
-from pyro_models.data import Batches, Split, load
+from pyro_models.data import Batches, Split, load, to_float
 from pyro_models.recipes.vae import VAERecipe
 from pyro_models.training.fit import fit, parameters
 
@@ -49,7 +49,8 @@ def ours(split: Split) -> Callable[[], None]:
     recipe = VAERecipe(network="article", encoder_dropout=0.0)
     pair = recipe.pair((1, 28, 28))
     optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3, fused=True)
-    epochs = fit(*pair, recipe.bound(), optimizer, Batches(split, "grey", BATCH), epochs=10_000)
+    batches = Batches(split, size=BATCH, to_batch=lambda rows: {"x": to_float(rows.x, "grey")})
+    epochs = fit(*pair, recipe.bound(), optimizer, batches, epochs=10_000)
     return lambda: next(epochs) and None
 
 

@@ -23,6 +23,7 @@
 # %%
 # %matplotlib inline
 import os
+from functools import partial
 
 import torch
 from IPython.display import HTML, display
@@ -32,7 +33,7 @@ from pyro_models.autoencoder import Autoencoder
 from pyro_models.metrics.evaluation import codes, reconstruct
 from pyro_models import plots
 from pyro_models.metrics.evaluation import evaluate, evaluation
-from pyro_models.data import Batches, to_float, load
+from pyro_models.data import Batches, batch_of, load, to_float
 from pyro_models.training.fit import fit, parameters
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 
@@ -68,7 +69,9 @@ def train(recipe: AutoencoderRecipe):
     torch.manual_seed(recipe.seed)
     model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
-    batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
+    batches = Batches(
+        dataset.train, size=recipe.batch_size, seed=recipe.seed, to_batch=partial(batch_of, pixels=recipe.pixels)
+    )
     objective, errors, frames = recipe.bound(), [], []
     for epoch in fit(model, guide, objective, optimizer, batches, epochs=recipe.epochs, seed=recipe.seed):
         row = {"epoch": epoch.number}

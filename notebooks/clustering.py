@@ -27,6 +27,7 @@
 import inspect
 import os
 from dataclasses import replace
+from functools import partial
 
 import pyro.distributions as dist
 import torch
@@ -40,7 +41,7 @@ from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.likelihood.comparison import compare, table
 from pyro_models.metrics.clusters import confusion, gaussian_mixture, infer_kinds, matching, score
 from pyro_models.metrics.evaluation import draw, evaluation
-from pyro_models.data import Batches, Dataset, to_float, load
+from pyro_models.data import Batches, Dataset, batch_of, load, to_float
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.gmvae import GMVAE
 from pyro_models.training.fit import fit, parameters
@@ -139,7 +140,12 @@ def train(recipe: GMVAERecipe, dataset: Dataset):
     rate = cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None
     pool, seen = recipe.pools(dataset.train)  # all of them; and None, unless the recipe has labels
     batches = Batches(
-        pool, recipe.pixels, recipe.batch_size, recipe.seed, labelled=seen, kinds=recipe.kinds if seen else 0
+        pool,
+        size=recipe.batch_size,
+        seed=recipe.seed,
+        to_batch=partial(batch_of, pixels=recipe.pixels),
+        labelled=seen,
+        to_labelled=partial(batch_of, pixels=recipe.pixels, classes=recipe.kinds),
     )
     objective, rows = recipe.training_objective(guide, dataset.train), []
     for epoch in fit(

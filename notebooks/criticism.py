@@ -28,6 +28,7 @@
 # %matplotlib inline
 import copy
 import os
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -44,7 +45,7 @@ from pyro_models.reading.printer import story
 from pyro_models.checking.predictive import checks_table
 from pyro_models.metrics.evaluation import evaluation
 from pyro_models.checking.statistics import of_images, of_table
-from pyro_models.data import Batches, to_float, load
+from pyro_models.data import Batches, batch_of, load, to_float
 from pyro_models.training.fit import fit, parameters
 from pyro_models.training.schedules import cosine
 from pyro_models.recipes.gmvae import GMVAERecipe
@@ -58,7 +59,9 @@ def train(recipe, dataset):
     torch.manual_seed(recipe.seed)
     model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
-    batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
+    batches = Batches(
+        dataset.train, size=recipe.batch_size, seed=recipe.seed, to_batch=partial(batch_of, pixels=recipe.pixels)
+    )
     objective = recipe.training_objective(guide, dataset.train)
     for epoch in fit(
         model, guide, objective, optimizer, batches, epochs=recipe.epochs, learning_rate=cosine(recipe.learning_rate)

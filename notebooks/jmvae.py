@@ -45,7 +45,7 @@ from pyro_models.metrics.evaluation import decode, evaluate
 from pyro_models import plots
 from pyro_models.metrics.attributes import attribute_classifier, correctness, coverage, imagine, queries, said
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.data import Batches, Dataset, batch_of, to_float, load
+from pyro_models.data import Batches, Dataset, batch_of, load, to_float
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.jmvae import JMVAE
 from pyro_models.objectives import ESTIMATORS, Objective, jmvae, masked, some_of, telbo, scaled
@@ -283,7 +283,8 @@ def train(objective_of: ObjectiveOf, dataset: Dataset) -> tuple[JMVAE, JMVAEGuid
     model, guide = recipe.pair(dataset.shape, dataset.attributes)
     objective = objective_of(guide)
     optimizer = torch.optim.Adam(parameters(model, guide), fused=True)
-    batches = Batches(dataset.train, "grey", recipe.batch_size, recipe.seed, steps=STEPS, attributes=dataset.attributes)
+    to_batch = partial(batch_of, pixels="grey", attributes=dataset.attributes)
+    batches = Batches(dataset.train, size=recipe.batch_size, seed=recipe.seed, steps=STEPS, to_batch=to_batch)
     rate, rows = cosine(recipe.learning_rate), []
     for epoch in fit(model, guide, objective, optimizer, batches, epochs=EPOCHS, seed=recipe.seed, learning_rate=rate):
         test = evaluate(model, guide, objective, dataset.test, "grey", attributes=dataset.attributes)
@@ -612,7 +613,8 @@ def taught_on(model: JMVAE, guide: JMVAEGuide, weight: float) -> JMVAEGuide:
         return weighted(poutine.block(story, hide=["x"]), guide, **some_of(y))
 
     optimizer = torch.optim.Adam(guide.experts.parameters())
-    batches = Batches(dataset.train, "grey", 64, steps=150 if SHORT else 500, attributes=dataset.attributes)
+    to_batch = partial(batch_of, pixels="grey", attributes=dataset.attributes)
+    batches = Batches(dataset.train, size=64, steps=150 if SHORT else 500, to_batch=to_batch)
     for epoch in fit(model, guide, objective, optimizer, batches, epochs=1, learning_rate=cosine(3e-3)):
         print(f"weight {weight:g}: " + ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items()))
     return guide

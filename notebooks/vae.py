@@ -24,6 +24,7 @@
 # %%
 # %matplotlib inline
 import os
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
@@ -34,7 +35,7 @@ from pyro_models.metrics.evaluation import codes, decode, reconstruct
 from pyro_models import plots
 from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.metrics.evaluation import evaluate, evaluation
-from pyro_models.data import Batches, to_float, load
+from pyro_models.data import Batches, batch_of, load, to_float
 from pyro_models.objectives import iwae, mean_field, scaled, trace
 from pyro_models.training.fit import fit, parameters
 from pyro_models.training.schedules import cosine
@@ -77,7 +78,9 @@ def train(recipe: VAERecipe, objective=None):
     torch.manual_seed(recipe.seed)
     model, guide = recipe.pair(dataset.shape)
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
-    batches = Batches(dataset.train, recipe.pixels, recipe.batch_size, recipe.seed)
+    batches = Batches(
+        dataset.train, size=recipe.batch_size, seed=recipe.seed, to_batch=partial(batch_of, pixels=recipe.pixels)
+    )
     objective = objective or recipe.bound()
     rate = cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None
     rows, kept = [], {}

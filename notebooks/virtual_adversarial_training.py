@@ -40,7 +40,7 @@ from pyro_models.metrics.evaluation import evaluate
 from pyro_models import plots
 from pyro_models.metrics.clusters import agreement, confusion, infer_kinds, per_class
 from pyro_models.metrics.evaluation import evaluation
-from pyro_models.data import Batches, Split, to_float, draw_labels, load
+from pyro_models.data import Batches, Split, batch_of, draw_labels, load, to_float
 from pyro_models.nn import conv_classifier, mlp, redrawn
 from pyro_models.objectives import (
     ESTIMATORS,
@@ -153,7 +153,8 @@ def train(model: Classifier, guide: ClassifierGuide, objective: Objective, batch
 
 
 EPOCHS, STEPS = (10, 10) if SHORT else (25, 20)  # an epoch here is so many steps
-batches = Batches(seen, "grey", len(seen), labelled=seen, kinds=KINDS, steps=STEPS)
+to_batch, to_labelled = partial(batch_of, pixels="grey"), partial(batch_of, pixels="grey", classes=KINDS)
+batches = Batches(seen, size=len(seen), to_batch=to_batch, labelled=seen, to_labelled=to_labelled, steps=STEPS)
 objective = with_labels(None, ESTIMATORS["trace"], guide.classify)
 rows = train(model, guide, objective, batches, EPOCHS)
 print(f"{EPOCHS} epochs of {STEPS} steps, in each of which all {len(seen)} labelled images are seen")
@@ -245,7 +246,8 @@ for title in ("labels only", "with VAT"):
     without = regularised(discriminative(toy.classify), smooth, toy.classify) if title == "with VAT" else None
     objective = with_labels(without, ESTIMATORS["trace"], toy.classify)
     optimizer = torch.optim.Adam(parameters(toy_model, toy), lr=0.01)
-    batches = Batches(many, "grey", 128, labelled=few, kinds=2, steps=300)
+    two_classes = partial(batch_of, pixels="grey", classes=2)
+    batches = Batches(many, size=128, to_batch=to_batch, labelled=few, to_labelled=two_classes, steps=300)
     for epoch in fit(toy_model, toy, objective, optimizer, batches, epochs=1):
         print(f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in epoch.terms.items()))
     toys[title] = toy
@@ -302,7 +304,7 @@ def train_with_vat(others: Split) -> tuple[Classifier, ClassifierGuide, list[dic
     model, guide = pair()
     without = regularised(discriminative(guide.classify), ARTICLE, guide.classify)
     objective = with_labels(without, ESTIMATORS["trace"], guide.classify)
-    batches = Batches(others, "grey", SIZE, labelled=seen, kinds=KINDS, steps=STEPS)
+    batches = Batches(others, size=SIZE, to_batch=to_batch, labelled=seen, to_labelled=to_labelled, steps=STEPS)
     return model, guide, train(model, guide, objective, batches, EPOCHS)
 
 

@@ -145,8 +145,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         else:
             classifier = nn.encoder(nn.shrunk(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
-        head = nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
-        encoder = nn.Conditional(body, nn.Linear(clusters, width), head)
+        given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
+        encoder = nn.Conditional(body, given, head)
         return GMVAE(component, decoder, likelihood, clusters), GMVAEGuide(classifier, encoder)
 
     def bound(self, progress: float = 1.0) -> objectives.Objective:
