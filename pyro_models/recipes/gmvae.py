@@ -135,8 +135,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         likelihood, GMVAE, GMVAEGuide = self.likelihood_of_pixels(shape), pyro_models.GMVAE, guides.GMVAEGuide
         if self.network == "conv":
             story = GMVAE(nn.conv_component(clusters, latent), nn.conv_decoder(shape[0], latent), likelihood, clusters)
-            conv_encoder = nn.ConvEncoder(shape[0], clusters, latent)
-            return story, GMVAEGuide(nn.conv_classifier(shape[0], clusters), conv_encoder)
+            conv_classifier = nn.conv_classifier(shape[0], clusters)
+            return story, GMVAEGuide(conv_classifier, nn.ConvEncoder(shape[0], clusters, latent))
         size, width = nn.size(shape), 64 if dataset.is_table else 512
         component = nn.mlp(clusters, width, 2 * latent)  # p(z | y) moves faster than a table of numbers would
         decoder = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
