@@ -143,7 +143,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         if self.network == "strided":
             classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
-            classifier = nn.encoder(nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
+            small = nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
+            classifier = nn.encoder(small, shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
         given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
         encoder = nn.Conditional(body, given, head)
