@@ -1,5 +1,5 @@
 from .attributes import Attribute as Attribute
-from .attributes import encoded as encoded
+from .attributes import one_hot_attributes as one_hot_attributes
 from .batches import Batches as Batches
 from .batches import batch_of as batch_of
 from .batches import to_float as to_float
@@ -8,3 +8,4 @@ from .datasets import Split as Split
 from .datasets import load as load
 from .labels import check_labels as check_labels
 from .labels import draw_labels as draw_labels
+from .labels import one_hot as one_hot

@@ -46,7 +46,7 @@ class Attribute:
         raise UserError(f"unknown {self.name} {value!r}: {hint if hint == choice else f'{hint} {choice}'}")
 
 
-def encoded(attributes: tuple[Attribute, ...], codes: Tensor) -> dict[str, Tensor]:
+def one_hot_attributes(attributes: tuple[Attribute, ...], codes: Tensor) -> dict[str, Tensor]:
     """Encode codes [n, attributes] for their sites `y1`, `y2`, ...: [n, size] each, NaN where missing."""
     return {f"y{i}": attribute.encode(codes[:, i - 1]) for i, attribute in enumerate(attributes, 1)}
 

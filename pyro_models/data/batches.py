@@ -1,22 +1,29 @@
-"""Batches cut from tensors that already sit on the device."""
+"""Batches as dicts of tensors, sliced from tensors that already sit on the device."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data.attributes import Attribute, encoded
+from pyro_models.data.attributes import Attribute, one_hot_attributes
 from pyro_models.data.datasets import Split
+from pyro_models.data.labels import one_hot
+
+ToBatch = Callable[[Split], dict[str, Tensor]]
+"""From some rows of a split to the arguments that a model and its guide are called with."""
 
 
 def to_float(x: Tensor, pixels: PixelMode) -> Tensor:
-    """Turn bytes [batch, *image] into floats in [0, 1]; `dynamic` draws each pixel anew. Rows of tables stay.
+    """Convert bytes [batch, *image] to floats in [0, 1]; rows of a table, floats already, keep their values.
 
-    A byte v becomes 1 with probability v / 255 exactly: v of the 255 equally likely bytes lie below it.
+    Under the pixel mode `dynamic` each pixel is drawn anew: a byte v becomes 1 with probability v / 255 exactly, as v
+    of the 255 equally likely bytes lie below it.
+
+    >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8), "grey")
+    tensor([0.0000, 0.2000, 1.0000])
     """
     if x.is_floating_point():
         return x.to(torch.get_default_dtype())
@@ -26,75 +33,94 @@ def to_float(x: Tensor, pixels: PixelMode) -> Tensor:
     return x.to(torch.get_default_dtype()).div_(255)
 
 
-def batch_of(split: Split, pixels: PixelMode, attributes: tuple[Attribute, ...] = ()) -> dict[str, Tensor]:
-    """Cut all of a split into `x`, [n, *shape], and `y1`, `y2`, ... for its attributes, if given: [n, size], or NaN.
+def batch_of(
+    split: Split, pixels: PixelMode, attributes: tuple[Attribute, ...] = (), classes: int = 0
+) -> dict[str, Tensor]:
+    """Convert a whole split to one batch.
+
+    >>> split = Split(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), labels=torch.tensor([0, 2]))
+    >>> batch = batch_of(split, "grey", classes=3)
+    >>> {name: tuple(value.shape) for name, value in batch.items()}
+    {'x': (2, 1, 8, 8), 'y': (2, 3)}
+
+    Args:
+        split: the data.
+        pixels: the pixel mode.
+        attributes: those of the data set, where a batch is to hold them.
+        classes: how many labels there are, where a batch is to hold them.
+
+    Returns:
+        `x`, [n, *shape]; of attributes `y1`, `y2`, ..., [n, size], NaN where missing; of labels `y`, [n, classes].
 
     Raises:
-        ValueError: attributes of a split that has no codes of them.
+        ValueError: attributes or labels of a split that has none.
     """
-    x = to_float(split.x, pixels)
-    if not attributes:
-        return {"x": x}
-    if split.attributes is None:
-        raise ValueError("a split without attributes")
-    return {"x": x} | encoded(attributes, split.attributes)
+    batch = {"x": to_float(split.x, pixels)}
+    if attributes:
+        if split.attributes is None:
+            raise ValueError("`attributes` are asked for, and the split has none")
+        batch |= one_hot_attributes(attributes, split.attributes)
+    if classes:
+        if split.labels is None:
+            raise ValueError("`classes` are asked for, and the split has no labels")
+        batch["y"] = one_hot(split.labels, classes)
+    return batch
 
 
 @dataclass(frozen=True)
 class Batches:
     """Shuffled batches of one split, all of one size.
 
-    The order depends on the seed and the epoch alone. What is left over when the split is cut into whole
-    batches waits for another epoch's order. Of several processes, each takes its share of every batch. An epoch of
-    more steps than that goes round the split again, in another order each time.
+    The order depends on the seed and the epoch alone. An epoch takes whole batches; the rows left over get their turn
+    in other epochs, whose order differs. An epoch of more steps than the split has batches goes round it again, in
+    another order each time. Of several processes, each takes its share of every batch.
+
+    >>> split = Split(torch.arange(10.0)[:, None])
+    >>> batches = Batches(split, size=4, to_batch=lambda rows: {"x": rows.x})
+    >>> [tuple(batch["x"].shape) for batch in batches.epoch(0)]
+    [(4, 1), (4, 1)]
 
     Attributes:
-        split: where to cut from.
-        pixels: the pixel mode.
-        size: images in a batch, over all processes.
+        split: the data.
+        size: rows in a batch, over all processes.
+        to_batch: from rows of the split to a batch.
         seed: of the order.
-        rank, processes: which share this is, and of how many.
-        labelled: data whose labels each step sees, in every process all of them; where they are more than a batch, a
-            batch of them, shared out.
-        kinds: how many labels there are.
+        rank, processes: which process this is, and of how many.
         steps: in an epoch; None makes as many as the split has whole batches.
-        attributes: of the split, where a batch is to hold them.
+        labelled: data with labels, which every step sees beside the others: all of them in every process or, where they
+            are more than `size`, a batch of them, shared among the processes.
+        to_labelled: from rows of `labelled` to their part of a batch, its names without `labelled_`; None takes
+            `to_batch`.
     """
 
     split: Split
-    pixels: PixelMode
+    _: KW_ONLY
     size: int
+    to_batch: ToBatch
     seed: int = 0
     rank: int = 0
     processes: int = 1
-    labelled: Split | None = None
-    kinds: int = 0
     steps: int | None = None
-    attributes: tuple[Attribute, ...] = ()
+    labelled: Split | None = None
+    to_labelled: ToBatch | None = None
 
     def __len__(self) -> int:
         return len(self.split) // self.size if self.steps is None else self.steps
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the batches of an epoch, `size / processes` data each.
-
-        They hold `x`, [batch, *shape]; `y1`, `y2`, ..., [batch, size], NaN where missing, of the attributes; and of
-        the labelled data `labelled_x` and one-hot `labelled_y`.
-        """
+        """Yield the batches of an epoch, `size / processes` rows each; what `to_labelled` returns as `labelled_...`."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
         rounds = -(-len(self) * self.size // len(self.split))
         orders = [torch.randperm(len(self.split), generator=generator) for _ in range(rounds)]
         order = torch.cat(orders).to(self.split.x.device)
         share = self.size // self.processes
-        split = replace(self.split, labels=None, attributes=self.split.attributes if self.attributes else None)
         for start in range(self.rank * share, len(self) * self.size, self.size):
-            batch = batch_of(split[order[start : start + share]], self.pixels, self.attributes)
-            yield batch if self.labelled is None else batch | self._known(self.labelled, generator)
+            batch = self.to_batch(self.split[order[start : start + share]])
+            yield batch if self.labelled is None else batch | self._labelled(self.labelled, generator)
 
-    def _known(self, some: Split, generator: torch.Generator) -> dict[str, Tensor]:
-        if len(some) > self.size:
+    def _labelled(self, rows: Split, generator: torch.Generator) -> dict[str, Tensor]:
+        if len(rows) > self.size:
             share = self.size // self.processes
-            mine = torch.randperm(len(some), generator=generator)[self.rank * share :][:share]
-            some = some[mine.to(some.x.device)]
-        x = to_float(some.x, self.pixels)
-        return {"labelled_x": x, "labelled_y": F.one_hot(some.labels, self.kinds).to(x)}  # type: ignore[arg-type]
+            mine = torch.randperm(len(rows), generator=generator)[self.rank * share :][:share]
+            rows = rows[mine.to(rows.x.device)]
+        return {f"labelled_{name}": value for name, value in (self.to_labelled or self.to_batch)(rows).items()}

@@ -3,11 +3,22 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data.datasets import Split, split_by_sklearn
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Encode labels 0 to classes - 1, [n], as one-hot rows of floats, [n, classes].
+
+    >>> one_hot(torch.tensor([2, 0]), 3)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
+    return F.one_hot(labels, classes).to(torch.get_default_dtype())
 
 
 def check_labels(split: Split, kinds: int) -> Tensor:

@@ -137,8 +137,8 @@ def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
 
     def parametrised(**batch: Tensor) -> None:
         with pyro.plate("data", size):
-            for name, (_, distribution) in families.items():
-                pyro.sample(name, distribution())
+            for name, family in families.items():
+                pyro.sample(name, family[1]())
 
     return parametrised, [parameter for parameters, _ in families.values() for parameter in parameters]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
-from pyro_models.data import Attribute, encoded
+from pyro_models.data import Attribute, one_hot_attributes
 from pyro_models.metrics.evaluation import eval_mode
 
 MOST_NUMBERS = 100_000  # in the table of latents of `posterior_means`
@@ -85,7 +85,7 @@ def generate_given(
     images = []
     with eval_mode(model, guide, seed=seed):
         for part in values.split(batch_size):
-            q = guide.posterior(**encoded(attributes, part))  # type: ignore[operator]
+            q = guide.posterior(**one_hot_attributes(attributes, part))  # type: ignore[operator]
             x: Any = model.likelihood_of(q.sample())  # type: ignore[operator]
             images.append(x.mean if mean else x.sample())
     return torch.cat(images)
@@ -106,7 +106,7 @@ def posterior_means(guide: nn.Module, attributes: tuple[Attribute, ...]) -> tupl
         given = torch.tensor(list(itertools.product(*(range(-1, len(each.values)) for each in used))))
         values = F.pad(given, (0, len(attributes) - len(used)), value=-1).to(device)
         with eval_mode(guide):
-            return guide.posterior(**encoded(attributes, values)).mean.float().cpu()  # type: ignore[operator]
+            return guide.posterior(**one_hot_attributes(attributes, values)).mean.float().cpu()  # type: ignore[operator]
 
     used = list(attributes)
     latent_dim = means(used[:1]).shape[1]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models import metrics, plots
-from pyro_models.data import encoded
+from pyro_models.data import one_hot_attributes
 from pyro_models.metrics import Trained
 
 
@@ -30,7 +30,7 @@ def latents_given_attributes(run: Trained) -> dict[str, Any]:
         return {}
     attributes, panels = run.dataset.attributes, {}
     for title, values in _conditions(run).items():
-        q = run.guide.posterior(**encoded(attributes, values))  # type: ignore[operator]
+        q = run.guide.posterior(**one_hot_attributes(attributes, values))  # type: ignore[operator]
         z = q.sample(torch.Size([300])).transpose(0, 1)
         shown = _spread(len(values), 10)
         panels[f"z from q(z | {title})"] = {metrics.describe(attributes, values[k]): z[k] for k in shown}

@@ -135,18 +135,19 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         likelihood, GMVAE, GMVAEGuide = self.likelihood_of_pixels(shape), pyro_models.GMVAE, guides.GMVAEGuide
         if self.network == "conv":
             story = GMVAE(nn.conv_component(clusters, latent), nn.conv_decoder(shape[0], latent), likelihood, clusters)
-            conv_encoder = nn.ConvEncoder(shape[0], clusters, latent)
-            return story, GMVAEGuide(nn.conv_classifier(shape[0], clusters), conv_encoder)
+            conv_classifier = nn.conv_classifier(shape[0], clusters)
+            return story, GMVAEGuide(conv_classifier, nn.ConvEncoder(shape[0], clusters, latent))
         size, width = nn.size(shape), 64 if dataset.is_table else 512
         component = nn.mlp(clusters, width, 2 * latent)  # p(z | y) moves faster than a table of numbers would
         decoder = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
         if self.network == "strided":
-            classifier: nn.Module = nn.shrunk(nn.strided_classifier(shape, clusters), 0.3)
+            classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
-            classifier = nn.encoder(nn.shrunk(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
+            small = nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
+            classifier = nn.encoder(small, shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
-        head = nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
-        encoder = nn.Conditional(body, nn.Linear(clusters, width), head)
+        given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
+        encoder = nn.Conditional(body, given, head)
         return GMVAE(component, decoder, likelihood, clusters), GMVAEGuide(classifier, encoder)
 
     def bound(self, progress: float = 1.0) -> objectives.Objective:

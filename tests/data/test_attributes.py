@@ -1,6 +1,7 @@
 """Attributes: their codes, the two sets made of digits, labels, and the user's own."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -332,7 +333,10 @@ def test_options_that_are_not_for_the_data_get_one_line_that_names_what_is(name,
 def test_batches_hold_the_attributes_of_their_images_and_only_where_asked(tmp_path):
     train = own(tmp_path, attributes=CODES).train
     known = SIDE, Attribute("hair", ("0", "1", "2", "3"))
-    plain, rich = (list(Batches(train, "grey", 8, attributes=some).epoch(2)) for some in ((), known))
+    plain, rich = (
+        list(Batches(train, size=8, to_batch=partial(batch_of, pixels="grey", attributes=some)).epoch(2))
+        for some in ((), known)
+    )
     for without, batch in zip(plain, rich, strict=True):
         assert list(without) == ["x"]
         assert list(batch) == ["x", "y1", "y2"]
@@ -347,7 +351,7 @@ def test_batches_hold_the_attributes_of_their_images_and_only_where_asked(tmp_pa
 def test_a_batch_of_a_split_without_attributes_has_none_and_refuses_to_make_some():
     split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
     assert list(batch_of(split, "grey")) == ["x"]
-    with pytest.raises(ValueError, match="without attributes"):
+    with pytest.raises(ValueError, match="the split has none"):
         batch_of(split, "grey", (SIDE,))
 
 

@@ -1,9 +1,10 @@
+from functools import partial
 from itertools import chain
 
 import pytest
 import torch
 
-from pyro_models.data import Batches, Split, to_float
+from pyro_models.data import Batches, Split, batch_of, to_float
 
 
 def images(n=50):
@@ -11,12 +12,16 @@ def images(n=50):
     return Split(torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1))
 
 
+def batches_of(split, size, **options):
+    return Batches(split, size=size, to_batch=partial(batch_of, pixels="grey"), **options)
+
+
 def numbers(batches, epoch):
     return [(batch["x"].flatten() * 255).round().int().tolist() for batch in batches.epoch(epoch)]
 
 
 def test_an_epoch_shows_each_image_at_most_once_in_whole_batches():
-    batches = Batches(images(), "grey", size=8, seed=3)
+    batches = batches_of(images(), 8, seed=3)
     drawn = numbers(batches, 0)
     assert [len(batch) for batch in drawn] == [8] * len(batches) == [8] * 6
     assert len(set(chain(*drawn))) == 48
@@ -24,25 +29,25 @@ def test_an_epoch_shows_each_image_at_most_once_in_whole_batches():
 
 
 def test_the_order_follows_from_seed_and_epoch_alone():
-    batches = Batches(images(), "grey", size=8, seed=3)
+    batches = batches_of(images(), 8, seed=3)
     first = numbers(batches, 4)
     torch.manual_seed(99)
     assert numbers(batches, 4) == first
     assert numbers(batches, 5) != first
-    assert numbers(Batches(images(), "grey", size=8, seed=4), 4) != first
+    assert numbers(batches_of(images(), 8, seed=4), 4) != first
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_each_batch_out_among_them(processes):
-    whole = numbers(Batches(images(), "grey", size=8), 0)
-    shares = [numbers(Batches(images(), "grey", 8, 0, rank, processes), 0) for rank in range(processes)]
+    whole = numbers(batches_of(images(), 8), 0)
+    shares = [numbers(batches_of(images(), 8, rank=rank, processes=processes), 0) for rank in range(processes)]
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 
 @pytest.mark.parametrize(("n", "size", "steps"), [(50, 8, 20), (50, 25, 6), (7, 3, 5), (5, 8, 4)])
 def test_an_epoch_of_many_steps_shows_all_images_once_before_any_comes_again(n, size, steps):
     """The last case has a batch larger than the split."""
-    batches = Batches(images(n), "grey", size, seed=3, steps=steps)
+    batches = batches_of(images(n), size, seed=3, steps=steps)
     drawn = numbers(batches, 0)
     assert [len(batch) for batch in drawn] == [size] * len(batches) == [size] * steps
     flat = list(chain(*drawn))
@@ -53,8 +58,8 @@ def test_an_epoch_of_many_steps_shows_all_images_once_before_any_comes_again(n, 
 
 
 def test_the_steps_of_an_epoch_follow_from_seed_and_epoch_and_begin_as_without_their_number():
-    plain = Batches(images(), "grey", size=8, seed=3)
-    many, few = (Batches(images(), "grey", size=8, seed=3, steps=steps) for steps in (20, 2))
+    plain = batches_of(images(), 8, seed=3)
+    many, few = (batches_of(images(), 8, seed=3, steps=steps) for steps in (20, 2))
     first = numbers(many, 4)
     torch.manual_seed(99)
     assert numbers(many, 4) == first
@@ -65,8 +70,10 @@ def test_the_steps_of_an_epoch_follow_from_seed_and_epoch_and_begin_as_without_t
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_out_every_one_of_many_steps(processes):
-    whole = numbers(Batches(images(), "grey", size=8, steps=20), 0)
-    shares = [numbers(Batches(images(), "grey", 8, 0, rank, processes, steps=20), 0) for rank in range(processes)]
+    whole = numbers(batches_of(images(), 8, steps=20), 0)
+    shares = [
+        numbers(batches_of(images(), 8, rank=rank, processes=processes, steps=20), 0) for rank in range(processes)
+    ]
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 

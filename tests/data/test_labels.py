@@ -1,10 +1,11 @@
+from functools import partial
 from itertools import chain
 
 import pytest
 import torch
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import Batches, Split, draw_labels
+from pyro_models.data import Batches, Split, batch_of, draw_labels
 
 KINDS = 4
 
@@ -128,6 +129,11 @@ def test_the_articles_draw_is_scikit_learns():
     assert [identities(seen), identities(others)] == expected
 
 
+def batches_of(split, some, pixels="grey", **options):
+    to_batch, to_labelled = partial(batch_of, pixels=pixels), partial(batch_of, pixels=pixels, classes=KINDS)
+    return Batches(split, size=10, to_batch=to_batch, labelled=some, to_labelled=to_labelled, **options)
+
+
 def known(batch):
     return batch["labelled_x"][:, 0].long().tolist()
 
@@ -137,7 +143,7 @@ def test_a_batch_brings_all_labelled_data_or_as_many_as_itself_with_their_labels
     split = numbered()
     some = labelled(split, count, KINDS, seed=0)
     seen = set()
-    for batch in Batches(split, "grey", 10, labelled=some, kinds=KINDS).epoch(0):
+    for batch in batches_of(split, some).epoch(0):
         chosen = known(batch)
         assert len(chosen) == len(set(chosen)) == min(count, 10)
         assert set(chosen) <= set(identities(some))
@@ -151,8 +157,8 @@ def test_a_batch_brings_all_labelled_data_or_as_many_as_itself_with_their_labels
 def test_labelled_data_leave_the_order_of_the_others_as_it_is_and_are_drawn_anew():
     split = numbered()
     some = labelled(split, 60, KINDS, seed=0)
-    plain = list(Batches(split, "grey", 10, seed=2).epoch(1))
-    beside = list(Batches(split, "grey", 10, seed=2, labelled=some, kinds=KINDS).epoch(1))
+    plain = list(batches_of(split, None, seed=2).epoch(1))
+    beside = list(batches_of(split, some, seed=2).epoch(1))
     assert all(torch.equal(one["x"], other["x"]) for one, other in zip(plain, beside, strict=True))
     assert all(set(batch) == {"x"} for batch in plain)
     assert len({tuple(sorted(known(batch))) for batch in beside}) == len(beside)
@@ -164,7 +170,7 @@ def test_the_labelled_data_of_a_step_follow_from_seed_and_epoch_alone():
 
     def steps(seed, epoch):
         torch.rand(1)
-        return [known(batch) for batch in Batches(split, "grey", 10, seed, labelled=some, kinds=KINDS).epoch(epoch)]
+        return [known(batch) for batch in batches_of(split, some, seed=seed).epoch(epoch)]
 
     assert steps(2, 1) == steps(2, 1)
     assert steps(2, 1) != steps(2, 2)
@@ -174,9 +180,7 @@ def test_the_labelled_data_of_a_step_follow_from_seed_and_epoch_alone():
 def test_labelled_images_are_cut_in_the_pixel_mode():
     images = Split(torch.full((40, 1, 4, 4), 128, dtype=torch.uint8), torch.arange(40) % KINDS)
     few = images[:8]
-    (grey, *_), (dynamic, *_) = (
-        Batches(images, pixels, 10, labelled=few, kinds=KINDS).epoch(0) for pixels in ("grey", "dynamic")
-    )
+    (grey, *_), (dynamic, *_) = (batches_of(images, few, pixels).epoch(0) for pixels in ("grey", "dynamic"))
     torch.testing.assert_close(grey["labelled_x"], torch.full((8, 1, 4, 4), 128 / 255))
     assert set(dynamic["labelled_x"].unique().tolist()) == {0.0, 1.0}
 
@@ -185,9 +189,9 @@ def test_labelled_images_are_cut_in_the_pixel_mode():
 def test_processes_share_the_labelled_data_of_a_step_out_among_them(processes):
     split = numbered()
     some = labelled(split, 60, KINDS, seed=0)
-    whole = [known(batch) for batch in Batches(split, "grey", 10, labelled=some, kinds=KINDS).epoch(0)]
+    whole = [known(batch) for batch in batches_of(split, some).epoch(0)]
     shares = [
-        [known(batch) for batch in Batches(split, "grey", 10, 0, rank, processes, some, KINDS).epoch(0)]
+        [known(batch) for batch in batches_of(split, some, rank=rank, processes=processes).epoch(0)]
         for rank in range(processes)
     ]
     assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(step) for step in whole]
@@ -197,5 +201,5 @@ def test_few_labelled_data_are_seen_by_every_process():
     split = numbered()
     some = labelled(split, 5, KINDS, seed=0)
     for rank in range(2):
-        for batch in Batches(split, "grey", 10, 0, rank, 2, some, KINDS).epoch(0):
+        for batch in batches_of(split, some, rank=rank, processes=2).epoch(0):
             assert sorted(known(batch)) == sorted(identities(some))

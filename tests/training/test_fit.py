@@ -1,5 +1,6 @@
 import copy
 import gc
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -7,7 +8,7 @@ import pytest
 import torch
 from pyro.nn import PyroModule, PyroSample
 
-from pyro_models.data import Batches, Split
+from pyro_models.data import Batches, Split, batch_of
 from pyro_models.objectives import iwae, mean_field, renyi, trace
 from pyro_models.training.fit import NonFiniteTerm, fit, parameters, program
 from pyro_models.training.schedules import cosine, stages
@@ -17,7 +18,7 @@ from tests.conftest import IMAGE
 @pytest.fixture
 def batches():
     images = torch.randint(0, 256, (60, *IMAGE), dtype=torch.uint8)
-    return Batches(Split(images), "dynamic", size=20, seed=5)
+    return Batches(Split(images), size=20, to_batch=partial(batch_of, pixels="dynamic"), seed=5)
 
 
 def adam(pair):
