@@ -80,7 +80,12 @@ class CVAERecipe(VariationalRecipe):
     def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return the images as `x`, and as `c` their given pixels, the others black, or their labels, one-hot."""
         x, given = datasets.to_float(split.x, self.pixels), self.given_pixels(dataset)
-        return {"x": x, "c": datasets.one_hot(split.labels, classes(dataset)).to(x) if given is None else x * given}
+        return {"x": x, "c": x * given if given is not None else self.labels_of(dataset, split).to(x)}
+
+    def labels_of(self, dataset: datasets.Dataset, split: datasets.Split) -> Tensor:
+        """Return the labels of a split, one-hot: [n, classes]."""
+        labels: Any = split.labels  # which `check_data` found there
+        return datasets.one_hot(labels, classes(dataset))
 
     def inputs_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the part of a batch that latents are inferred from: all of it."""
