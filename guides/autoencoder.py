@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class AutoencoderGuide(PyroModule):
-    r"""One code for each image, with certainty.
+    r"""Deterministic inference for the Autoencoder.
 
         q(z | x) = Delta(encoder(x))
 
     Args:
-        encoder: from images [batch, *image] to codes [batch, latent].
+        encoder: from images [batch, *image] to latents [batch, latent].
     """
 
     def __init__(self, encoder: nn.Module):
@@ -24,6 +24,6 @@ class AutoencoderGuide(PyroModule):
         return dist.Delta(self.encoder(x), event_dim=1)
 
     def forward(self, x: Tensor, *, batch: int = 1) -> Tensor:
-        """Find the code of each image."""
+        """Encode each image."""
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior(x))

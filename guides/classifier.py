@@ -1,4 +1,4 @@
-"""The inference of the classifier: there is none."""
+"""The guide of the classifier, which has no latent variables to infer."""
 
 import pyro.distributions as dist
 from pyro.nn import PyroModule
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 
 class ClassifierGuide(PyroModule):
-    r"""The empty guide of the Classifier, whose story has nothing latent.
+    r"""The empty guide of the Classifier, which has no latent variables.
 
         q(y | x) = p(y | x) = Categorical(network(x))
 
-    Where nothing but x is seen, what is believed of y is what the story says of it. The terms that need no label read
-    this (`vat`, `entropy`, ...), and it is never drawn.
+    Given x alone, the posterior of y is the model's own conditional. Terms that need no labels (`vat`, `entropy`, ...)
+    are computed from it; it is never sampled.
 
     Args:
-        network: the story's own, from data [batch, *shape] to logits [batch, kinds].
+        network: the model's own, from data [batch, *shape] to logits [batch, classes].
     """
 
     def __init__(self, network: nn.Module):
@@ -22,8 +22,8 @@ class ClassifierGuide(PyroModule):
         self.network = network
 
     def classify(self, x: Tensor) -> dist.OneHotCategorical:
-        """Return q(y | x), batch shape [batch] and event shape [kinds]."""
+        """Return q(y | x), batch shape [batch] and event shape [classes]."""
         return dist.OneHotCategorical(logits=self.network(x))
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, batch: int = 1) -> None:
-        """Draw nothing."""
+        """Sample nothing."""

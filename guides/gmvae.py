@@ -13,8 +13,8 @@ class GMVAEGuide(PyroModule):
         q(z | x, y) = Normal(loc, scale)        loc, log_scale = encoder(x, y)
 
     Args:
-        classifier: from data [batch, *shape] to logits [batch, kinds].
-        encoder: from data and one-hot kinds [..., batch, kinds] to [..., batch, 2 * latent], loc beside log_scale.
+        classifier: from data [batch, *shape] to logits [batch, clusters].
+        encoder: from data and one-hot clusters [..., batch, clusters] to [..., batch, 2 * latent]: loc, log_scale.
     """
 
     def __init__(self, classifier: nn.Module, encoder: nn.Module):
@@ -23,7 +23,7 @@ class GMVAEGuide(PyroModule):
         self.encoder = encoder
 
     def classify(self, x: Tensor) -> dist.OneHotCategorical:
-        """Return q(y | x), batch shape [batch] and event shape [kinds]."""
+        """Return q(y | x), batch shape [batch] and event shape [clusters]."""
         return dist.OneHotCategorical(logits=self.classifier(x))
 
     def posterior(self, x: Tensor, y: Tensor) -> dist.TorchDistribution:
@@ -32,7 +32,7 @@ class GMVAEGuide(PyroModule):
         return dist.Normal(loc, log_scale.exp()).to_event(1)
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, batch: int = 1) -> Tensor:
-        """Draw a kind for each datum, unless the kinds are known, and a code."""
+        """Sample y for each datum unless it is observed, and z."""
         with pyro.plate("data", len(x)):
             if y is None:
                 y = pyro.sample("y", self.classify(x))

@@ -25,6 +25,6 @@ class VAEGuide(PyroModule):
         return dist.Normal(loc, log_scale.exp()).to_event(1)
 
     def forward(self, x: Tensor, *, batch: int = 1) -> Tensor:
-        """Draw a code for each image."""
+        """Sample z for each image."""
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior(x))

@@ -39,7 +39,7 @@ import pyro_models as ps
 from guides import ClassifierGuide
 from pyro_models import Classifier, metrics, plots
 from pyro_models.data import Batches, Split, batch_of, draw_labels, to_float
-from pyro_models.nn import conv_classifier, mlp, redrawn
+from pyro_models.nn import conv_classifier, mlp, normal_init
 from pyro_models.objectives import (
     Objective,
     SharedNoise,
@@ -98,7 +98,7 @@ WIDTHS = (6, 12) if SHORT else (32, 64)  # of the convolutions
 def pair() -> tuple[Classifier, ClassifierGuide]:
     """Build the net, as a story and its guide, with the same first weights each time."""
     torch.manual_seed(1)
-    network = redrawn(conv_classifier(1, CLASSES, WIDTHS, 100, 0.5), 0.02)
+    network = normal_init(conv_classifier(1, CLASSES, WIDTHS, 100, 0.5), 0.02)
     return Classifier(network), ClassifierGuide(network)
 
 

@@ -1,4 +1,4 @@
-"""The story of the plain auto-encoder: a variational one at the edge, with neither prior nor noise in z."""
+"""The story of the plain auto-encoder: the limit of a VAE without a prior or noise in z."""
 
 import pyro
 import pyro.distributions as dist
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 class Autoencoder(PyroModule):
     r"""Auto-encoder.
 
-        z ~ anything at all             z: [batch, latent]
+        z ~ improper uniform            z: [batch, latent]
         x ~ Normal(decoder(z), 1)       x: [batch, *image], pixels in [0, 1]
 
-    The prior says nothing: its density is masked to a constant one. With the guide's single code for an
-    image, log p(x | z) is minus half the squared error, less the Normal's constant, and the ELBO is that
-    alone. It therefore bounds no evidence, and new images cannot be drawn from it.
+    The log-density of z is masked to 0, an improper uniform prior. With the guide's point mass at the encoder's output
+    the ELBO is log p(x | z) alone: minus half the squared error, less the Normal's constant. It is no bound on a
+    log-evidence, and the model cannot generate new images.
 
     Hinton and Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006.
 
     Args:
-        decoder: from codes [..., latent] to mean images [..., *image].
+        decoder: from latents [..., latent] to mean images [..., *image].
         latent_dim: the size of z.
         event_dim: how many trailing dimensions make one datum: 3 for [channel, height, width].
     """
@@ -38,7 +38,7 @@ class Autoencoder(PyroModule):
         return dist.Normal(self.decoder(z), 1.0).to_event(self.event_dim)
 
     def forward(self, x: Tensor | None = None, *, batch: int = 1) -> Tensor:
-        """Tell the story of `x`, or of `batch` images whose codes something else supplies."""
+        """Run the model on observed images `x`, or on `batch` images whose `z` is conditioned on or replayed."""
         with pyro.plate("data", batch if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).mask(False).to_event(1))
             return pyro.sample("x", self.likelihood_of(z), obs=x)

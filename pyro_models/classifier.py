@@ -9,12 +9,12 @@ from torch import Tensor, nn
 class Classifier(PyroModule):
     r"""Classifier.
 
-        y ~ Categorical(network(x))         y: [batch, kinds], one-hot
+        y ~ Categorical(network(x))         y: [batch, classes], one-hot
 
-    Of x it says nothing: where y is not seen, there is nothing to learn from this story alone.
+    The model is conditional on x, so data whose y is not observed contribute nothing to its likelihood.
 
     Args:
-        network: from data [batch, *shape] to logits [batch, kinds].
+        network: from data [batch, *shape] to logits [batch, classes].
     """
 
     def __init__(self, network: nn.Module):
@@ -22,6 +22,6 @@ class Classifier(PyroModule):
         self.network = network
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, batch: int = 1) -> Tensor:
-        """Tell the kinds of `x`, or draw them where they are not known."""
+        """Run the model on data `x`: observe the classes `y`, [batch, classes], or sample them."""
         with pyro.plate("data", len(x)):
             return pyro.sample("y", dist.OneHotCategorical(logits=self.network(x)), obs=y)

@@ -12,28 +12,28 @@ from pyro_models.distributions import Likelihood
 class GMVAE(PyroModule):
     r"""Gaussian-mixture variational auto-encoder.
 
-        y ~ Uniform over the kinds          y: [batch, kinds], one-hot
+        y ~ Categorical(1 / clusters)       y: [batch, clusters], one-hot
         z ~ Normal(loc(y), scale(y))        z: [batch, latent]
         x ~ likelihood(decoder(z))          x: [batch, *image], pixels in [0, 1], or [batch, columns]
 
     Dilokthanakul et al., Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders, 2016; Kingma et
-    al., Semi-supervised Learning with Deep Generative Models, 2014, where y is seen for some.
+    al., Semi-supervised Learning with Deep Generative Models, 2014, where y is observed for some data.
 
     Args:
-        component: from one-hot kinds [..., kinds] to [..., 2 * latent], loc beside log_scale.
-        decoder: from codes [..., latent] to what the likelihood takes.
+        component: from one-hot clusters [..., clusters] to [..., 2 * latent], loc beside log_scale.
+        decoder: from latents [..., latent] to the parameters of the likelihood.
         likelihood: from the decoder's output to a distribution over data.
-        kinds: how many there are.
+        clusters: the number of mixture components.
     """
 
     uniform: Tensor
 
-    def __init__(self, component: nn.Module, decoder: nn.Module, likelihood: Likelihood, kinds: int):
+    def __init__(self, component: nn.Module, decoder: nn.Module, likelihood: Likelihood, clusters: int):
         super().__init__()
         self.component = component
         self.decoder = decoder
         self.likelihood = likelihood
-        self.register_buffer("uniform", torch.zeros(kinds), persistent=False)
+        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
 
     def prior(self, y: Tensor) -> dist.TorchDistribution:
         """Return p(z | y), event shape [latent]."""
@@ -45,7 +45,7 @@ class GMVAE(PyroModule):
         return self.likelihood(self.decoder(z))
 
     def forward(self, x: Tensor | None = None, y: Tensor | None = None, *, batch: int = 1) -> Tensor:
-        """Tell the story of `x`, or of `batch` new data where there is none, of the kinds `y` where they are known."""
+        """Run the model on observed data `x`, or generate `batch`; `y` observes the clusters, [batch, clusters]."""
         with pyro.plate("data", batch if x is None else len(x)):
             y = pyro.sample("y", dist.OneHotCategorical(logits=self.uniform), obs=y)
             z = pyro.sample("z", self.prior(y))

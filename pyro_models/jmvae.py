@@ -21,9 +21,9 @@ class JMVAE(PyroModule):
     Suzuki, Nakayama and Matsuo, Joint Multimodal Learning with Deep Generative Models, 2016.
 
     Args:
-        decoder: from codes [..., latent] to what the likelihood takes, [..., *image].
+        decoder: from latents [..., latent] to the parameters of the likelihood, [..., *image].
         likelihood: from the decoder's output to a distribution over images.
-        heads: for each attribute's site, y1, y2, ..., from codes [..., latent] to logits [..., size].
+        heads: for each attribute's site, y1, y2, ..., from latents [..., latent] to logits [..., size].
         latent_dim: the size of z.
     """
 
@@ -41,7 +41,7 @@ class JMVAE(PyroModule):
         return self.likelihood(self.decoder(z))
 
     def forward(self, x: Tensor | None = None, *, batch: int = 1, **y: Tensor | None) -> Tensor:
-        """Tell the story of `x` and of the attributes `y1`, `y2`, ..., or of `batch` new data where none is given."""
+        """Run the model on observed `x` and attributes `y1`, `y2`, ...; without any, generate `batch` data."""
         given = [value for value in (x, *y.values()) if value is not None]
         with pyro.plate("data", len(given[0]) if given else batch):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))

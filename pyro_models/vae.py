@@ -18,7 +18,7 @@ class VAE(PyroModule):
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014.
 
     Args:
-        decoder: from codes [..., latent] to what the likelihood takes, [..., *image].
+        decoder: from latents [..., latent] to the parameters of the likelihood, [..., *image].
         likelihood: from the decoder's output to a distribution over images.
         latent_dim: the size of z.
     """
@@ -36,7 +36,7 @@ class VAE(PyroModule):
         return self.likelihood(self.decoder(z))
 
     def forward(self, x: Tensor | None = None, *, batch: int = 1) -> Tensor:
-        """Tell the story of `x`, or of `batch` new images where there is no `x`."""
+        """Run the model on observed images `x`; without them, generate `batch` images."""
         with pyro.plate("data", batch if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
             return pyro.sample("x", self.likelihood_of(z), obs=x)

@@ -15,33 +15,44 @@ Likelihood = Callable[[Tensor], TorchDistribution]
 
 
 def bernoulli(logits: Tensor, event_dim: int = 3) -> TorchDistribution:
-    """Pixels of 0 or 1; log-probabilities in nats."""
+    """Return the likelihood of pixels of 0 or 1, over the last `event_dim` dimensions, in nats.
+
+    >>> bernoulli(torch.zeros(5, 1, 4, 4)).event_shape
+    torch.Size([1, 4, 4])
+    """
     return dist.Bernoulli(logits=logits).to_event(event_dim)
 
 
 def grey_bernoulli(logits: Tensor, event_dim: int = 3) -> TorchDistribution:
-    """Pixels between 0 and 1 under minus the cross-entropy, in nats (see `GreyBernoulli`)."""
+    """Return the negative cross-entropy of pixels between 0 and 1, in nats (see `GreyBernoulli`)."""
     return GreyBernoulli(logits=logits).to_event(event_dim)
 
 
 def continuous_bernoulli(logits: Tensor, event_dim: int = 3) -> TorchDistribution:
-    """Pixels between 0 and 1 under a normalised density, in nats (Loaiza-Ganem and Cunningham, 2019)."""
+    """Return the continuous Bernoulli of pixels between 0 and 1, in nats (Loaiza-Ganem and Cunningham, 2019)."""
     return ContinuousBernoulli(logits=logits).to_event(event_dim)
 
 
 def attribute(logits: Tensor) -> TorchDistribution:
-    """An attribute, event shape [size]: one bit where there is one logit, else a one-hot category."""
+    """Return the distribution of an attribute, event shape [size]: a bit for one logit, else a one-hot category.
+
+    >>> attribute(torch.zeros(5, 1)).event_shape, attribute(torch.zeros(5, 3)).event_shape
+    (torch.Size([1]), torch.Size([3]))
+    """
     if logits.shape[-1] == 1:
         return bernoulli(logits, 1)
     return dist.OneHotCategorical(logits=logits)
 
 
 class NormalLikelihood(nn.Module):
-    """Pixels as Normal(loc, scale), one scale for all of them.
+    """The likelihood Normal(loc, scale) with one scale for all pixels.
+
+    >>> NormalLikelihood(scale=0.1)(torch.zeros(5, 1, 4, 4)).event_shape
+    torch.Size([1, 4, 4])
 
     Args:
-        scale: the scale, fixed; None learns it (Rybkin, Daniilidis and Levine, sigma-VAE, 2021).
-        event_dim: how many trailing dimensions make one datum.
+        scale: the fixed scale; None learns it (Rybkin, Daniilidis and Levine, sigma-VAE, 2021).
+        event_dim: the number of trailing dimensions that make one datum.
     """
 
     log_scale: Tensor

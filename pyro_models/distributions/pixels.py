@@ -12,8 +12,11 @@ from torch.distributions import constraints
 class ContinuousBernoulli(dist.ContinuousBernoulli):
     """The continuous Bernoulli with its density computed from the logits.
 
-    Torch's own clamps the probability, so that in float32 the density of a black pixel stops rising at a logit of
-    about -16, where decoders of images do go.
+    Torch's version clamps the probability, so that in float32 the density of a black pixel stops rising at a logit of
+    about -16, which decoders of images do reach.
+
+    >>> ContinuousBernoulli(logits=torch.tensor(0.0)).log_prob(torch.tensor(0.3)).item()
+    0.0
 
     log_prob(x) = x l - softplus(l) + log C(l), with C(l) = l / tanh(l / 2) and C(0) = 2 (Loaiza-Ganem and Cunningham,
     2019, equation 7, at l = logit(lambda)).
@@ -44,11 +47,11 @@ def log_normaliser(logits: Tensor) -> Tensor:
 
 
 class GreyBernoulli(dist.Bernoulli):
-    """A Bernoulli whose log-density is carried on to intensities between 0 and 1.
+    """A Bernoulli whose log-probability is extended to intensities between 0 and 1.
 
-    log_prob(x) = x log p + (1 - x) log(1 - p), which is E[log Bernoulli(b; p)] over b ~ Bernoulli(x). On 0
-    and 1 this is the Bernoulli itself; in between it is not normalised, so that its values compare only
-    with values of the same kind (Loaiza-Ganem and Cunningham, The continuous Bernoulli, 2019, section 3).
+    log_prob(x) = x log p + (1 - x) log(1 - p), which is E[log Bernoulli(b; p)] over b ~ Bernoulli(x). At 0
+    and 1 this is the Bernoulli itself; in between it is not normalised, so that its values are comparable only
+    with those of another GreyBernoulli (Loaiza-Ganem and Cunningham, The continuous Bernoulli, 2019, section 3).
     Samples are 0 or 1.
     """
 

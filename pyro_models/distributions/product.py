@@ -17,24 +17,29 @@ class ProductOfNormals(dist.Normal):
     experts, 2014; for missing modalities Vedantam et al., 2018, and Wu and Goodman, MVAE, 2018). A prior is an expert
     like any other.
 
-    The batch shape is that of loc and scale without the dimension `dim`. A masked expert is a factor of 1: what stands
-    in its place, NaN included, reaches neither a value nor a gradient. One of infinite scale is a factor of 1 too.
+    The batch shape is that of loc and scale without the dimension `dim`. A masked expert is a factor of 1: its loc and
+    scale, NaN included, affect neither values nor gradients. An expert of infinite scale is a factor of 1 too.
+
+    >>> product = ProductOfNormals(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]), dim=-1)
+    >>> product.loc.item(), round(product.variance.item(), 6)
+    (1.0, 0.5)
 
     Args:
         loc: of the experts, [..., experts, *event].
         scale: of the experts, [..., experts, *event].
-        mask: True where there is an expert, [..., experts]; None where there always is.
-        dim: the dimension of loc and scale that counts experts, from the right: -2 for [..., experts, latent].
+        mask: True where an expert takes part, [..., experts]; None if all do.
+        dim: the dimension of loc and scale over the experts, negative: -2 for [..., experts, latent].
 
     Raises:
-        ValueError: `dim` is not negative; or, under validation, an expert is no Normal, or a product has no expert.
+        ValueError: `dim` is not negative; or, under validation, an expert's scale is not positive, or a product has no
+            expert.
     """
 
     def __init__(
         self, loc: Tensor, scale: Tensor, mask: Tensor | None = None, *, dim: int, validate_args: bool | None = None
     ):
         if dim >= 0:
-            raise ValueError(f"dim counts from the right, as -1 or -2 do; it is {dim}")
+            raise ValueError(f"`dim` must be negative, a dimension from the right such as -1, not {dim}")
         if mask is not None:
             mask = mask[(..., *[None] * (-1 - dim))]
             loc, scale = torch.where(mask, loc, 0.0), torch.where(mask, scale, math.inf)
@@ -43,7 +48,7 @@ class ProductOfNormals(dist.Normal):
         # Precisions in units of the largest do not overflow. The unit cancels, so that no gradient needs to reach it.
         smallest = self.experts.scale.detach().amin(dim, keepdim=True)
         if self.experts._validate_args and smallest.isinf().any():
-            raise ValueError("a product of no experts is not a distribution; let a prior be among them")
+            raise ValueError("a product of no experts is not a distribution: include an unmasked prior")
         precision = (smallest / self.experts.scale).square()
         total = precision.sum(dim, keepdim=True)
         super().__init__(

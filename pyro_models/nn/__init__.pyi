@@ -10,9 +10,9 @@ from .dense import decoder as decoder
 from .dense import encoder as encoder
 from .dense import glorot as glorot
 from .dense import mlp as mlp
-from .dense import redrawn as redrawn
+from .dense import normal_init as normal_init
 from .dense import residual_mlp as residual_mlp
-from .dense import shrunk as shrunk
+from .dense import scale_weights as scale_weights
 from .dense import size as size
 from .layers import GELU as GELU
 from .layers import BatchNorm1d as BatchNorm1d

@@ -1,19 +1,19 @@
-"""Convolutional networks: those of the articles, for images of 28 x 28, and one for images of any size."""
+"""Convolutional networks: those of the articles, for images of 28 x 28, and a classifier of images of any size."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-FEATURES = 128 * 7 * 7  # of the clustering article's nets
+FEATURES = 128 * 7 * 7  # of the clustering article's networks
 
 
 class Flattened(nn.Module):
-    """A module that wants one batch dimension, given any number of them.
+    """Apply a module that takes one batch dimension over any number of them.
 
     Args:
         module: from [batch, *inputs] to [batch, *outputs].
-        event_dim: how many dimensions `inputs` are.
+        event_dim: the number of dimensions of `inputs`.
     """
 
     def __init__(self, module: nn.Module, event_dim: int = 1):
@@ -29,28 +29,31 @@ class Flattened(nn.Module):
 
 
 def normed(inputs: int, outputs: int) -> list[nn.Module]:
-    """A linear layer, batch norm and a leaky ReLU."""
+    """Return a linear layer, batch norm and a leaky ReLU."""
     return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.LeakyReLU(0.2)]
 
 
 def conv_classifier(
-    channels: int, kinds: int, widths: tuple[int, int] = (64, 128), hidden: int = 256, dropout: float = 0.4
+    channels: int, classes: int, widths: tuple[int, int] = (64, 128), hidden: int = 256, dropout: float = 0.4
 ) -> nn.Sequential:
-    """From images [batch, channels, 28, 28] to logits: two convolutions with pooling, hidden units, dropout.
+    """Classify images [batch, channels, 28, 28]: two convolutions with pooling, a hidden layer, dropout, logits.
 
-    As it is, the clustering article's; of widths 32 and 64, 100 hidden units and dropout 0.5, that of the article on
-    virtual adversarial training.
+    The defaults are those of the clustering article. The article on virtual adversarial training has widths 32 and 64,
+    100 hidden units and dropout 0.5.
+
+    >>> conv_classifier(1, 10)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
     """
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 4, padding=2), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
 
-    head = [nn.Flatten(), nn.Linear(49 * widths[1], hidden), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden, kinds)]
+    head = [nn.Flatten(), nn.Linear(49 * widths[1], hidden), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden, classes)]
     return nn.Sequential(*block(channels, widths[0]), *block(*widths), *head)
 
 
 def strided(channels: int, height: int, width: int) -> tuple[nn.Sequential, int]:
-    """From images of that shape to features, by two convolutions of stride 2; and how many features."""
+    """Return two convolutions of stride 2 for images of a shape, flattened, and the number of their features."""
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 5, 2, 2), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -58,16 +61,33 @@ def strided(channels: int, height: int, width: int) -> tuple[nn.Sequential, int]
     return nn.Sequential(*block(channels, 16), *block(16, 32), nn.Flatten()), 32 * -(-height // 4) * -(-width // 4)
 
 
-def strided_classifier(shape: Sequence[int], kinds: int) -> nn.Sequential:
-    """From images [batch, *shape] to logits: two convolutions of stride 2, 128 hidden units, batch norm throughout."""
+def strided_classifier(shape: Sequence[int], classes: int) -> nn.Sequential:
+    """Classify images [batch, *shape]: two convolutions of stride 2, 128 hidden units, batch norm throughout, logits.
+
+    >>> strided_classifier((3, 9, 14), 5)(torch.zeros(2, 3, 9, 14)).shape
+    torch.Size([2, 5])
+    """
     convolutions, features = strided(*shape)
-    return nn.Sequential(*convolutions, nn.Linear(features, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, kinds))
+    hidden = [nn.Linear(features, 128), nn.BatchNorm1d(128), nn.ReLU()]
+    return nn.Sequential(*convolutions, *hidden, nn.Linear(128, classes))
 
 
 class ConvEncoder(nn.Module):
-    """From images and kinds to 2 * latent numbers: the features as 40 numbers, and as one for each kind times y."""
+    """Encode images and their cluster as loc and log_scale of z, as the clustering article does.
 
-    def __init__(self, channels: int, kinds: int, latent_dim: int):
+    The convolutional features become 40 numbers that all clusters share, and one number for each cluster, times y.
+
+    >>> encoder, y = ConvEncoder(1, 10, latent_dim=3), torch.eye(10)
+    >>> encoder(torch.zeros(2, 1, 28, 28), y[:, None]).shape
+    torch.Size([10, 2, 6])
+
+    Args:
+        channels: of an image.
+        clusters: the size of y.
+        latent_dim: the size of z.
+    """
+
+    def __init__(self, channels: int, clusters: int, latent_dim: int):
         super().__init__()
 
         def block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -75,19 +95,23 @@ class ConvEncoder(nn.Module):
 
         self.body = nn.Sequential(*block(channels, 64), *block(64, 128), nn.Flatten())
         self.shared = nn.Linear(FEATURES, 40)
-        self.by_kind = nn.Linear(FEATURES, kinds)
-        self.head = Flattened(nn.Sequential(*normed(40 + kinds, 1024), nn.Linear(1024, 2 * latent_dim)))
+        self.per_cluster = nn.Linear(FEATURES, clusters)
+        self.head = Flattened(nn.Sequential(*normed(40 + clusters, 1024), nn.Linear(1024, 2 * latent_dim)))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Map [batch, channels, 28, 28] and [..., batch, kinds], or what broadcasts to it, to [..., batch, outputs]."""
+        """Map x [batch, channels, 28, 28] and y [..., batch, clusters], to [..., batch, 2 * latent]; both broadcast."""
         features = self.body(x)
-        by_kind = self.by_kind(features) * y
-        shared = self.shared(features).expand(*by_kind.shape[:-1], -1)
-        return self.head(torch.cat([shared, by_kind], dim=-1))
+        per_cluster = self.per_cluster(features) * y
+        shared = self.shared(features).expand(*per_cluster.shape[:-1], -1)
+        return self.head(torch.cat([shared, per_cluster], dim=-1))
 
 
 def conv_decoder(channels: int, latent_dim: int) -> Flattened:
-    """From codes [..., latent] to logits [..., channels, 28, 28], by two transposed convolutions."""
+    """Decode latents [..., latent] to logits [..., channels, 28, 28] by two transposed convolutions.
+
+    >>> conv_decoder(1, latent_dim=3)(torch.zeros(5, 2, 3)).shape
+    torch.Size([5, 2, 1, 28, 28])
+    """
     return Flattened(
         nn.Sequential(
             nn.Linear(latent_dim, 40),
@@ -103,6 +127,10 @@ def conv_decoder(channels: int, latent_dim: int) -> Flattened:
     )
 
 
-def conv_component(kinds: int, latent_dim: int) -> Flattened:
-    """From kinds [..., kinds] to 2 * latent numbers, by 1024 hidden units."""
-    return Flattened(nn.Sequential(*normed(kinds, 1024), nn.Linear(1024, 2 * latent_dim)))
+def conv_component(clusters: int, latent_dim: int) -> Flattened:
+    """Map one-hot clusters [..., clusters] to loc and log_scale, [..., 2 * latent], by 1024 hidden units.
+
+    >>> conv_component(10, latent_dim=3)(torch.eye(10)).shape
+    torch.Size([10, 6])
+    """
+    return Flattened(nn.Sequential(*normed(clusters, 1024), nn.Linear(1024, 2 * latent_dim)))

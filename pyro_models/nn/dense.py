@@ -13,29 +13,40 @@ from torch import Tensor, nn
 def mlp(
     *sizes: int, activation: Callable[[], nn.Module] = nn.ReLU, norm: Callable[[int], nn.Module] | None = None
 ) -> nn.Sequential:
-    """Linear layers through `sizes`; between them, and not after the last, `norm` of the width and the activation."""
+    """Return linear layers of `sizes`, with `norm` of the width and the activation after each but the last.
+
+    >>> mlp(784, 512, 2)(torch.zeros(5, 784)).shape
+    torch.Size([5, 2])
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes[:-1]):
         layers += [nn.Linear(inputs, outputs), *([norm(outputs)] if norm else []), activation()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
-def shrunk(module: nn.Module, factor: float) -> nn.Module:
-    """`module` with its linear weights times `factor`: it starts unsure, and its batch-normed layers turn faster."""
+def scale_weights(module: nn.Module, factor: float) -> nn.Module:
+    """Multiply the weights of a module's linear layers by `factor`, in place, and return it.
+
+    A classifier then starts with nearly uniform probabilities, and layers before batch norm have larger gradients.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             part.weight.data.mul_(factor)
     return module
 
 
-def redrawn(module: nn.Module, scale: float) -> nn.Module:
-    """`module` with the weights of its linear and convolutional layers drawn from Normal(0, scale), the biases 0."""
+def normal_init(module: nn.Module, scale: float) -> nn.Module:
+    """Draw weights of linear and convolutional layers from Normal(0, scale), in place, biases 0; return the module."""
     _draw(module, partial(nn.init.normal_, std=scale))
     return module
 
 
 def glorot(module: nn.Sequential) -> nn.Sequential:
-    """`module` with the weights of its linear and convolutional layers as Glorot and Bengio (2010), the biases 0."""
+    """Draw weights of linear and convolutional layers as Glorot and Bengio (2010), in place, biases 0.
+
+    >>> glorot(mlp(4, 3, 2))[0].bias.tolist()
+    [0.0, 0.0, 0.0]
+    """
     _draw(module, nn.init.xavier_uniform_)
     return module
 
@@ -49,7 +60,7 @@ def _draw(module: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
 
 
 class GaussianNoise(nn.Module):
-    """x + scale * noise while training, x otherwise."""
+    """Add Normal(0, scale) noise in training mode, and nothing in evaluation mode."""
 
     def __init__(self, scale: float):
         super().__init__()
@@ -74,17 +85,25 @@ class Residual(nn.Module):
 
 
 def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int) -> nn.Sequential:
-    """One layer to `width`, `depth` residual ones, one to `outputs`."""
+    """Return a linear layer to `width`, `depth` residual layers, and a linear layer to `outputs`.
+
+    >>> residual_mlp(784, 20, width=512, depth=3)(torch.zeros(5, 784)).shape
+    torch.Size([5, 20])
+    """
     return nn.Sequential(
         nn.Linear(inputs, width), nn.GELU(), *(Residual(width) for _ in range(depth)), nn.Linear(width, outputs)
     )
 
 
 class TransposedLinear(nn.Module):
-    """`x W + b`, where W is the weight of `linear` itself, shared, and b a bias of its own.
+    """The transpose of a linear layer: `x W + b`, where W is the weight of `linear`, shared, and b its own bias.
 
     The weight stays shared through `.to`, in-place loading, `copy.deepcopy` of a module that holds both
     layers, and an optimiser, which sees it once.
+
+    >>> linear = nn.Linear(5, 2)
+    >>> TransposedLinear(linear)(torch.zeros(3, 2)).shape
+    torch.Size([3, 5])
     """
 
     def __init__(self, linear: nn.Linear):
@@ -98,16 +117,28 @@ class TransposedLinear(nn.Module):
 
 
 def encoder(body: nn.Module, shape: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """`body` after flattening [..., *image] to [..., pixels], some of which training hides."""
+    """Return `body` after flattening [..., *image] to [..., pixels] and, in training, dropping some pixels.
+
+    >>> encoder(mlp(16, 4), (1, 4, 4), dropout=0.2)(torch.zeros(7, 1, 4, 4)).shape
+    torch.Size([7, 4])
+    """
     hidden = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(nn.Flatten(-len(shape)), *hidden, body)
 
 
 def decoder(body: nn.Module, shape: Sequence[int]) -> nn.Sequential:
-    """`body`, then from [..., pixels] to [..., *image]."""
+    """Return `body` and then a reshape from [..., pixels] to [..., *image].
+
+    >>> decoder(mlp(2, 16), (1, 4, 4))(torch.zeros(7, 2)).shape
+    torch.Size([7, 1, 4, 4])
+    """
     return nn.Sequential(body, nn.Unflatten(-1, tuple(shape)))
 
 
 def size(shape: Sequence[int]) -> int:
-    """Return the number of pixels of one image, channels counted."""
+    """Return the number of pixels of an image of a shape, over all channels.
+
+    >>> size((3, 8, 8))
+    192
+    """
     return math.prod(shape)

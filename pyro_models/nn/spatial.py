@@ -1,4 +1,4 @@
-"""Networks that look at, or draw, a patch anywhere on a canvas: spatial transformers (Jaderberg et al., 2015)."""
+"""Networks that read or write a patch anywhere on a canvas: spatial transformers (Jaderberg et al., 2015)."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from pyro_models.nn.conv import strided
 from pyro_models.nn.dense import mlp, residual_mlp
 
-PATCH = 28  # pixels a side
-OVERVIEW = 16  # likewise, of the whole canvas made small
+PATCH = 28  # height and width of a patch
+OVERVIEW = 16  # height and width of the downsampled canvas
 
 
-def placed(images: Tensor, theta: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sample images where an affine map says, by bilinear interpolation; zero outside them.
+def affine_sample(images: Tensor, theta: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample images under affine maps by bilinear interpolation, with zeros outside the image.
 
     Args:
         images: [n, channel, height, width].
-        theta: the rows of the map of each, [n, 6]: from coordinates in the result, -1 to 1 from edge to edge, and 1, to
-            those in the image.
+        theta: the two rows of each affine map, [n, 6], from homogeneous coordinates in the result, -1 to 1 from edge to
+            edge, to those in the image.
         shape: of the result, [..., height, width].
 
     Returns:
@@ -33,8 +33,8 @@ def placed(images: Tensor, theta: Tensor, shape: Sequence[int]) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _where(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """An MLP that starts near zero, so that a patch starts where its user puts it."""
+def _localisation(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return an MLP whose output starts near zero, so that an affine map starts near its offset."""
     network = mlp(inputs, hidden, hidden, outputs)
     nn.init.normal_(network[-1].weight, 0.0, 0.01)  # type: ignore[arg-type]
     nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
@@ -42,9 +42,9 @@ def _where(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Spatial(nn.Module):
-    """From images to outputs, by an overview of all and a glimpse at some of it.
+    """Map images to outputs from a downsampled overview and a glimpse, a patch located by the overview.
 
-    The glimpse is a patch of the canvas, at first all of it, as the overview decides.
+    At first the glimpse covers the whole canvas.
 
     Args:
         shape: of an image, [channel, height, width].
@@ -54,7 +54,7 @@ class Spatial(nn.Module):
 
     def __init__(self, shape: Sequence[int], features: nn.Module, what: nn.Module):
         super().__init__()
-        self.where = _where(shape[0] * OVERVIEW**2, 128, 6)
+        self.where = _localisation(shape[0] * OVERVIEW**2, 128, 6)
         self.features = features
         self.what = what
         self.register_buffer("whole", torch.tensor([1.0, 0, 0, 0, 1, 0]), persistent=False)
@@ -64,52 +64,63 @@ class Spatial(nn.Module):
         """Map [batch, channel, height, width] to [batch, outputs]."""
         overview = F.adaptive_avg_pool2d(x, OVERVIEW).flatten(1)
         theta = self.whole + self.where(overview)
-        glimpse = placed(x, theta, (PATCH, PATCH))
+        glimpse = affine_sample(x, theta, (PATCH, PATCH))
         return self.what(torch.cat([self.features(glimpse), overview, theta], -1))
 
 
 def spatial_encoder(shape: Sequence[int], outputs: int, *, width: int) -> Spatial:
-    """From images [batch, *shape] to outputs, by layers of `width` hidden units."""
+    """Encode images [batch, *shape] by layers of `width` hidden units.
+
+    >>> spatial_encoder((1, 64, 64), 6, width=32)(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 6])
+    """
     features = shape[0] * (PATCH**2 + OVERVIEW**2) + 6
     return Spatial(shape, nn.Flatten(), residual_mlp(features, outputs, width=width, depth=1))
 
 
-def spatial_classifier(shape: Sequence[int], kinds: int) -> Spatial:
-    """From images [batch, *shape] to logits: convolutions of stride 2 on the glimpse, 256 hidden units, batch norm."""
+def spatial_classifier(shape: Sequence[int], classes: int) -> Spatial:
+    """Classify images [batch, *shape]: convolutions of stride 2 on the glimpse, 256 hidden units, batch norm, logits.
+
+    >>> spatial_classifier((1, 64, 64), 5)(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 5])
+    """
     convolutions, features = strided(shape[0], PATCH, PATCH)
     hidden = [nn.Linear(features + shape[0] * OVERVIEW**2 + 6, 256), nn.BatchNorm1d(256), nn.ReLU()]
-    return Spatial(shape, convolutions, nn.Sequential(*hidden, nn.Linear(256, kinds)))
+    return Spatial(shape, convolutions, nn.Sequential(*hidden, nn.Linear(256, classes)))
 
 
 class SpatialDecoder(nn.Module):
-    """From codes to images: a patch, put somewhere on an even background.
+    """Decode latents to images: a patch, placed by an affine map on a constant background.
+
+    >>> SpatialDecoder(2, (1, 64, 64), width=32)(torch.zeros(5, 2)).shape
+    torch.Size([5, 1, 64, 64])
 
     Args:
-        latent_dim: the size of a code.
+        latent_dim: the size of z.
         shape: of an image, [channel, height, width].
         width: hidden units of a layer.
-        background: what it is at first.
+        background: the initial value of the background.
     """
 
     def __init__(self, latent_dim: int, shape: Sequence[int], *, width: int, background: float = 0.0):
         super().__init__()
         self.shape = tuple(shape)
         self.what = residual_mlp(latent_dim, shape[0] * PATCH**2, width=width, depth=2)
-        self.where = _where(latent_dim, 64, 6)
+        self.where = _localisation(latent_dim, 64, 6)
         self.background = nn.Parameter(torch.tensor(background))
         self.register_buffer("middle", torch.tensor([1.6, 0, 0, 0, 1.6, 0]), persistent=False)  # 5 / 8 of the canvas
         self.middle: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
         """Map [..., latent] to [..., channel, height, width]."""
-        codes = z.reshape(-1, z.shape[-1])
-        patch = self.what(codes).unflatten(-1, (self.shape[0], PATCH, PATCH))
-        canvas = placed(patch, _about_middle(self.middle + self.where(codes)), self.shape)
+        flat = z.reshape(-1, z.shape[-1])
+        patch = self.what(flat).unflatten(-1, (self.shape[0], PATCH, PATCH))
+        canvas = affine_sample(patch, _centred(self.middle + self.where(flat)), self.shape)
         return (canvas + self.background).reshape(*z.shape[:-1], *self.shape)
 
 
-def _about_middle(theta: Tensor) -> Tensor:
-    """Read the offsets of a map [n, 6] as the place on the canvas that the middle of the patch comes to."""
+def _centred(theta: Tensor) -> Tensor:
+    """Convert maps [n, 6] whose offsets are the position of the patch's centre on the canvas to affine maps, [n, 6]."""
     rows = theta.unflatten(-1, (2, 3))
     linear, middle = rows.split([2, 1], -1)
     return torch.cat([linear, -(linear * middle.mT).sum(-1, keepdim=True)], -1).flatten(1)

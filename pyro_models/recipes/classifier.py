@@ -132,7 +132,7 @@ class ClassifierRecipe(DiscreteRecipe):
         if self.network == "conv":
             network: nn.Module = nn.strided_classifier(shape, classes)
         elif self.network == "article":
-            network = nn.redrawn(nn.conv_classifier(shape[0], classes, (32, 64), 100, 0.5), 0.02)
+            network = nn.normal_init(nn.conv_classifier(shape[0], classes, (32, 64), 100, 0.5), 0.02)
         elif self.network == "paper":
             sizes = (nn.size(shape), 1200, 600, 300, 150, classes)
             noisy_relu = lambda: nn.Sequential(nn.ReLU(), nn.GaussianNoise(0.5))  # noqa: E731

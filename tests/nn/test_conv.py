@@ -88,7 +88,7 @@ def test_a_kind_lets_through_its_own_feature_alone():
     encoder = settled(encoder, x, kinds())
     before = encoder(x, EACH)
     with torch.no_grad():
-        encoder.by_kind.weight[2] += 0.1
+        encoder.per_cluster.weight[2] += 0.1
     after = encoder(x, EACH)
     for k in range(KINDS):
         assert torch.equal(before[k], after[k]) == (k != 2)

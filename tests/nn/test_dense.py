@@ -10,7 +10,7 @@ from pyro_models.nn import (
     encoder,
     glorot,
     mlp,
-    redrawn,
+    normal_init,
     residual_mlp,
     size,
     strided_classifier,
@@ -89,7 +89,7 @@ def test_encoding_then_decoding_with_identities_is_the_identity():
 def test_redrawn_weights_have_the_moments_of_their_normal_and_no_bias(scale):
     network = strided_classifier((1, 28, 28), 10)
     norms = {name: value.clone() for name, value in network.state_dict().items() if name.startswith(("1.", "4.", "8."))}
-    assert redrawn(network, scale) is network
+    assert normal_init(network, scale) is network
     weights = torch.cat([part.weight.flatten() for part in network if hasattr(part, "weight") and part.weight.ndim > 1])
     n = len(weights)
     assert n == 25 * 16 + 25 * 16 * 32 + 49 * 32 * 128 + 1280
@@ -103,7 +103,7 @@ def test_redrawn_weights_have_the_moments_of_their_normal_and_no_bias(scale):
             assert spread == pytest.approx(scale, rel=5 / (2 * part.weight.numel()) ** 0.5)
     assert norms
     assert all(torch.equal(network.state_dict()[name], value) for name, value in norms.items())
-    redrawn(torch.nn.Linear(2, 2, bias=False), scale)
+    normal_init(torch.nn.Linear(2, 2, bias=False), scale)
 
 
 def test_noise_has_its_scale_while_it_trains_and_is_none_otherwise():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pyro_models.nn import SpatialDecoder, spatial_classifier, spatial_encoder
-from pyro_models.nn.spatial import PATCH, placed
+from pyro_models.nn.spatial import PATCH, affine_sample
 
 WHOLE = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 
@@ -26,12 +26,12 @@ def bump(decoder, *, zoom, turn=0.0, right=0.0, down=0.0):
 def test_placing_is_torchs_own_sampling_on_its_own_grid():
     images, theta = torch.randn(3, 2, 7, 9), torch.randn(3, 6)
     grid = F.affine_grid(theta.unflatten(-1, (2, 3)), [3, 2, 5, 11], align_corners=False)
-    torch.testing.assert_close(placed(images, theta, (5, 11)), F.grid_sample(images, grid, align_corners=False))
+    torch.testing.assert_close(affine_sample(images, theta, (5, 11)), F.grid_sample(images, grid, align_corners=False))
 
 
 def test_the_whole_at_its_own_size_is_the_image():
     images = torch.randn(2, 3, 6, 5)
-    torch.testing.assert_close(placed(images, torch.tensor([WHOLE, WHOLE]), (6, 5)), images)
+    torch.testing.assert_close(affine_sample(images, torch.tensor([WHOLE, WHOLE]), (6, 5)), images)
 
 
 @pytest.mark.parametrize(("right", "down"), [(0.0, 0.0), (0.5, -0.25), (-0.4, 0.6)])
