@@ -67,7 +67,7 @@ for name in ("train", "validation", "test"):
 
 # %%
 for site, attribute in zip(("y1", "y2"), dataset.attributes, strict=True):
-    meaning = ", ".join(f"{int(attribute.encode(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
+    meaning = ", ".join(f"{int(attribute.one_hot(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
     print(f"{site}, the {attribute.name}: {meaning}")
 
 BOTH = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])  # the values of (y1, y2)
@@ -87,7 +87,7 @@ def words(values: torch.Tensor) -> str:
 
 def encoded(values: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the bits of values [n, 2], each [n, 1], as the story and the guide take them; those given alone."""
-    named = {f"y{i + 1}": attribute.encode(values[:, i]) for i, attribute in enumerate(dataset.attributes)}
+    named = {f"y{i + 1}": attribute.one_hot(values[:, i]) for i, attribute in enumerate(dataset.attributes)}
     return {site: value for site, value in named.items() if not value.isnan().all()}
 
 

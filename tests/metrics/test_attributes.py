@@ -252,7 +252,7 @@ def pair():
 
 
 def signs_of(codes):
-    return {f"y{i}": attribute.encode(codes[:, i - 1]) for i, attribute in enumerate(THREE, 1)}
+    return {f"y{i}": attribute.one_hot(codes[:, i - 1]) for i, attribute in enumerate(THREE, 1)}
 
 
 def test_images_are_decoded_from_codes_of_the_posterior_given_the_attributes(pair):
@@ -271,7 +271,7 @@ def test_the_moments_of_images_are_those_of_the_posterior_through_the_decoder(pa
     model, guide = pair
     n = 20_000
     x = imagine(model, guide, THREE, torch.tensor([[1, -1, 2]]).expand(n, -1), mean=mean).flatten(1)
-    known = {"y1": COLOUR.encode(torch.tensor([1])), "y3": PLACE.encode(torch.tensor([2]))}
+    known = {"y1": COLOUR.one_hot(torch.tensor([1])), "y3": PLACE.one_hot(torch.tensor([2]))}
     with evaluation(model, guide):
         q = guide.posterior(**known)
         loc = model.decoder(q.mean)[0].flatten()
