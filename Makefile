@@ -5,7 +5,7 @@ RECIPE ?= vae
 ARGS ?=
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file stays together, as some share a trained run
 
-.PHONY: train test test-full lint setup notebooks benchmark clean
+.PHONY: train test test-full lint docs setup notebooks benchmark clean
 
 train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20"
 	@$(BIN)/python train.py $(RECIPE) $(ARGS)
@@ -21,6 +21,10 @@ lint: setup
 
 notebooks: setup  ## execute the notebooks in full, into notebooks/*.ipynb
 	@for script in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$script || exit 1; done
+
+docs: setup  ## build the site into build/site; a broken link or a docstring that cannot be read is an error
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 benchmark: setup
 	@$(BIN)/python benchmarks/step.py && $(BIN)/python benchmarks/vat.py && $(BIN)/python benchmarks/likelihood.py

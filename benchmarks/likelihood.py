@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_models.data import Split, batch_of, load
-from pyro_models.likelihood.importance import DRAWS, evidence
-from pyro_models.recipes.vae import VAERecipe
+from pyro_models.likelihood import evidence
+from pyro_models.likelihood.importance import DRAWS
+from pyro_models.recipes import VAERecipe
 
 
 @torch.no_grad()
@@ -58,19 +58,21 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     given = parser.parse_args()
     torch.manual_seed(0)
-    model, guide = VAERecipe.preset("burda").pair((1, 28, 28))
-    test: Split = load("mnist", data_dir=given.data_dir, pixels="threshold").test[: given.images]
-    x, encoder, decoder = batch_of(test, "threshold")["x"], guide.encoder[-1], model.decoder[0]  # type: ignore[index]
+    recipe = VAERecipe.preset("burda", pixels="threshold")
+    mnist = recipe.load(given.data_dir)
+    model, guide = recipe.pair(mnist)
+    data = recipe.batch(mnist, mnist.test[: given.images])
+    encoder, decoder = guide.encoder[-1], model.decoder[0]  # type: ignore[index]
     programs: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: evidence(model, guide, test, "threshold", samples=given.samples, draws=given.draws).log_p,
-        "by hand": lambda: by_hand(encoder, decoder, x, given.samples, given.draws),
+        "ours": lambda: evidence(model, guide, data, samples=given.samples, draws=given.draws).log_p,
+        "by hand": lambda: by_hand(encoder, decoder, data["x"], given.samples, given.draws),
     }
     clock: dict[str, list[float]] = {name: [] for name in programs}
     work: dict[str, list[float]] = {name: [] for name in programs}
-    found = {}
+    log_p = {}
     for _ in range(given.rounds):
         for name, program in programs.items():
-            spent, worked, found[name] = seconds(program)
+            spent, worked, log_p[name] = seconds(program)
             clock[name].append(spent)
             work[name].append(worked)
     threads, draws = torch.get_num_threads(), given.images * given.samples

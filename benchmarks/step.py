@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
+import pyro_models as ps
 from pyro_models.base.names import data_dir
-from pyro_models.data import Batches, Split, load, to_float
-from pyro_models.recipes.vae import VAERecipe
-from pyro_models.training.fit import fit, parameters
+from pyro_models.data import Dataset, Split
+from pyro_models.recipes import VAERecipe
+from pyro_models.training.fit import parameters
 
 STEPS = 100
 BATCH = 128
@@ -45,12 +47,11 @@ class HandWritten(nn.Module):
         return (reconstruction + kl) / len(x)
 
 
-def ours(split: Split) -> Callable[[], None]:
-    recipe = VAERecipe(network="article", encoder_dropout=0.0)
-    pair = recipe.pair((1, 28, 28))
+def ours(dataset: Dataset) -> Callable[[], None]:
+    recipe = VAERecipe(network="article", encoder_dropout=0.0, batch_size=BATCH)
+    pair = recipe.pair(dataset)
     optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3, fused=True)
-    batches = Batches(split, size=BATCH, to_batch=lambda rows: {"x": to_float(rows.x, "grey")})
-    epochs = fit(*pair, recipe.bound(), optimizer, batches, epochs=10_000)
+    epochs = ps.fit(*pair, recipe.bound(), optimizer, recipe.batches(dataset), epochs=10_000)
     return lambda: next(epochs) and None
 
 
@@ -75,7 +76,7 @@ def articles(folder: Path) -> Callable[[], None]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = DataLoader(MNIST(folder, train=True, transform=ToTensor()), batch_size=BATCH, shuffle=True)
 
-    def some_steps() -> None:
+    def first_steps() -> None:
         for step, (images, _) in enumerate(loader):
             if step == STEPS:
                 break
@@ -84,7 +85,7 @@ def articles(folder: Path) -> Callable[[], None]:
             loss.backward()
             optimizer.step()
 
-    return some_steps
+    return first_steps
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -103,8 +104,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--data-dir", type=Path)
     given = parser.parse_args()
-    train = load("mnist", data_dir=given.data_dir).train[: STEPS * BATCH]
-    loops = {"ours": ours(train), "by hand": by_hand(train), "article": articles(data_dir(given.data_dir))}
+    mnist = ps.load("mnist", data_dir=given.data_dir)
+    mnist = replace(mnist, train=mnist.train[: STEPS * BATCH])
+    loops = {"ours": ours(mnist), "by hand": by_hand(mnist.train), "article": articles(data_dir(given.data_dir))}
     times: dict[str, list[float]] = {name: [] for name in loops}
     memory = []
     for loop in loops.values():

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_models.data import Dataset, Split
 from pyro_models.objectives import discriminative, regularised, vat
-from pyro_models.recipes.classifier import ClassifierRecipe
+from pyro_models.recipes import ClassifierRecipe
 
 RADIUS, XI = 2.5, 0.1
 
@@ -36,7 +37,7 @@ def ours(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
 
 
 def article(network: nn.Module, x: Tensor) -> None:
-    """Algorithm 1 of Miyato et al. (2018), written down without a thought for the time."""
+    """Algorithm 1 of Miyato et al. (2018), line by line, not optimised."""
 
     def unit(v: Tensor) -> Tensor:
         return v / v.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -59,9 +60,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     given = parser.parse_args()
     x = torch.rand(given.batch_size, 1, 28, 28)
+    dataset = Dataset("noise", "grey", *3 * [Split(x)])  # for its shape
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {len(x)}, {given.rounds} rounds")
     for name in ("conv", "article", "paper"):
-        pair = ClassifierRecipe(network=name).pair((1, 28, 28))
+        pair = ClassifierRecipe(network=name).pair(dataset)
         network = pair[0].network
         works = {"pass": partial(one_pass, network, x), "ours": partial(ours, pair, x)}
         works |= {"article": partial(article, network, x)}

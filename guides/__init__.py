@@ -1,4 +1,4 @@
-"""The inference of each story, under the story's file name: class `X` has the guide `XGuide`; imported when first used."""
+"""The guides: the inference of each story, in the file of the story's name; class `X` has the guide `XGuide`."""
 
 from importlib import import_module
 from importlib.util import find_spec

@@ -7,14 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
-PICTURES = {
-    "autoencoder": 7,
-    "clustering": 21,
-    "criticism": 6,
-    "jmvae": 22,
-    "vae": 8,
-    "virtual_adversarial_training": 9,
-}
+PICTURES = {"autoencoder": 7, "checking": 6, "clustering": 21, "jmvae": 22, "vae": 8, "virtual_adversarial_training": 9}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)

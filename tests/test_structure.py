@@ -53,9 +53,8 @@ def imported(path):
             base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1]] * bool(node.level))
             base = ".".join(filter(None, [base, node.module]))
             found |= {f"{base}.{a.name}" if is_module(f"{base}.{a.name}") else base for a in node.names}
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):  # guides.VAEGuide, pyro_models.VAE
-            if node.value.id in ("guides", "pyro_models") and node.attr[0].isupper():
-                found.add(f"{node.value.id}.{node.attr.removesuffix('Guide').lower()}")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("guides", "pyro_models"):
+            found.add(f"{ast.unparse(node.value)}.{node.attr.removesuffix('Guide').lower()}")  # as pyro_models.VAE
     return {name for name in found if name.split(".")[0] in ("pyro_models", "guides")}
 
 

@@ -130,7 +130,7 @@ def load(
     Args:
         name: `digits` (1,797 images, no download); `mnist`, `fashion-mnist` or `kmnist` (downloaded by torchvision on
             first use); `attributes` or `mnist-a` (made from digits, see `attributes.left_or_right` and
-            `attributes.mnist_a`); `blobs`, `moons` or `pinwheel` (generated), `wine` or `iris` (no download); or a file,
+            `attributes.mnist_a`); `blobs`, `moons`, `pinwheel` (generated); `wine`, `iris` (no download); or a file:
 
             - images: .npy, or .npz with `images` and optionally `labels`; bytes, or floats in [0, 1], which are
               rounded to bytes; [n, height, width] or [n, channel, height, width]. A .npz file may hold `attributes`,

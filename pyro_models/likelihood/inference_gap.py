@@ -115,8 +115,8 @@ def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
 
     def own(**_: Tensor) -> None:
         with pyro.plate("data", size):
-            for name, (_, distribution) in families.items():
-                pyro.sample(name, distribution())
+            for name, family in families.items():
+                pyro.sample(name, family[1]())
 
     return own, [parameter for parameters, _ in families.values() for parameter in parameters]
 

@@ -1,4 +1,4 @@
-"""Images generated from attributes: are they right, do they vary, and do new combinations work?
+"""Images generated from attributes: do they show the attributes given, and do they vary in the others?
 
 The three C's of Vedantam, Fischer, Huang and Murphy, Generative models of visually grounded imagination, 2018,
 section 4: correctness and coverage here, and compositionality, which is the correctness of combinations that training
@@ -21,18 +21,18 @@ from pyro_models.data import Attribute, Dataset, Split, to_float
 from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.nn import spatial_classifier
 
-QUERIES = 240  # at most, for each number of attributes given; all combinations of mnist-a
+QUERIES = 240  # the most for each number of attributes given: all combinations of mnist-a
 
 
 class Generate(Protocol):
-    """From attributes to condition on, indices [n, attributes] with -1 where one is not given, to n images."""
+    """From the attributes given, indices of values [n, attributes] with -1 where one is not given, to n images."""
 
     def __call__(self, values: Tensor, *, seed: int) -> Tensor:
-        """Return the images [n, *shape], drawn by the seed."""
+        """Return images [n, *shape]; the seed decides their noise."""
 
 
 class AttributeClassifier(nn.Module):
-    """The attributes that an image shows: a small convolutional net with an output for each value of each attribute.
+    """Predicts the attributes of an image: a small convolutional net with a logit for each value of each attribute.
 
     Args:
         shape: of an image.
@@ -58,27 +58,27 @@ class AttributeClassifier(nn.Module):
 def attribute_classifier(
     dataset: Dataset, pixels: PixelMode, *, steps: int | None = None, seed: int = 0
 ) -> AttributeClassifier:
-    """Train a classifier of the attributes, on the data set's `judges` or training images, apart from any model.
+    """Train a classifier of the attributes on the data set's `judges`, or its training images, apart from any model.
 
     Args:
         dataset: with attributes.
         pixels: the pixel mode.
-        steps: of 128 images; None takes 300 to 4,000 of them, two passes over the data in between.
-        seed: of weights and order.
+        steps: of Adam, 128 images each; None takes two passes over the data, but at least 300 steps and at most 4,000.
+        seed: of the first weights and of the order of the images.
     """
     train = dataset.judges or dataset.train
     steps = steps or max(300, min(4000, len(train) // 64))
-    codes: Any = train.attributes
+    values: Any = train.attributes
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, "attribute classifier"))
         classifier = AttributeClassifier(dataset.shape, dataset.attributes).to(train.x.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
-            some = torch.randint(len(train), (128,), device=train.x.device)
+            batch = torch.randint(len(train), (128,), device=train.x.device)
             loss = torch.zeros((), device=train.x.device)
-            for logits, values in zip(classifier(to_float(train.x[some], pixels)), codes[some].T, strict=True):
-                loss = loss + F.cross_entropy(logits, values, ignore_index=-1)
+            for logits, targets in zip(classifier(to_float(train.x[batch], pixels)), values[batch].T, strict=True):
+                loss = loss + F.cross_entropy(logits, targets, ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -87,64 +87,96 @@ def attribute_classifier(
 
 
 def queries(split: Split, given: int, most: int = QUERIES) -> Tensor:
-    """Return the combinations of `given` attributes that a split has, [queries, attributes]; -1 where none is given.
+    """Return each combination of values that `given` of the attributes have in a split, in a fixed random order.
 
-    Of more than `most` a fixed draw is taken.
+    Args:
+        split: with attributes.
+        given: how many attributes a query gives.
+        most: how many queries to return at most.
+
+    Returns:
+        indices of values [queries, attributes], -1 where an attribute is not given.
+
+    >>> split = Split(torch.zeros(3, 1, 8, 8), attributes=torch.tensor([[0, 1], [0, 1], [2, 0]]))
+    >>> sorted(queries(split, 1).tolist())
+    [[-1, 0], [-1, 1], [0, -1], [2, -1]]
     """
-    codes: Any = split.attributes
-    found = []
-    for chosen in combinations(range(codes.shape[1]), given):
-        known = codes[(codes[:, chosen] >= 0).all(1)]
-        some = torch.full_like(known, -1)
-        some[:, chosen] = known[:, chosen]
-        found.append(some.unique(dim=0))
-    whole = torch.cat(found)
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:most]
-    return whole[order.to(whole.device)]
+    values: Any = split.attributes
+    parts = []
+    for chosen in combinations(range(values.shape[1]), given):
+        known = values[(values[:, chosen] >= 0).all(1)]
+        combination = torch.full_like(known, -1)
+        combination[:, chosen] = known[:, chosen]
+        parts.append(combination.unique(dim=0))
+    every = torch.cat(parts)
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:most]
+    return every[order.to(every.device)]
 
 
-def correctness(asked: Tensor, shown: Tensor) -> float:
-    """Return the share of what is asked for, [queries, attributes], that images show, [queries, n, attributes]."""
-    given = (asked >= 0)[:, None].expand_as(shown)
-    return float((shown == asked[:, None])[given].double().mean())
+def correctness(given: Tensor, predicted: Tensor) -> float:
+    """Return the share of the attributes given that a classifier predicts from the images.
+
+    Args:
+        given: indices of values [queries, attributes], -1 where an attribute is not given.
+        predicted: from the n images of each query, [queries, n, attributes].
+
+    >>> correctness(torch.tensor([[0, -1]]), torch.tensor([[[0, 1], [0, 0], [1, 1], [0, 1]]]))
+    0.75
+    """
+    is_given = (given >= 0)[:, None].expand_as(predicted)
+    return float((predicted == given[:, None])[is_given].double().mean())
 
 
-def coverage(asked: Tensor, shown: Tensor, train: Tensor) -> float:
-    """Return 1 less the mean Jensen-Shannon divergence, in bits, of the attributes that were not asked for.
+def coverage(given: Tensor, predicted: Tensor, train: Tensor) -> float:
+    """Return 1 less the mean Jensen-Shannon divergence, in bits, of the attributes that are not given.
 
-    The divergence is between how often images [queries, n, attributes] show each value, and how often the training
-    data [m, attributes] do that have the attributes asked for, [queries, attributes]. With few images a query even a
-    perfect model stays below 1. Attributes of which training knows no value are left out.
+    The divergence is between the frequencies of values that a classifier predicts from the images of a query, and those
+    of the training data that have the values given. With few images for each query even a perfect model stays below 1.
+    Attributes of which no training value is known are left out.
+
+    Args:
+        given: indices of values [queries, attributes], -1 where an attribute is not given.
+        predicted: from the n images of each query, [queries, n, attributes].
+        train: of the training data, [m, attributes], -1 where missing.
+
+    >>> given, train = torch.tensor([[0, -1]]), torch.tensor([[0, 0], [0, 1], [1, 1]])
+    >>> coverage(given, torch.tensor([[[0, 1], [0, 0]]]), train)
+    1.0
     """
     overlaps = []
-    for query, images in zip(asked, shown, strict=True):
+    for query, images in zip(given, predicted, strict=True):
         alike = train[((train == query) | (query < 0)).all(1)]
         for k in (query < 0).nonzero()[:, 0].tolist():
-            of = alike if (alike[:, k] >= 0).any() else train
-            if not (of[:, k] >= 0).any():
+            expected = alike if (alike[:, k] >= 0).any() else train
+            if not (expected[:, k] >= 0).any():
                 continue
             count = int(max(train[:, k].max(), images[:, k].max())) + 1
-            p, q = (frequencies(values[:, k], count) for values in (of, images))
+            p, q = (frequencies(values[:, k], count) for values in (expected, images))
             overlaps.append(1.0 - jensen_shannon(p, q))
     return sum(overlaps) / len(overlaps) if overlaps else 1.0
 
 
 def frequencies(values: Tensor, count: int) -> Tensor:
-    """Return how often each of `count` values occurs, as shares of those that are known: [count]."""
+    """Return the relative frequency of each of `count` values, among those that are known (not -1): [count]."""
     counts = torch.bincount(values[values >= 0], minlength=count).double()
     return counts / counts.sum()
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> float:
-    """Return the Jensen-Shannon divergence of two categories, [kinds] each, in bits: between 0 and 1."""
-    of_p, of_q, of_both = (-torch.special.xlogy(share, share).sum() for share in (p, q, (p + q) / 2))  # entropies
-    return float(of_both - (of_p + of_q) / 2) / math.log(2)
+    """Return the Jensen-Shannon divergence of two distributions over values, [values] each, in bits: from 0 to 1."""
+    entropy_p, entropy_q, entropy_mean = (-torch.special.xlogy(r, r).sum() for r in (p, q, (p + q) / 2))
+    return float(entropy_mean - (entropy_p + entropy_q) / 2) / math.log(2)
 
 
 def three_cs(dataset: Dataset, pixels: PixelMode, generate: Generate) -> dict[str, dict[str, float]]:
-    """Judge the images generated for the attributes of the validation and test splits, by a classifier trained here.
+    """Judge images generated from the attributes of the validation and test splits by a classifier trained here.
 
-    A query that gives all attributes gets 10 images, one that leaves some open 100; few queries share 2,000.
+    A query that gives all attributes gets 10 images and any other 100; more where all queries together get below 2,000.
+
+    Args:
+        dataset: with attributes.
+        pixels: the pixel mode of the images that are generated.
+        generate: the images, from attributes.
 
     Returns:
         For `validation` and `test`: `correctness` with all attributes given, `correctness_N` and `coverage_N` with N
@@ -166,26 +198,25 @@ def _judged(
     generate: Callable[[Tensor], Tensor],
     classifier: AttributeClassifier,
 ) -> dict[str, float]:
-    """Judge the images generated for the attributes of one split: see `three_cs`."""
+    """Judge the images generated from the attributes of one split: see `three_cs`."""
     attributes, values = dataset.attributes, split.attributes
     with eval_mode(classifier):
-        seen = torch.cat([classifier.predict(to_float(part, pixels)) for part in split.x.split(10_000)])
-    scores = {"classifier_accuracy": float((seen == values)[values >= 0].double().mean())}  # type: ignore[operator,index]
+        predicted_values = torch.cat([classifier.predict(to_float(part, pixels)) for part in split.x.split(10_000)])
+    scores = {"classifier_accuracy": float((predicted_values == values)[values >= 0].double().mean())}  # type: ignore[operator,index]
     for given in range(len(attributes), 0, -1):
-        whole = given == len(attributes)
-        asked = queries(split, given)
-        if not len(asked):
+        is_all = given == len(attributes)
+        conditions = queries(split, given)
+        if not len(conditions):
             continue
-        images = max(10 if whole else 100, 2000 // len(asked))
-        shown = torch.cat(
+        images = max(10 if is_all else 100, 2000 // len(conditions))
+        predicted = torch.cat(
             [  # so that the images of a few queries are in memory at a time
                 classifier.predict(generate(part.repeat_interleave(images, 0))).unflatten(0, (-1, images))
-                for part in asked.split(100)
+                for part in conditions.split(100)
             ]
         )
-        name = "correctness" if whole else f"correctness_{given}"
-        scores[name] = correctness(asked, shown)
-        if not whole:
-            scores[f"coverage_{given}"] = coverage(asked, shown, dataset.train.attributes)  # type: ignore[arg-type]
+        scores["correctness" if is_all else f"correctness_{given}"] = correctness(conditions, predicted)
+        if not is_all:
+            scores[f"coverage_{given}"] = coverage(conditions, predicted, dataset.train.attributes)  # type: ignore[arg-type]
     covered = [value for name, value in scores.items() if name.startswith("coverage_")]
     return scores | ({"coverage": sum(covered) / len(covered)} if covered else {})

@@ -17,13 +17,22 @@ def predict(classify: Callable[[Tensor], OneHotCategorical], batches: Iterable[T
     Args:
         classify: a module, or a method of one, that returns q(y | x).
         batches: data [batch, *shape]; a generator runs within the evaluation's own noise.
+
+    >>> predict(lambda x: OneHotCategorical(logits=x), [torch.eye(3), torch.eye(3)[:1]])
+    tensor([0, 1, 2, 0])
     """
     with eval_mode(getattr(classify, "__self__", classify)):
         return torch.cat([classify(x).logits.argmax(-1) for x in batches])
 
 
 def agreement(inferred: Tensor, labels: Tensor) -> dict[str, float]:
-    """Compare inferred labels [n] with the true ones: `accuracy`, and `f1`, averaged over the classes (macro)."""
+    """Compare inferred labels [n] with the true ones: `accuracy`, and `f1`, averaged over the classes (macro).
+
+    Classes that no datum has do not count.
+
+    >>> agreement(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))["accuracy"]
+    0.75
+    """
     both = (labels.cpu().numpy(), inferred.cpu().numpy())
     f1 = f1_score(*both, average="macro", labels=labels.unique().cpu().numpy(), zero_division=0.0)
     return {"accuracy": float(accuracy_score(*both)), "f1": float(f1)}
@@ -33,8 +42,12 @@ def per_class(inferred: Tensor, labels: Tensor, classes: int) -> dict[str, list[
     """Score each class: labels inferred [n] against the true ones [n].
 
     Returns:
-        `precision`, `recall`, `f1` and `support` (how many data), a value for each class; `confusion`, counts by true
-        label and inferred one.
+        `precision`, `recall`, `f1` and `support` (how many data), a value for each class, 0 where it is undefined;
+        `confusion`, counts by true label and inferred one.
+
+    >>> scores = per_class(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]), classes=2)
+    >>> scores["recall"], scores["confusion"]
+    ([0.5, 1.0], [[1, 1], [0, 2]])
     """
     both = (labels.cpu().numpy(), inferred.cpu().numpy())
     values = precision_recall_fscore_support(*both, labels=range(classes), zero_division=0.0)

@@ -12,7 +12,12 @@ from pyro_models.metrics.classification import agreement
 
 
 def contingency(inferred: Tensor, labels: Tensor, clusters: int) -> Tensor:
-    """Count the data of each cluster and label: [clusters, labels]."""
+    """Count the data of each cluster and label: [clusters, labels].
+
+    >>> contingency(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 1]), clusters=2)
+    tensor([[0, 1],
+            [2, 0]])
+    """
     width = max(int(labels.max()) + 1, 1)
     counts = torch.bincount(inferred.cpu() * width + labels.cpu(), minlength=clusters * width)
     return counts.reshape(clusters, width)
@@ -23,39 +28,54 @@ def matching(counts: Tensor) -> list[tuple[int, int]]:
 
     Args:
         counts: [clusters, labels].
+
+    Returns:
+        pairs of a cluster and its label, as many as the fewer of both.
+
+    >>> matching(torch.tensor([[0, 9], [5, 2], [1, 0]]))
+    [(1, 0), (0, 1)]
     """
     pairs = zip(*linear_sum_assignment(counts.numpy(), maximize=True), strict=True)
     return sorted(((int(cluster), int(label)) for cluster, label in pairs), key=lambda pair: pair[1])
 
 
 def used(inferred: Tensor, clusters: int) -> Tensor:
-    """Return for each cluster whether at least a tenth of an even share of the data falls to it: [clusters]."""
+    """Return for each cluster whether it holds at least a tenth of an even share of the data: [clusters].
+
+    >>> used(torch.tensor([0] * 9 + [2]), clusters=3)
+    tensor([ True, False,  True])
+    """
     return torch.bincount(inferred.cpu(), minlength=clusters) >= 0.1 * len(inferred) / clusters
 
 
-def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, named: bool = False) -> dict[str, float]:
+def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, supervised: bool = False) -> dict[str, float]:
     """Score inferred clusters [n] against labels [n].
 
     Args:
         inferred: whole numbers below `clusters`.
         labels: what the data are; None leaves all but `clusters_used` out.
         clusters: how many there are.
-        named: whether cluster k was trained to be label k; `accuracy` then is the share of data where they agree.
+        supervised: whether cluster k was trained to be label k; `accuracy` then is the share of data where they agree.
 
     Returns:
-        `accuracy` and `f1` with clusters matched to labels one to one (unless `named`), `purity` (the share of data
-        with the commonest label of their cluster), `nmi` and `ari` (normalised mutual information, adjusted Rand
-        index), `clusters_used`.
+        `accuracy` and `f1` (macro) with clusters matched to labels one to one, unless `supervised`; `purity`, the share
+        of data with the commonest label of their cluster; `nmi` and `ari`, normalised mutual information and adjusted
+        Rand index; `clusters_used`, how many hold a tenth or more of an even share of the data.
+
+    >>> inferred, labels = torch.tensor([1, 1, 1, 0]), torch.tensor([0, 0, 1, 1])
+    >>> scores = score(inferred, labels, 2)
+    >>> scores["accuracy"], scores["purity"], scores["clusters_used"]
+    (0.75, 0.75, 2.0)
     """
     scores = {"clusters_used": float(used(inferred, clusters).sum())}
     if labels is None:
         return scores
-    if not named:
+    if not supervised:
         labels = labels.unique(return_inverse=True)[1]  # whatever whole numbers they are
     counts = contingency(inferred, labels, clusters)
     both = (labels.cpu().numpy(), inferred.cpu().numpy())
     return {
-        **agreement(inferred if named else as_labels(inferred, counts), labels),
+        **agreement(inferred if supervised else as_labels(inferred, counts), labels),
         "purity": int(counts.max(1).values.sum()) / len(labels),
         "nmi": float(normalized_mutual_info_score(*both)),
         "ari": float(adjusted_rand_score(*both)),
@@ -63,20 +83,34 @@ def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, named: bool
 
 
 def as_labels(inferred: Tensor, counts: Tensor) -> Tensor:
-    """Replace clusters [n] by the labels that they match, -1 where there is none; counts are [clusters, labels]."""
-    names = torch.full(counts.shape[:1], -1)
+    """Replace clusters [n] by the labels that they match, -1 where there is none; counts are [clusters, labels].
+
+    >>> as_labels(torch.tensor([0, 1, 2]), torch.tensor([[0, 9], [5, 2], [1, 0]]))
+    tensor([ 1,  0, -1])
+    """
+    labels = torch.full(counts.shape[:1], -1)
     for cluster, label in matching(counts):
-        names[cluster] = label
-    return names[inferred.cpu()]
+        labels[cluster] = label
+    return labels[inferred.cpu()]
 
 
 def gaussian_mixture(
     train: Tensor, test: Tensor, labels: Tensor | None, clusters: int, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Fit scikit-learn's `GaussianMixture` to training rows [n, columns], and score it on test rows and their labels.
+    """Fit scikit-learn's `GaussianMixture` to a table, the best of ten starts, and score it on test rows.
+
+    Args:
+        train, test: rows, [n, columns] and [m, columns].
+        labels: of the test rows, [m], or None.
+        clusters: how many components the mixture has.
+        seed: of its starts.
 
     Returns:
-        the scores, and `log_likelihood`, nats per row.
+        `score` of the likeliest component of each test row, and `log_likelihood`, nats per test row.
+
+    >>> rows = torch.cat([torch.randn(50, 2) - 9, torch.randn(50, 2) + 9])
+    >>> gaussian_mixture(rows, rows, torch.arange(100) // 50, clusters=2)["accuracy"]
+    1.0
     """
     mixture = GaussianMixture(clusters, n_init=10, random_state=seed % 2**32).fit(train.double().cpu().numpy())
     rows = test.double().cpu().numpy()

@@ -21,6 +21,9 @@ def describe(attributes: tuple[Attribute, ...], values: Tensor) -> str:
     """Describe conditions, indices of values [attributes] with -1 where one is not given, in words.
 
     A value is named alone where no other attribute has a value of that name, else as NAME=VALUE.
+
+    >>> describe((Attribute("size", ("small", "big")), Attribute("n", ("1", "2"))), torch.tensor([1, -1]))
+    'big'
     """
     count = Counter(value for attribute in attributes for value in attribute.values)
     words = []
@@ -36,7 +39,10 @@ def parse_conditions(attributes: tuple[Attribute, ...], conditions: Sequence[str
 
     Raises:
         UserError: there are none, a word has another form, an attribute or a value is unknown, or an attribute is given
-            twice.
+            twice, with two values.
+
+    >>> parse_conditions((Attribute("size", ("small", "big")), Attribute("n", ("1", "2"))), ["size=big"])
+    tensor([[ 1, -1]])
     """
     names = [attribute.name for attribute in attributes]
     if not conditions:
@@ -49,7 +55,7 @@ def parse_conditions(attributes: tuple[Attribute, ...], conditions: Sequence[str
         if name not in names:
             raise UserError(f"`given={word}`: unknown attribute {name!r}: {nearest(name, names)}")
         i = names.index(name)
-        index = attributes[i].index(value)
+        index = attributes[i].code(value)
         if values[0, i] not in (-1, index):
             raise UserError(f"`given={word}` contradicts {name}={attributes[i].values[values[0, i]]}")
         values[0, i] = index
@@ -88,11 +94,11 @@ def generate_given(
 def posterior_means(guide: nn.Module, attributes: tuple[Attribute, ...]) -> tuple[list[dict[str, Any]], Tensor]:
     """Return the mean of q(z | attributes given) for every combination of given and missing values.
 
-    Of many attributes the first ones are used, whose combinations are few enough.
+    Of so many attributes that the means would be more than 100,000 numbers, only the first ones are used.
 
     Returns:
-        the choices, `name` and `values` of each attribute, the first of which is "not given"; and the means,
-        [combinations, latent], the last choice varying fastest.
+        the choices, which are the `name` and the `values` of each attribute used, "not given" before them; and the
+        means, [combinations, latent], the last attribute varying fastest.
     """
     device = next(guide.parameters()).device
 

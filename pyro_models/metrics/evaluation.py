@@ -1,4 +1,4 @@
-"""What a pair makes of data: terms of a bound averaged over a split, latents, reconstructions, generated data."""
+"""A pair applied to data: terms of a bound averaged over batches, latents, reconstructions, generated data."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,19 @@ Data = Mapping[str, Tensor]
 
 @contextmanager
 def eval_mode(*programs: Any, seed: int = 0) -> Iterator[None]:
-    """Without gradients, modules in evaluation mode, with the noise of `seed`; all of it is restored afterwards."""
+    """Without gradients or validation, modules in evaluation mode, noise from `seed`; all is restored afterwards.
+
+    Args:
+        programs: modules, whose modes change, and functions, which are left as they are.
+        seed: of the noise.
+
+    >>> dropout = nn.Dropout(0.9)
+    >>> with eval_mode(dropout):
+    ...     dropout(torch.ones(3))
+    tensor([1., 1., 1.])
+    >>> dropout.training
+    True
+    """
     modules = [program for program in programs if isinstance(program, nn.Module)]
     modes = {part: part.training for module in modules for part in module.modules()}
     store = pyro.get_param_store()
@@ -48,6 +60,12 @@ def reconstruct(model: Program, guide: Program, batch: Data, *, site: str = "x")
         model, guide: the pair.
         batch: what both are called with.
         site: the observed site to reconstruct.
+
+    >>> from guides import VAEGuide
+    >>> from pyro_models import VAE, distributions
+    >>> model, guide = VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), VAEGuide(nn.Linear(4, 4))
+    >>> reconstruct(model, guide, {"x": torch.zeros(7, 4)}).shape
+    torch.Size([7, 4])
     """
     with eval_mode(model, guide):
         with AtMean(), Record() as q:
@@ -58,9 +76,21 @@ def reconstruct(model: Program, guide: Program, batch: Data, *, site: str = "x")
 
 
 def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) -> dict[str, Tensor]:
-    """Run the story `batch` times, conditioned on the sites that are `given`, and return the values of some sites.
+    """Draw `batch` data from the story, conditioned on the values of some sites.
 
-    An observed `x` is never passed in here: it is drawn, and `x` among the sites gives its mean.
+    Args:
+        model: the story.
+        sites: those whose values are returned.
+        batch: how many data.
+        given: values to condition on, [batch, *shape], by site.
+
+    Returns:
+        by site, [batch, *shape]: values, but for `x` the mean of its distribution.
+
+    >>> from pyro_models import VAE, distributions
+    >>> values = generate(VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), ["z", "x"], batch=7)
+    >>> values["z"].shape, values["x"].shape
+    (torch.Size([7, 2]), torch.Size([7, 4]))
     """
     with eval_mode(model), Record() as p:
         poutine.condition(model, data=given)(batch=batch)
@@ -68,7 +98,12 @@ def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) 
 
 
 def decode(model: Program, z: Tensor) -> Tensor:
-    """Return E[p(x | z)] at latents z [batch, latent]: [batch, *image]."""
+    """Return E[p(x | z)] at latents z [batch, latent]: [batch, *image].
+
+    >>> from pyro_models import VAE, distributions
+    >>> decode(VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), torch.zeros(7, 2)).shape
+    torch.Size([7, 4])
+    """
     return generate(model, ["x"], len(z), z=z)["x"]
 
 
@@ -79,6 +114,10 @@ def encode(guide: Program, batches: Iterable[Data], *, site: str = "z") -> Tenso
         guide: the guide.
         batches: what it is called with; a generator runs within the evaluation's own noise, the same for each batch.
         site: the latent site.
+
+    >>> from guides import VAEGuide
+    >>> encode(VAEGuide(nn.Linear(4, 4)), [{"x": torch.zeros(5, 4)}, {"x": torch.zeros(2, 4)}]).shape
+    torch.Size([7, 2])
     """
     means: list[Tensor] = []
     remaining = iter(batches)
@@ -92,7 +131,11 @@ def encode(guide: Program, batches: Iterable[Data], *, site: str = "z") -> Tenso
 
 
 def in_batches(data: Data, size: int | None) -> Iterator[dict[str, Tensor]]:
-    """Cut tensors [n, *shape] into consecutive parts of `size`, or return them whole (None)."""
+    """Cut tensors [n, *shape] into consecutive parts of `size`, or yield them whole (None).
+
+    >>> [len(part["x"]) for part in in_batches({"x": torch.zeros(7, 4)}, 3)]
+    [3, 3, 1]
+    """
     n = len(next(iter(data.values())))
     for first in range(0, n, size or n):
         yield {name: values[first : first + (size or n)] for name, values in data.items()}
@@ -113,11 +156,17 @@ def evaluate(
         model, guide: the pair.
         objective: the estimator.
         batches: what the pair is called with; a generator runs within the evaluation's own noise.
-        scores: further means over a batch, by name.
+        scores: returns further means over a batch, by name.
         seed: of the noise.
 
     Returns:
         `elbo`, `reconstruction`, `kl` and the objective's other terms, nats per datum; and the scores.
+
+    >>> from guides import VAEGuide
+    >>> from pyro_models import VAE, distributions, objectives
+    >>> model, guide = VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), VAEGuide(nn.Linear(4, 4))
+    >>> list(evaluate(model, guide, objectives.mean_field, [{"x": torch.zeros(7, 4)}]))
+    ['elbo', 'reconstruction', 'kl']
     """
     totals: dict[str, float] = {}
     count = 0

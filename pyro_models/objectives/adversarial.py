@@ -1,4 +1,4 @@
-"""Virtual adversarial training: a classifier is to say the same a small step away, whichever way the step goes."""
+"""Virtual adversarial training: a classifier must not change its output within a small step in any direction."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 HALF = (torch.bfloat16, torch.float16)
 Classify = Callable[[Tensor], OneHotCategorical]
-"""From data [batch, *shape] to q(y | x), batch shape [batch] and event shape [kinds]."""
+"""From data [batch, *shape] to q(y | x), batch shape [batch] and event shape [classes]."""
 
 
 def vat(
@@ -28,14 +28,14 @@ def vat(
 
     Miyato, Maeda, Koyama and Ishii, Virtual adversarial training, 2018, equations 7 and 8 and algorithm 1. As there, no
     gradient flows into q(y | x), nor into r. Each iteration costs a pass forward and one back to the data; under
-    autocast the search, which rounds less, makes q(y | x) of its own by one pass more.
+    autocast the search, which rounds less, computes q(y | x) of its own by one more pass.
 
     Args:
-        classify: an `nn.Module` or a method of one, which returns a category with finite logits. Batch norm in it takes
-            the statistics of its batch and keeps its running ones as they are; dropout and noise are the same in every
-            pass. Other state that a pass in training moves (spectral norm) does move.
+        classify: an `nn.Module` or a method of one, which returns a category with finite logits. Batch norm in it uses
+            the statistics of its batch and leaves its running ones unchanged; dropout and noise are the same in every
+            pass. Other state that a pass in training changes (spectral norm) does change.
         x: data, [batch, *shape].
-        log_q: log q(y | x), [batch, kinds], where a pass has given it already (see `SharedNoise`); None computes it.
+        log_q: log q(y | x), [batch, classes], where a pass has given it already (see `SharedNoise`); None computes it.
         radius: Euclidean length of r, in the units of the data.
         finite_difference: length of the steps that measure the slope, `xi` in the paper. The paper's 1e-6 is for double
             precision: in single, x + 1e-6 is x in all bright pixels.
@@ -43,6 +43,18 @@ def vat(
 
     Raises:
         TypeError: `classify` belongs to no module.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> network = nn.Linear(2, 3)
+        >>> _ = nn.init.eye_(network.weight), nn.init.zeros_(network.bias)
+        >>> class Classifier(nn.Module):
+        ...     def forward(self, x):
+        ...         return dist.OneHotCategorical(logits=10 * network(x))
+        >>> x = torch.tensor([[1.0, 0.0], [0.5, 0.45]])  # sure, and near the boundary
+        >>> small, large = (vat(Classifier(), x, radius=radius, iterations=3) for radius in (0.01, 0.1))
+        >>> bool(small < large)
+        True
     """
     again = classify if isinstance(classify, SharedNoise) else SharedNoise(classify)
     if log_q is None:
@@ -66,7 +78,7 @@ def adversary(
 
     Args:
         classify, x, radius, finite_difference, iterations: as in `vat`.
-        log_q: log q(y | x), [batch, kinds].
+        log_q: log q(y | x), [batch, classes].
     """
     rounded = torch.is_autocast_enabled(x.device.type)
     data = x.float() if rounded and x.dtype in HALF else x
@@ -152,7 +164,7 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Mean KL(q || p) of categories, nats: both [batch, kinds], logarithms of probabilities, finite."""
+    """Mean KL(q || p) of categories, nats: both [batch, classes], logarithms of probabilities, finite."""
     if log_p.dtype in HALF:  # rounded logarithms are of no probabilities
         log_q, log_p = log_q.float().log_softmax(-1), log_p.float().log_softmax(-1)
     return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")

@@ -2,7 +2,7 @@
 
 An objective takes a model, a guide and a batch (one keyword argument for each observed site) and returns
 terms: scalar tensors in nats per datum, averaged over the batch. `loss` is what to minimise, and the only
-one to differentiate. The others say what it is made of, each with its own sign, unscaled whatever beta is:
+one to differentiate. The others are its parts, each with its own sign, unscaled whatever beta is:
 
     reconstruction = E_q[log p(x | z)]          higher is better; with several observed sites also
                                                 reconstruction_SITE for each
@@ -13,8 +13,25 @@ Each estimator here needs every site inside one plate whose length is the batch.
 kind, where Pyro has it, value and gradient. It is written anew because it keeps the importance weights of each datum,
 and names the terms in the same pass.
 
+    >>> import torch, pyro, pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))  # the posterior
+    >>> x = torch.tensor([-1.0, 0.0, 2.0])
+    >>> round(dist.Normal(0.0, 2.0**0.5).log_prob(x).mean().item(), 4)  # log p(x), which the bound attains
+    -1.6822
+    >>> {name: round(term.item(), 4) for name, term in iwae(model, guide, particles=3, x=x).items() if "w" in name}
+    {'iwae': -1.6822}
+    >>> terms = scaled(trace, {"z": 4.0})(model, guide, x=x)  # beta = 4 in the loss; the other terms stay
+    >>> round(terms["elbo"].item(), 4), terms.weights
+    (-1.6822, {'elbo': -1.0})
+
 Discrete sites: `enum` sums over them, `graph` and `rws` draw them, and the others take them under `relaxed` alone,
-where every term is one of the relaxed story and no bound of the discrete one.
+where every term is of the relaxed story, and no bound of the discrete one.
 """
 
 import math
@@ -32,7 +49,9 @@ from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, exp_of, record_pair
 
 Model = Callable[..., Any]
+"""A Pyro program, model or guide, that takes the batch as keyword arguments."""
 Divergence = Callable[[Site, Site], Tensor]
+"""From a site of the guide and that of the model to KL(q || p) for each datum, nats."""
 Sites = Mapping[str, Site]
 
 
@@ -40,8 +59,14 @@ class Terms(dict[str, Tensor]):
     """The terms of an objective by name, `loss` among them, and the weights that make the loss of the others.
 
     Attributes:
-        weights: by the names of some terms; where no site is scaled, loss = sum of weights[name] * terms[name]. None
-            where the loss is no such sum, or nothing is known of it.
+        weights: such that loss = sum of weights[name] * terms[name] where no site is scaled; terms that are not in the
+            sum have none. None where the loss is no such sum, or its weights are not known.
+
+    Example:
+        >>> terms = Terms({"loss": torch.tensor(3.0), "elbo": torch.tensor(-3.0)}, {"elbo": -1.0})
+        >>> terms = terms.plus(named("penalty", torch.tensor(2.0)), weight=0.5)
+        >>> terms["loss"].item(), terms.weights
+        (4.0, {'elbo': -1.0, 'penalty': 0.5})
     """
 
     def __init__(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
@@ -82,6 +107,11 @@ class Scheduled:
 
     Attributes:
         at: from the fraction of the run that is over, in [0, 1), to the objective of the step.
+
+    Example:
+        >>> warm_up = Scheduled(lambda progress: scaled(trace, {"z": min(1.0, 2 * progress)}))
+        >>> warm_up.at(0.7) is trace
+        True
     """
 
     at: Callable[[float], Objective]
@@ -115,7 +145,7 @@ def trace(
 
 
 def mean_field(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
-    """The ELBO with closed-form divergences where there are some.
+    """The ELBO with closed-form divergences where they exist.
 
     Kingma and Welling, 2014, equation 7 (estimator B); Pyro's `TraceMeanField_ELBO`. As there, the guide's
     latents may depend on each other only as far as the model's do. With relaxed sites, whose divergence is the discrete
@@ -174,8 +204,8 @@ def enum(
 ) -> Terms:
     """The ELBO with an exact sum over each discrete site of the guide, and no noise from it.
 
-    The model runs at every value: 10 kinds cost up to 10 times the decoder. Pyro's `TraceEnum_ELBO` where the guide
-    is enumerated.
+    The model runs at every value: 10 values of y cost up to 10 times the decoder. Pyro's `TraceEnum_ELBO` where the
+    guide is enumerated.
     """
     with Enumerate():
         return _means(_parts(*_draw(model, guide, batch, particles), divergence))
@@ -186,7 +216,7 @@ def rws(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> T
 
     No draw is differentiated, so that discrete sites cost nothing extra. The guide's is the wake-phase update of
     Bornschein and Bengio, Reweighted wake-sleep, 2015, equation 9. Pyro's `ReweightedWakeSleep(insomnia=1)` does the
-    same with one datum, and weighs several as if they were one.
+    same with one datum, and weights several as if they were one.
 
     Raises:
         ValueError: a site is scaled.
@@ -203,7 +233,7 @@ def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> 
     """The bound of `iwae` with the doubly reparameterised gradient for the guide.
 
     Its signal does not fade as particles grow (Tucker, Lawson, Gu and Maddison, 2019, equation 8). The guide runs
-    twice: once to draw, and once to see how its density moves with the draws while its parameters stand still.
+    twice: once to draw, and once to differentiate its density by the draws with its parameters fixed.
 
     Raises:
         ValueError: a site is scaled.
@@ -266,7 +296,7 @@ def elbos(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Ten
 def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
     """`objective` with the log-densities of the named sites scaled; itself where every scale is 1.
 
-    Only `loss` feels the scales: `elbo`, `reconstruction` and `kl` keep their meaning.
+    Only `loss` is scaled: `elbo`, `reconstruction` and `kl` keep their meaning.
     """
     scales = {site: scale for site, scale in scales.items() if scale != 1.0}
     if not scales:
@@ -325,7 +355,7 @@ def _draw(
             )
         soft = [isinstance(half.fn, RelaxedOneHotCategorical) for half in (site, guided)]
         if soft[0] != soft[1] or (soft[0] and guided.is_enumerated):
-            raise ValueError(f"site {name!r} is relaxed in one place and exact in another: that bounds nothing")
+            raise ValueError(f"site {name!r} is relaxed in one of model and guide, exact in the other: no bound")
     return p, q
 
 

@@ -1,4 +1,29 @@
-"""Effect handlers: a story stays as it is told, and what is made of it changes."""
+"""Effect handlers: the programs stay as they are, and what inference makes of their sites changes.
+
+How they compose. Pyro passes the message of a site from the innermost handler (entered last) to the outermost, draws if
+nothing has set `done`, and passes it back from the outermost to the innermost. A handler that stands outside another
+therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimator))`, with `Record` innermost.
+
+    handler                reads                     writes
+    Record                 everything, at the end    value, done: in the model, what the guide drew
+    Enumerate              fn, done                  value (the support), done, infer["is_enumerated"]
+    AtMean                 fn, done                  value (mean or mode), done
+    Relax                  fn                        fn
+    MaskMissing            observed value            value (NaN filled), mask (and-ed)
+    ScaleSites             name                      scale (multiplied)
+    Detach                 value, after the draw     value
+
+Scales and masks change neither each other nor the draw, so their order does not matter. `Site.log_prob` applies the
+mask, the loss of an estimator the scale: the terms beside the loss are masked and never scaled. Handlers of the draw
+exclude each other: the innermost sets `done`, and the others pass. `Relax` changes the distribution alone: inside
+`Enumerate` it leaves no support to enumerate, and outside it the site would be both, which is refused.
+
+Refused, with a ValueError that names the site, is what has no meaning as a bound: a scale inside the logsumexp of
+importance weights (iwae, renyi, rws, dreg), different scales in model and guide, a site that is relaxed in one of them
+and exact in the other or enumerated, a discrete draw without gradient in an estimator that needs one, and a guide whose
+sites are not the model's latent ones. `PropagateMeans`, `CaptureSite`, `Intervene` and `RecordScales` serve reports and
+terms; they keep what they see of the handlers inside them, so that `RecordScales` stands outermost.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -51,6 +76,13 @@ class Record(Messenger):
 
     Attributes:
         sites: from the name of each site to what happened there, in order.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> with AtMean(), Record() as recorded:
+        ...     _ = pyro.sample("z", dist.Normal(2.0, 1.0))
+        >>> round(recorded.sites["z"].log_prob().item(), 4)
+        -0.9189
     """
 
     def __init__(self, latents: Mapping[str, Site] | None = None):
@@ -103,8 +135,9 @@ class AtMean(Messenger):
 class Relax(Messenger):
     """Relax the one-hot categories that are sampled; those that are observed stay exact.
 
-    With it a story is another one: its discrete sites are densities over the simplex (Maddison et al., 2017; Jang et
-    al., 2017), through which gradients flow.
+    The pair becomes another one, whose discrete sites have densities on the simplex (Maddison et al., 2017; Jang et
+    al., 2017), through which gradients flow. Guide and model must run under one instance: by the name of a site it
+    holds the transform from which both take the exact logarithm of the draw.
 
     Args:
         temperature: above 0; towards 0 the draws become one-hot and their gradients noisy.
@@ -127,7 +160,15 @@ class Relax(Messenger):
 
 
 class Enumerate(Messenger):
-    """Give each discrete latent site its whole support instead of a draw, along a new dimension left of all others."""
+    """Give each discrete latent site its whole support instead of a draw, along a new dimension left of all others.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> with Enumerate(), pyro.plate("data", 7):
+        ...     y = pyro.sample("y", dist.OneHotCategorical(torch.ones(3)))
+        >>> list(y.shape)
+        [3, 1, 3]
+    """
 
     def __enter__(self) -> "Enumerate":
         self.dimensions = 0
@@ -143,7 +184,16 @@ class Enumerate(Messenger):
 
 
 class MaskMissing(Messenger):
-    """Let what is observed with one event dimension, as an attribute [size] is, count only where no NaN is in it."""
+    """Mask observed sites of one event dimension, as an attribute [size] is, where their value holds a NaN.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> y = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]])
+        >>> with MaskMissing(), Record() as recorded, pyro.plate("data", 2):
+        ...     _ = pyro.sample("y", dist.OneHotCategorical(torch.ones(2)), obs=y)
+        >>> [round(value, 4) for value in recorded.sites["y"].log_prob().tolist()]
+        [-0.6931, 0.0]
+    """
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] or len(msg["fn"].event_shape) != 1:
@@ -202,7 +252,7 @@ class CaptureSite(Messenger):
 
 
 class Intervene(Messenger):
-    """Run a program with the values of some sites given, latent or observed, and keep the message of each site.
+    """Run a program with given values of sites, latent or observed, and keep the message of each site.
 
     Args:
         values: by the names of sites.
@@ -271,6 +321,17 @@ def record_pair(
 
     Raises:
         ValueError: the guide's sites are not the model's latent ones.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     pyro.sample("z", dist.Normal(x / 2, 0.5))
+        >>> p, q = record_pair(model, guide, x=torch.tensor(1.0))
+        >>> list(p), list(q), bool(p["z"].value == q["z"].value)
+        (['z', 'x'], ['z'], True)
     """
     with Record(latents) as q:
         guide(**batch)

@@ -35,9 +35,16 @@ def all_of(y: Attributes) -> Attributes:
 
 
 def some_of(y: Attributes) -> Attributes:
-    """Choose some of the attributes that each datum has, one at least; the others become NaN.
+    """Choose a random subset, not empty, of the attributes that each datum has; the others become NaN.
 
-    Every number of them is as likely.
+    All sizes of the subset are equally likely.
+
+    Example:
+        >>> import torch
+        >>> y = {"y1": torch.ones(4, 1), "y2": torch.zeros(4, 3)}
+        >>> chosen = some_of(y)
+        >>> bool((chosen["y1"].isnan().all(-1) & chosen["y2"].isnan().all(-1)).any())
+        False
     """
     known = torch.stack([~value.isnan().any(-1) for value in y.values()], dim=-1)
     ranks = torch.rand(known.shape, device=known.device).masked_fill(~known, 2.0).argsort(1).argsort(1)
@@ -58,6 +65,23 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
         posterior: the guide's.
         weight: of the divergences.
         choose: which attributes q(z | y) is given.
+
+    Example:
+        >>> from torch import nn
+        >>> from guides.jmvae import JMVAEGuide
+        >>> from pyro_models.distributions import bernoulli
+        >>> from pyro_models.jmvae import JMVAE
+        >>> from pyro_models.nn import Conditional
+        >>> from pyro_models.objectives import mean_field
+        >>> image = nn.Sequential(nn.Linear(2, 4), nn.Unflatten(-1, (1, 2, 2)))
+        >>> model = JMVAE(image, bernoulli, {"y1": nn.Linear(2, 3)}, 2)
+        >>> encoder = Conditional(nn.Sequential(nn.Flatten(), nn.Linear(4, 8)), nn.Linear(3, 8), nn.Linear(8, 4))
+        >>> guide = JMVAEGuide(encoder, {"y1": nn.Linear(3, 4)}, {"y1": 3})
+        >>> batch = {"x": torch.rand(5, 1, 2, 2).bernoulli(), "y1": torch.eye(3)[[0, 1, 2, 0, 1]]}
+        >>> jmvae(mean_field, guide.posterior, weight=5.0)(model, guide, **batch).weights
+        {'elbo': -1.0, 'kl_given_x': 5.0, 'kl_given_y': 5.0}
+        >>> telbo(mean_field, weight_y=2.0)(model, guide, **batch).weights
+        {'elbo': -1.0, 'elbo_x': -1.0, 'elbo_y': -2.0}
     """
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
@@ -89,8 +113,8 @@ def telbo(
     Args:
         bound: an estimator.
         bound_y: the estimator of ELBO(y), where that is another: there the paper weighs p(y | z) more.
-        weight_x, weight_y: of the bounds of one modality; at 0 they are told of and train nothing.
-        frozen: which bounds, of `elbo`, `elbo_x` and `elbo_y`, leave the story as it is and train the guide alone.
+        weight_x, weight_y: of the bounds of one modality; at 0 they are computed and train nothing.
+        frozen: which bounds, of `elbo`, `elbo_x` and `elbo_y`, train the guide alone: the model is frozen in them.
         choose: which attributes ELBO(y) is of.
     """
 
@@ -117,7 +141,7 @@ def mvae(bound: Objective, *, choose: Choose = some_of) -> Objective:
 
 
 def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Collection[str] = ()) -> Objective:
-    """Minus the bound of all, minus weight times the bound of each part of a batch; `frozen` ones spare the story."""
+    """Minus the bound of all, minus weight times that of each part of a batch; `frozen` ones train the guide alone."""
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
         module = _module(model) if frozen else nn.Module()
@@ -138,10 +162,10 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Coll
 
 
 def _module(model: Model) -> nn.Module:
-    """Return the story that `model` is, or is the `forward` of."""
+    """Return the module that `model` is, or is the `forward` of."""
     module = getattr(model, "__self__", model)
     if not isinstance(module, nn.Module) or model not in (module, module.forward):
-        raise TypeError(f"a story that some bounds leave as it is must be an nn.Module, not {model!r}")
+        raise TypeError(f"a model that is frozen in some bounds must be an nn.Module, not {model!r}")
     return module
 
 
@@ -164,7 +188,7 @@ def masked(objective: Objective) -> Objective:
 
 @contextmanager
 def frozen_parameters(module: nn.Module) -> Iterator[None]:
-    """Let nothing computed meanwhile train the module's parameters; gradients flow through it."""
+    """Freeze the parameters of a module for what is computed within; gradients flow through it to others."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

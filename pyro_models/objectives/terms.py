@@ -1,12 +1,11 @@
 """Terms beside the bound: named, weighted, and to be minimised.
 
-They read q(y | x), a guide's distribution over kinds. With them the loss is -elbo + the sum of weight * term. No term
-here is below 0, so that -loss still bounds log p(x) from below wherever `elbo` does (not under `relaxed`, whose story
-is another one, nor with beta below 1), though loosely: the terms ask for what the story does not. `elbo` among the
-terms stays what it is.
+They read q(y | x), a guide's distribution over classes or clusters. With them the loss is -elbo + the sum of weight *
+term. No term here is below 0, so that -loss still bounds log p(x) from below wherever `elbo` does (not under `relaxed`,
+whose story is another one, nor with beta below 1), though loosely. `elbo` among the terms is unchanged.
 
 Each takes (classify, x, log_q): what gives q(y | x) of other data in the same pass (see `SharedNoise`), the data
-[batch, *shape], and log q(y | x) of them, [batch, kinds]. It returns a scalar in nats.
+[batch, *shape], and log q(y | x) of them, [batch, classes]. It returns a scalar in nats.
 """
 
 import math
@@ -23,6 +22,7 @@ from pyro_models.objectives.estimators import Model, Objective, Terms, named
 from pyro_models.objectives.handlers import AtMean, CaptureSite
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
+"""From (classify, x, log_q) to a scalar in nats."""
 
 
 def regularised(
@@ -37,7 +37,21 @@ def regularised(
         objective: a bound, or `discriminative`, whose guide draws y.
         terms: from names to weights and terms.
         classify: an `nn.Module` or a method of one, which gives q(y | x).
-        site: what the guide calls y.
+        site: the name of y in the guide.
+
+    Raises:
+        ValueError: the guide draws no such site.
+
+    Example:
+        >>> from torch import nn
+        >>> from guides.classifier import ClassifierGuide
+        >>> from pyro_models.classifier import Classifier
+        >>> network = nn.Linear(2, 3)
+        >>> model, guide = Classifier(network), ClassifierGuide(network)
+        >>> terms = {"entropy": (0.5, entropy), "marginal_kl": (1.0, marginal_kl)}
+        >>> objective = regularised(discriminative(guide.classify), terms, guide.classify)
+        >>> objective(model, guide, x=torch.randn(4, 2)).weights
+        {'entropy': 0.5, 'marginal_kl': 1.0}
     """
     wanted = {name: (weight, term) for name, (weight, term) in terms.items() if weight}
     if not wanted:
@@ -58,7 +72,10 @@ def regularised(
 
 
 def discriminative(classify: Classify) -> Objective:
-    """The objective of data of which a story says nothing: its loss is 0, and terms read the q(y | x) of its site y."""
+    """The objective of data that no bound is of: its loss is 0, and terms read the q(y | x) of its site y.
+
+    A classifier p(y | x) assigns no density to x alone; with `regularised`, unlabelled data train it all the same.
+    """
 
     def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
         with AtMean(), pyro.plate("data", len(batch["x"])):
@@ -69,22 +86,33 @@ def discriminative(classify: Classify) -> Objective:
 
 
 def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
-    """KL(q(y) || uniform) for q(y), the mean of q(y | x) over the batch: 0 where all kinds are used alike."""
+    """KL(q(y) || uniform) of q(y), the mean of q(y | x) over the batch: 0 where all classes are equally frequent.
+
+    Example:
+        >>> balanced, collapsed = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log(), torch.tensor([[0.999, 0.001]] * 2).log()
+        >>> [abs(round(marginal_kl(None, None, log_q).item(), 3)) for log_q in (balanced, collapsed)]
+        [0.0, 0.685]
+    """
     log_marginal = log_q.logsumexp(0) - math.log(len(log_q))
     return (log_marginal.exp() * (log_marginal + math.log(log_q.shape[-1]))).sum()
 
 
 def entropy(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
-    """Mean entropy of q(y | x): 0 where every guess is sure.
+    """Mean entropy of q(y | x): 0 where each datum is assigned with certainty.
 
-    `entropy` + `marginal_kl` is log K less the mutual information of x and y under the guide (Krause, Perona and Gomes,
+    `entropy` + `marginal_kl` is log K minus the mutual information of x and y in the guide (Krause, Perona and Gomes,
     Discriminative clustering by regularized information maximization, 2010).
+
+    Example:
+        >>> sure, unsure = torch.tensor([[0.999, 0.001], [0.001, 0.999]]).log(), torch.full((2, 2), 0.5).log()
+        >>> [round(entropy(None, None, log_q).item(), 3) for log_q in (sure, unsure)]
+        [0.008, 0.693]
     """
     return -(log_q.exp() * log_q).sum(-1).mean()
 
 
 def consistency(classify: Classify, x: Tensor, log_q: Tensor, *, jitter: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean KL(q(y | x) || q(y | jitter(x))), with no gradient into the first: a kind survives what leaves it the same.
+    """Mean KL(q(y | x) || q(y | jitter(x))), with no gradient into the first: invariance to augmentation.
 
     Sajjadi, Javanmardi and Tasdizen, Regularization with stochastic transformations, 2016; for clustering, Hu et al.,
     IMSAT, 2017.
@@ -93,7 +121,7 @@ def consistency(classify: Classify, x: Tensor, log_q: Tensor, *, jitter: Callabl
 
 
 def jitter(x: Tensor, amount: float) -> Tensor:
-    """Move data a little: images [batch, channel, height, width] by random affine maps, rows [batch, columns] by noise.
+    """Augment data: images [batch, channel, height, width] by random affine maps, rows [batch, columns] by noise.
 
     Args:
         x: the data.
@@ -115,15 +143,16 @@ def with_labels(
     """`objective` of the data, `share` * -elbo(x, y) of labelled ones and `weight` * their cross-entropy.
 
     Kingma et al., Semi-supervised learning with deep generative models, 2014, equation 9. A batch brings `labelled_x`
-    and `labelled_y` (one-hot) beside `x`. Each part is a mean over its own data. The running statistics of batch norm
+    and `labelled_y` (one-hot) beside `x`. Each part is a mean over its own data, and its terms have names that begin
+    `labelled_` where the unlabelled have such. The running statistics of batch norm
     in the classifier are those of all the data, not of the labelled, which come again in each step.
 
     Args:
-        objective: of the data whose labels are not looked at, be they known or not; None leaves them out.
+        objective: of all data, whose labels it does not see; None leaves it out.
         bound: an estimator, for the labelled; y is observed there.
         classify: q(y | x), an `nn.Module` or a method of one.
         weight: of the cross-entropy, -log q(y | x).
-        share: of the labelled bound; where every datum is to count alike, the labelled for each unlabelled one.
+        share: weight of the labelled bound; labelled data per unlabelled one, for every datum to count equally.
     """
 
     def both(model: Model, guide: Model, **batch: Tensor) -> Terms:

@@ -1,4 +1,4 @@
-"""What a probabilistic program is made of: its factors, each with its parents, found by running it."""
+"""The factors of a probabilistic program, each with its parents, read off by running it."""
 
 import copy
 import inspect
@@ -154,6 +154,15 @@ def read(
 
     Raises:
         UserError: the program does not take the arguments, or raises an error.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(x):
+        ...     scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", dist.Normal(0.0, scale), obs=x)
+        >>> read(model, [torch.zeros(3)], {}).factors["x"].parents
+        ('scale',)
     """
     inputs = inputs_of(program, args, kwargs)
 

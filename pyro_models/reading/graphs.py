@@ -8,12 +8,12 @@ from itertools import groupby, takewhile
 from pyro_models.reading.factors import Program
 
 ROW, PAD = 110, 12
-"""Pixels from a row of nodes to the next, and between the frames of nested plates."""
+"""Pixels between rows of nodes, and between the frames of nested plates."""
 
-MERMAID = {"observed": '{0}(("{1}")):::seen', "deterministic": '{0}(["{1}"]):::sure', "factor": '{0}{{{{"{1}"}}}}'}
-MERMAID |= {"input": '{0}["{1}"]:::seen'}
+MERMAID = {"observed": '{0}(("{1}")):::given', "input": '{0}["{1}"]:::given'}
+MERMAID |= {"deterministic": '{0}(["{1}"]):::deterministic', "factor": '{0}{{{{"{1}"}}}}'}
 DOT = {"observed": "style=filled", "deterministic": "style=dashed", "factor": "shape=hexagon", "input": "shape=box"}
-CLASSES = "classDef seen fill:#d9d9d9\nclassDef sure stroke-dasharray: 4"
+CLASSES = "classDef given fill:#d9d9d9\nclassDef deterministic stroke-dasharray: 4"
 ARROW = (
     '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
     '<path d="M0 0 8 4 0 8z" fill="#444"/></marker>'
@@ -22,7 +22,14 @@ ARROW = (
 
 @dataclass(frozen=True)
 class Node:
-    """A site or an input within its frames: a program's title, then plates."""
+    """A site or an input of a program.
+
+    Attributes:
+        key: an identifier that no other node has.
+        name, kind: as in `Factor`.
+        frames: what is drawn around it, the outermost first: the program's title, then plates with their sizes.
+        parents: the keys of its parents.
+    """
 
     key: str
     name: str
@@ -32,17 +39,17 @@ class Node:
 
 
 def nodes_of(programs: Mapping[str, Program]) -> list[Node]:
-    """Return the nodes of some programs, those that share a frame one after another."""
-    found: list[Node] = []
+    """Return the nodes of programs in the order in which forms list them: those that share a frame stand together."""
+    nodes: list[Node] = []
     for title, program in programs.items():
-        keys = {name: f"n{len(found) + i}" for i, name in enumerate(program.factors)}
+        keys = {name: f"n{len(nodes) + i}" for i, name in enumerate(program.factors)}
         for name, factor in program.factors.items():
             frames = (title, *(f"{plate.name} ({plate.size})" for plate in factor.plates))
-            found.append(
+            nodes.append(
                 Node(keys[name], name.replace('"', "'"), factor.kind, frames, tuple(keys[up] for up in factor.parents))
             )
-    outer = [node.frames[:depth] for node in found for depth in range(len(node.frames) + 1)]
-    return sorted(found, key=lambda node: [outer.index(node.frames[:depth]) for depth in range(len(node.frames) + 1)])
+    outer = [node.frames[:depth] for node in nodes for depth in range(len(node.frames) + 1)]
+    return sorted(nodes, key=lambda node: [outer.index(node.frames[:depth]) for depth in range(len(node.frames) + 1)])
 
 
 def mermaid(programs: Mapping[str, Program]) -> str:
@@ -84,8 +91,8 @@ def svg(programs: Mapping[str, Program]) -> str:
     cell, top, left = 2 * half + 2 * PAD * (depth + 1), 45 + PAD * depth, 0.0
     at: dict[str, tuple[float, float]] = {}
     for _, group in groupby(nodes, key=lambda node: node.frames):
-        some = list(group)
-        levels = [[node.key for node in some if rows[node.key] == row] for row in range(max(rows.values()) + 1)]
+        members = list(group)
+        levels = [[node.key for node in members if rows[node.key] == row] for row in range(max(rows.values()) + 1)]
         width = cell * max(map(len, levels))
         for row, level in enumerate(levels):
             at |= {key: (left + width * (i + 0.5) / len(level), top + ROW * row) for i, key in enumerate(level)}

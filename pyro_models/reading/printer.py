@@ -242,7 +242,7 @@ def _density(letter: str, program: Program, name: str, without: Collection[str] 
 
 
 def _product_of(letter: str, program: Program) -> str:
-    """A joint density as the product of its factors; where some are no densities, it is in proportion to that."""
+    """A joint density as the product of its factors, or in proportion to it where not all of these are densities."""
 
     def product(names: Sequence[str], depth: int) -> str:
         parts, groups = [], [(plate, list(group)) for plate, group in _by_plate(program, names, depth)]

@@ -141,7 +141,7 @@ class Recipe:
         return self.batch(dataset, split)
 
     def labelled_batch(self, labelled: datasets.Split) -> dict[str, Tensor]:
-        """Return the data whose labels are seen, as the objective takes them which gives them names that begin `labelled_`."""
+        """Return the data whose labels are seen; the objective gets them under names that begin `labelled_`."""
         raise NotImplementedError
 
     def batches(

@@ -143,7 +143,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         if self.network == "strided":
             classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
-            classifier = nn.encoder(nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3), shape)
+            small = nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
+            classifier = nn.encoder(small, shape)
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
         given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
         encoder = nn.Conditional(body, given, head)
@@ -171,7 +172,9 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
     def scores(self, run: Trained, split: datasets.Split) -> dict[str, float]:
         """Return the terms of the bound, the squared error, and the clusters' scores against the labels."""
         inferred = self.infer(run, split)
-        return self.evaluate(run, split) | metrics.score(inferred, split.labels, self.clusters, named=self.labels > 0)
+        return self.evaluate(run, split) | metrics.score(
+            inferred, split.labels, self.clusters, supervised=self.labels > 0
+        )
 
     def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
         """Return the bound with an exact sum over y."""

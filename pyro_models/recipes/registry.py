@@ -7,12 +7,15 @@ from pyro_models.base.markdown import markdown
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 from pyro_models.recipes.base import Recipe
 from pyro_models.recipes.classifier import ClassifierRecipe
+from pyro_models.recipes.cvae import CVAERecipe
 from pyro_models.recipes.gmvae import GMVAERecipe
+from pyro_models.recipes.hvae import HVAERecipe
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.recipes.vae import VAERecipe
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe, ClassifierRecipe, JMVAERecipe)
+    recipe.name: recipe
+    for recipe in (VAERecipe, AutoencoderRecipe, GMVAERecipe, ClassifierRecipe, JMVAERecipe, CVAERecipe, HVAERecipe)
 }
 
 

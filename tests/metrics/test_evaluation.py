@@ -1,94 +1,176 @@
+"""Terms averaged over batches, latents, reconstructions and generated data, against the networks themselves."""
+
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+import torch.nn.functional as F
 
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
-from pyro_models.data import Split, to_float
-from pyro_models.metrics.evaluation import codes, decode, evaluate, evaluation, reconstruct
+from pyro_models.data import to_float
+from pyro_models.distributions import grey_bernoulli
+from pyro_models.metrics.evaluation import decode, encode, eval_mode, evaluate, generate, in_batches, reconstruct
 from pyro_models.objectives import iwae, mean_field, trace
 from tests.conftest import IMAGE
+from tests.linear_mixture import KINDS, linear_mixture
 
 
 @pytest.fixture
-def split():
-    return Split(torch.randint(0, 256, (23, *IMAGE), dtype=torch.uint8))
+def images():
+    """Grey images as bytes, of which `dynamic` pixels are drawn."""
+    return torch.randint(0, 256, (23, *IMAGE), dtype=torch.uint8)
+
+
+def batches_of(images, size=1000, pixels="grey"):
+    """A generator, as recipes hand one over: pixels are drawn when a batch is asked for."""
+    return ({"x": to_float(part, pixels)} for part in images.split(size))
+
+
+def squared_error(model, guide):
+    return lambda batch: {"mse": (reconstruct(model, guide, batch) - batch["x"]).square().mean()}
 
 
 def test_a_reconstruction_is_the_decoder_at_the_mean_of_the_posterior(vae, x):
     model, guide = vae
     expected = model.decoder(guide.encoder(x).chunk(2, -1)[0]).sigmoid()
-    torch.testing.assert_close(reconstruct(model, guide, x), expected)
+    torch.testing.assert_close(reconstruct(model, guide, {"x": x}), expected)
 
 
-def test_decoding_is_the_mean_image_at_a_code(vae):
+def test_a_reconstruction_is_at_the_likeliest_category():
+    model, guide = linear_mixture()
+    x = model(batch=9).detach()
+    y = F.one_hot(guide.classify(x).logits.argmax(-1), KINDS).to(x)
+    expected = model.decoder(guide.encoder(x, y).chunk(2, -1)[0])
+    torch.testing.assert_close(reconstruct(model, guide, {"x": x}), expected)
+
+
+def test_any_observed_site_can_be_reconstructed(x):
+    def model(x, t):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("t", dist.Normal(3 * z, 1.0), obs=t)
+
+    def guide(x, t):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x + t, 1.0))
+
+    x, t = torch.randn(2, 5)
+    torch.testing.assert_close(reconstruct(model, guide, {"x": x, "t": t}, site="t"), 3 * (x + t))
+
+
+def test_decoding_is_the_mean_image_at_a_latent(vae):
     model, _ = vae
     z = torch.randn(5, 2)
     torch.testing.assert_close(decode(model, z), model.decoder(z).sigmoid())
 
 
-def test_codes_are_the_means_of_the_posterior(vae, split):
+def test_what_is_given_is_kept_and_the_rest_is_generated():
+    model, _ = linear_mixture()
+    y = torch.eye(KINDS).repeat(2000, 1)
+    values = generate(model, ["y", "z", "x"], len(y), y=y)
+    assert torch.equal(values["y"], y)
+    torch.testing.assert_close(values["x"], model.decoder(values["z"]))  # the mean of x given z
+    prior = model.prior(torch.eye(KINDS))
+    for k in range(KINDS):
+        torch.testing.assert_close(values["z"][k::KINDS].mean(0), prior.mean[k], rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("size", [1, 4, 23, 100])
+def test_latents_are_the_means_of_the_posterior_whatever_the_batches(vae, images, size):
     _, guide = vae
-    expected = guide.posterior(to_float(split.x, "grey")).mean
-    torch.testing.assert_close(codes(guide, split, "grey", batch_size=4), expected)
+    expected = guide.posterior(to_float(images, "grey")).mean
+    torch.testing.assert_close(encode(guide, batches_of(images, size)), expected)
+    assert guide.training
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
-def test_averages_count_each_image_once_whatever_the_batches(split, batch_size):
+def test_latents_of_any_site_are_encoded(x):
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(x, 1.0))
+            pyro.sample("z1", dist.Normal(2 * z2 + 1, 1.0))
+
+    x = torch.randn(6)
+    torch.testing.assert_close(encode(guide, [{"x": x[:4]}, {"x": x[4:]}], site="z1"), 2 * x + 1)
+
+
+def test_latents_of_dynamic_pixels_repeat_themselves_and_leave_the_noise_alone(vae, images):
+    _, guide = vae
+    state = torch.random.get_rng_state()
+    first = encode(guide, batches_of(images, 5, "dynamic"))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(encode(guide, batches_of(images, 5, "dynamic")), first)
+    assert not torch.allclose(first, encode(guide, batches_of(images, 5)))
+    with eval_mode():
+        expected = guide.posterior(to_float(images[5:10], "dynamic")).mean
+    torch.testing.assert_close(first[5:10], expected)
+
+
+def test_data_are_cut_into_consecutive_parts():
+    data = {"x": torch.arange(7), "y": torch.arange(7.0)}
+    for size, lengths in ((3, [3, 3, 1]), (7, [7]), (9, [7]), (None, [7])):
+        parts = list(in_batches(data, size))
+        assert [len(part["x"]) for part in parts] == lengths
+        for name in data:
+            assert torch.equal(torch.cat([part[name] for part in parts]), data[name])
+
+
+@pytest.mark.parametrize("size", [1, 10, 23, 100])
+def test_averages_count_each_image_once_whatever_the_batches(images, size):
     def objective(model, guide, x):
         return {"loss": torch.tensor(0.0), "elbo": x.mean()}
 
-    class Half(torch.nn.Module):
-        def forward(self, x):
-            import pyro
-            import pyro.distributions as dist
+    def half(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(torch.full_like(x, 0.5), 1.0).to_event(3), obs=x)
 
-            with pyro.plate("data", len(x)):
-                pyro.sample("x", dist.Normal(torch.full_like(x, 0.5), 1.0).to_event(3), obs=x)
+    def nothing(x):
+        pass
 
-    class Nothing(torch.nn.Module):
-        def forward(self, x):
-            pass
-
-    figures = evaluate(Half(), Nothing(), objective, split, "grey", batch_size=batch_size)
-    pixels = split.x / 255.0
-    assert figures == {
-        "elbo": pytest.approx(pixels.double().mean().item()),
-        "mse": pytest.approx((pixels.double() - 0.5).square().mean().item()),
+    terms = evaluate(half, nothing, objective, batches_of(images, size), scores=squared_error(half, nothing))
+    pixels = images.double() / 255
+    assert terms == {
+        "elbo": pytest.approx(pixels.mean().item()),
+        "mse": pytest.approx((pixels - 0.5).square().mean().item()),
     }
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
-def test_a_story_of_y_is_evaluated_at_the_labels_and_has_no_reconstruction(batch_size):
+@pytest.mark.parametrize("size", [1, 10, 23, 100])
+def test_a_story_of_y_is_evaluated_at_the_labels(images, size):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
-    split = Split(torch.randint(0, 256, (23, *IMAGE), dtype=torch.uint8), torch.arange(23) % 3)
-    expected = torch.nn.functional.cross_entropy(network(to_float(split.x, "grey")), split.labels).item()
-    pair = Classifier(network), ClassifierGuide(network)
-    figures = evaluate(*pair, trace, split, "grey", kinds=3, batch_size=batch_size)
-    assert figures == {"elbo": pytest.approx(-expected)}
+    x, labels = to_float(images, "grey"), torch.arange(23) % 3
+    data = {"x": x, "y": F.one_hot(labels, 3).to(x)}
+    terms = evaluate(Classifier(network), ClassifierGuide(network), trace, in_batches(data, size))
+    assert terms == {"elbo": pytest.approx(-F.cross_entropy(network(x), labels).item())}
 
 
-def test_evaluation_repeats_itself_and_leaves_no_trace(vae, split):
+def test_evaluation_repeats_itself_and_leaves_no_trace(vae, images):
     model, guide = vae
-    from pyro_models.distributions import grey_bernoulli
-
     model.likelihood = grey_bernoulli
+    error = squared_error(model, guide)
+
+    def terms(**options):
+        return evaluate(model, guide, iwae, batches_of(images, pixels="dynamic"), scores=error, **options)
+
     state = torch.random.get_rng_state()
-    first = evaluate(model, guide, iwae, split, "dynamic")
+    first = terms()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert model.training
     assert guide.training
-    assert evaluate(model, guide, iwae, split, "dynamic") == first
-    assert evaluate(model, guide, iwae, split, "dynamic", seed=1) != first
+    assert terms() == first
+    assert terms(seed=1) != first
     assert set(first) == {"elbo", "reconstruction", "kl", "iwae", "mse"}
-    with evaluation(model, guide):
+    with eval_mode(model, guide):
         assert not model.training
         assert not torch.is_grad_enabled()
-    assert evaluate(model, guide, mean_field, split, "grey")["kl"] > 0
+    assert evaluate(model, guide, mean_field, batches_of(images))["kl"] > 0
 
 
-def test_evaluation_puts_each_part_back_in_its_own_mode():
+def test_each_part_is_put_back_in_its_own_mode():
     frozen, trained = torch.nn.BatchNorm1d(2).eval(), torch.nn.BatchNorm1d(2)
     whole = torch.nn.Sequential(frozen, trained)
-    with evaluation(whole):
+    with eval_mode(whole, lambda: None):
         assert not trained.training
     assert (whole.training, frozen.training, trained.training) == (True, False, True)

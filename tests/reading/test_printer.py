@@ -1,94 +1,87 @@
-"""Stories of every recipe, their objectives as they really are, and the forms that a story takes."""
+"""Stories of programs and objectives in the forms that they take."""
 
-import dataclasses
-import json
 import re
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
-from pyro_models.cli.verbs import main as verbs
 from pyro_models.base.errors import UserError
-from pyro_models.reading import story
-from pyro_models.recipes.autoencoder import AutoencoderRecipe
-from pyro_models.recipes.classifier import ClassifierRecipe
-from pyro_models.recipes.gmvae import GMVAERecipe
-from pyro_models.recipes.jmvae import JMVAERecipe
-from pyro_models.recipes.registry import RECIPES
-from pyro_models.recipes.vae import VAERecipe
+from pyro_models.objectives import discriminative, enum, iwae, relaxed, scaled, with_labels
+from pyro_models.reading import story, story_of_objective
+from tests.linear_mixture import COLUMNS, linear_mixture
 
-VAE = ("p(x, z) = ∏_data p(z) p(x | z)", "q(z | x) = ∏_data q(z | x)")
-GMVAE = ("p(x, y, z) = ∏_data p(y) p(z | y) p(x | z)", "q(y, z | x) = ∏_data q(y | x) q(z | x, y)")
-JMVAE = ("p(y1, y2, x, z) = ∏_data p(z) p(y1 | z) p(y2 | z) p(x | z)", "q(z | x, y1, y2) = ∏_data q(z | x, y1, y2)")
-OF_X = "ELBO(x) = E_q[log p(x | z) − KL(q(z | x) ‖ p(z))]"
-OF_ALL = "KL(q(z | x, y1, y2) ‖ p(z))]"
-OF_KINDS = "ELBO(x) = E_q[log p(x | z) − KL(q(y | x) ‖ p(y)) − KL(q(z | x, y) ‖ p(z | y))]"
-CASES = [
-    (VAERecipe(), VAE, ("loss = − elbo", OF_X)),
-    (VAERecipe(beta=4.0), VAE, ("loss = − elbo", OF_X.replace("− KL", "− 4 · KL"))),
-    (VAERecipe(elbo="iwae", particles=3), VAE, ("loss = − iwae",)),
-    (
-        AutoencoderRecipe(),
-        ("p(x, z) ∝ ∏_data p(x | z)", VAE[1]),
-        ("loss = − elbo", "ELBO(x) = E_q[log p(x | z) − log q(z | x)]"),
-    ),
-    (GMVAERecipe(), GMVAE, ("loss = − elbo + 200 · consistency + 200 · marginal_kl + 20 · entropy", OF_KINDS)),
-    (
-        GMVAERecipe(labels=100, consistency=0.0, marginal_kl=0.0, entropy=0.0, label_weight=7.0, elbo="enum", beta=0.5),
-        GMVAE,
-        (
-            "loss = − elbo − 0.0728863 · labelled_elbo + 7 · cross_entropy",  # 100 of 1372 training digits
-            OF_KINDS.replace("− KL(q(z", "− 0.5 · KL(q(z"),
-            "ELBO(y, x) = E_q[log p(y) + log p(x | z) − 0.5 · KL(q(z | x, y) ‖ p(z | y))]",
-        ),
-    ),
-    (
-        ClassifierRecipe(network="mlp", vat=3.0),
-        ("p(y | x) = ∏_data p(y | x)",),
-        ("loss = 3 · vat + 2 · consistency + marginal_kl + 0.2 · entropy − elbo", "ELBO(y | x) = E_q[log p(y | x)]"),
-    ),
-    (
-        JMVAERecipe(width=16),
-        JMVAE,
-        (
-            "loss = − elbo + 5 · kl_given_x + 5 · kl_given_y",
-            f"ELBO(y1, y2, x) = E_q[30 · log p(y1 | z) + 30 · log p(y2 | z) + log p(x | z) − {OF_ALL}",
-        ),
-    ),
-    (
-        JMVAERecipe(width=16, objective="telbo", private_weight=3.0, beta=0.2),
-        JMVAE,
-        (
-            "loss = − elbo − elbo_x − elbo_y",
-            f"ELBO(y1, y2, x) = E_q[30 · log p(y1 | z) + 30 · log p(y2 | z) + log p(x | z) − 0.2 · {OF_ALL}",
-            OF_X.replace("− KL", "− 0.2 · KL"),
-            "ELBO(y1, y2) = E_q[90 · log p(y1 | z) + 90 · log p(y2 | z) − 0.2 · KL(q(z | y1, y2) ‖ p(z))]",
-        ),
-    ),
-]
+OF_CATEGORIES = "ELBO(x) = E_q[log p(x | z) − KL(q(y | x) ‖ p(y)) − KL(q(z | x, y) ‖ p(z | y))]"
 
 
-@pytest.mark.parametrize(
-    ("recipe", "factorisation", "objective"), CASES, ids=lambda value: getattr(value, "name", None)
-)
-def test_recipes_read_as_written_by_hand(recipe, factorisation, objective):
-    torch.set_default_dtype(torch.float32)
-    state = torch.get_rng_state()
-    told = dataclasses.replace(recipe, batch_size=16).story(recipe.load(None))
-    assert told.factorisation == factorisation
-    assert told.objective == objective
-    assert (told.note == "") == (recipe.bound_of is None)
+def test_an_objective_is_its_weighted_terms_and_the_bounds_in_them_as_they_are_scaled():
+    pair, x = linear_mixture(), torch.randn(6, COLUMNS)
+    both = with_labels(scaled(enum, {"z": 4.0}), enum, pair[1].classify, weight=7.0, share=0.5)
+    batch = {"x": x, "labelled_x": x[:3], "labelled_y": torch.eye(3)}
+    read = story_of_objective(*pair, both, batch, arguments={"x": x}, note="a remark")
+    assert read.objective == (
+        "loss = − elbo − 0.5 · labelled_elbo + 7 · cross_entropy",
+        OF_CATEGORIES.replace("KL(q(z", "4 · KL(q(z"),
+        "ELBO(y, x) = E_q[log p(y) + log p(x | z) − KL(q(z | x, y) ‖ p(z | y))]",
+    )
+    assert read.factorisation == story(pair[0], x=x, guide=pair[1]).factorisation
+    assert str(read).splitlines()[-1] == "  (a remark)"
+
+
+@pytest.mark.parametrize("note", [None, "of another story"])
+def test_a_loss_that_is_no_weighted_sum_gets_a_note(note):
+    def squared(model, guide, **batch):
+        terms = enum(model, guide, **batch)
+        return {"loss": terms["elbo"].square(), "elbo": terms["elbo"]}
+
+    read = story_of_objective(*linear_mixture(), squared, {"x": torch.randn(6, COLUMNS)}, note=note)
+    assert read.objective == (OF_CATEGORIES,)
+    assert read.note == (f"{note}; " if note else "") + "the loss is not a weighted sum of its terms"
+
+
+def test_a_bound_of_importance_weights_is_the_loss_alone():
+    read = story_of_objective(
+        *linear_mixture(), partial(relaxed(iwae, 0.5), particles=3), {"x": torch.randn(6, COLUMNS)}
+    )
+    assert read.objective == ("loss = − iwae",)
+
+
+def test_a_loss_of_no_terms_is_0():
+    pair = linear_mixture()
+    assert story_of_objective(*pair, discriminative(pair[1].classify), {"x": torch.randn(6, COLUMNS)}).objective == (
+        "loss = 0",
+    )
+
+
+def test_nothing_is_left_of_an_objectives_run():
+    model, guide = linear_mixture()
+    guide.classifier.insert(0, norm := torch.nn.BatchNorm1d(COLUMNS))
+    before, state = norm.running_mean.clone(), torch.get_rng_state()
+    story_of_objective(model, guide, enum, {"x": torch.randn(6, COLUMNS, generator=torch.Generator().manual_seed(0))})
+    assert torch.equal(norm.running_mean, before)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_default_dtype() == torch.float32
-    assert list(pyro.get_param_store().keys()) == []
-    assert max(map(len, told.text.splitlines())) <= 100
+    assert all(parameter.grad is None for parameter in (*model.parameters(), *guide.parameters()))
 
 
-def test_every_recipe_is_among_them():
-    assert {type(recipe) for recipe, *_ in CASES} == set(RECIPES.values())
+def test_an_objective_of_ones_own_over_programs_without_plates():
+    def model(x):
+        with poutine.scale(scale=3.0):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(x, 1.0))
+
+    def objective(model, guide, **batch):
+        loss = pyro.infer.Trace_ELBO().differentiable_loss(model, guide, **batch)
+        return {"loss": loss, "elbo": -loss}
+
+    read = story_of_objective(model, guide, objective, {"x": torch.zeros(())})
+    assert read.note == "the loss is not a weighted sum of its terms"
 
 
 def greek(data):
@@ -100,12 +93,12 @@ def greek(data):
 
 
 @pytest.fixture
-def told():
+def example():
     return story(greek, torch.zeros(3))
 
 
-def test_the_text_reads_line_by_line(told):
-    assert str(told).splitlines() == [
+def test_the_text_reads_line_by_line(example):
+    assert str(example).splitlines() == [
         "story p, and the shapes of batch and event",
         "  sigma ~ Gamma(concentration, rate)                   [] []",
         "  for each of 3 in plate data:",
@@ -121,8 +114,8 @@ def test_the_text_reads_line_by_line(told):
     ]
 
 
-def test_the_formulas_in_latex(told):
-    assert told.latex.splitlines() == [
+def test_the_formulas_in_latex(example):
+    assert example.latex.splitlines() == [
         r"\begin{aligned}",
         r"p(x, \sigma, z_{1}) &= p(\sigma) \prod_{\mathrm{data}} p(z_{1} \mid \sigma) p(x \mid z_{1}) \\",
         r"\mathrm{ELBO} &= \mathbb{E}_q[\log p(x, \sigma, z_{1}) - \log q(\sigma, z_{1} \mid x)] \leq \log p(x)",
@@ -136,16 +129,16 @@ EDGES = {("sigma", "z_1"), ("z_1", "body_size"), ("body_size", "x")}
 @pytest.mark.parametrize(
     ("form", "node", "edge"), [("mermaid", r'(n\d)\S*"(\w+)"', "-->"), ("dot", r'(n\d) .*?"(\w+)"', "->")]
 )
-def test_the_graph_in_words(told, form, node, edge):
-    text = getattr(told, form)
+def test_the_graph_in_words(example, form, node, edge):
+    text = getattr(example, form)
     names = dict(re.findall(node, text))
     assert {(names[a], names[b]) for a, b in re.findall(rf"(n\d) {edge} (n\d)", text)} == EDGES
     inside = text[text.index("data (3)") :].split("}" if form == "dot" else "end")[0]
     assert {name for key, name in names.items() if re.search(rf"\b{key}\b", inside)} == {"z_1", "body_size", "x"}
 
 
-def test_the_picture_holds_each_site_in_its_plate(told):
-    picture = ElementTree.fromstring(told.svg)
+def test_the_picture_holds_each_site_in_its_plate(example):
+    picture = ElementTree.fromstring(example.svg)
     tag = "{http://www.w3.org/2000/svg}"
     words = {one.text: (float(one.get("x")), float(one.get("y"))) for one in picture.iter(f"{tag}text")}
     boxes = [[float(one.get(side)) for side in ("x", "y", "width", "height")] for one in picture.iter(f"{tag}rect")]
@@ -160,12 +153,12 @@ def test_the_picture_holds_each_site_in_its_plate(told):
     assert words["z_1"][1] < words["body_size"][1] < words["x"][1]
 
 
-def test_the_page_needs_no_network_and_the_notebook_shows_formulas(told):
-    assert "http" not in told.html.replace("http://www.w3.org/2000/svg", "")
-    assert "∏_data" in told.html
-    assert told.latex in told._repr_markdown_()
-    assert "data:image/svg+xml;base64," in told._repr_markdown_()
-    assert f"```mermaid\n{told.mermaid}\n```" in told.markdown
+def test_the_page_needs_no_network_and_the_notebook_shows_formulas(example):
+    assert "http" not in example.html.replace("http://www.w3.org/2000/svg", "")
+    assert "∏_data" in example.html
+    assert example.latex in example._repr_markdown_()
+    assert "data:image/svg+xml;base64," in example._repr_markdown_()
+    assert f"```mermaid\n{example.mermaid}\n```" in example.markdown
 
 
 def test_a_story_without_latents_is_its_likelihood():
@@ -176,44 +169,7 @@ def test_a_story_without_latents_is_its_likelihood():
     assert story(coin, torch.ones(2)).objective == ("log-likelihood = log p(x)",)
 
 
-def test_graphviz_is_asked_for_where_it_is_not_there(told, monkeypatch):
+def test_graphviz_is_asked_for_where_it_is_not_there(example, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "graphviz", None)
     with pytest.raises(UserError, match="pip install"):
-        told.graphviz()
-
-
-def test_the_verb_tells_recipes_and_run_folders(tmp_path, capsys):
-    torch.set_default_dtype(torch.float32)
-    words = ["vae", "--latent-dim", "3", "--batch-size", "32"]
-    assert verbs(["story", *words]) == 0
-    printed = capsys.readouterr().out
-    assert "z ~ Normal(loc, scale)                        [32] [3]" in printed
-    recipe = VAERecipe(latent_dim=3, batch_size=32)
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_json()))
-    assert verbs(["story", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == printed
-    out = tmp_path / "story.svg"
-    assert verbs(["story", *words, "--out", str(out)]) == 0
-    ElementTree.fromstring(out.read_text())
-    assert verbs(["story", *words, "--format", "mermaid"]) == 0
-    assert "flowchart TD" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["gmva"], "pyro-stories story gmva: unknown recipe 'gmva': did you mean 'gmvae'?"),
-        (
-            ["vae", "--laten-dim", "3"],
-            "pyro-stories story vae: unknown option '--laten-dim': did you mean '--latent-dim'?",
-        ),
-        (["."], "pyro-stories story: . is no run folder: it holds no recipe.json"),
-        ([], "pyro-stories story: the following arguments are required: RECIPE"),
-    ],
-)
-def test_wrong_words_are_answered_in_a_line(words, complaint, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        verbs(["story", *words])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.strip() == complaint
+        example.graphviz()

@@ -15,7 +15,7 @@ from torch import nn
 from pyro_models.cli.train import main, parse
 from pyro_models.cli.verbs import main as verbs
 from pyro_models.data import one_hot_attributes
-from pyro_models.metrics.evaluation import codes, decode
+from pyro_models.metrics import decode
 from pyro_models.report import pictures
 from pyro_models.report.explorer import means
 from pyro_models.report.page import write_page
@@ -121,7 +121,7 @@ def test_the_point_moves_and_the_picture_is_what_python_decodes(words, tmp_path,
         seen.append(agrees(page, run))
     page.get_by_text("next test datum").click()
     seen.append(agrees(page, run))
-    torch.testing.assert_close(code(page), codes(run.guide, run.dataset.test[:1], run.recipe.pixels))
+    torch.testing.assert_close(code(page), run.recipe.encode(run, run.dataset.test[:1]))
     assert min((one - other).abs().max() for one, other in pairwise(seen)) > 0.003
 
 
