@@ -68,7 +68,7 @@ recipe = GMVAERecipe(data=dataset.name, epochs=EPOCHS)
 if SHORT:
     recipe = replace(recipe, batch_size=64, learning_rate=3e-3)  # more steps, and longer ones
 torch.manual_seed(recipe.seed)
-untrained, _ = recipe.pair(dataset.shape)
+untrained, _ = recipe.pair(dataset)
 with metrics.eval_mode(untrained):
     images = untrained(y=torch.eye(recipe.clusters), batch=recipe.clusters)
 display(plots.image_grid(images, recipe.clusters, "an image of each cluster, from the untrained story"))

@@ -63,8 +63,13 @@ for name, split in dataset.parts.items():
 
 # %%
 for site, attribute in zip(("y1", "y2"), dataset.attributes, strict=True):
+<<<<<<< HEAD
+    meaning = ", ".join(f"{int(attribute.one_hot(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
+    print(f"{site}, the {attribute.name}: {meaning}")
+=======
     values = ", ".join(f"{int(attribute.encode(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
     print(f"{site}, the {attribute.name}: {values}")
+>>>>>>> main
 
 BOTH = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])  # the values of (y1, y2)
 SIDE, DIGIT = torch.tensor([[0, -1], [1, -1]]), torch.tensor([[-1, 0], [-1, 1]])  # -1: not given
@@ -81,9 +86,20 @@ def describe(values: torch.Tensor) -> str:
     return metrics.describe(dataset.attributes, values)
 
 
+<<<<<<< HEAD
+def encoded(values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the bits of values [n, 2], each [n, 1], as the story and the guide take them; those given alone."""
+    named = {f"y{i + 1}": attribute.one_hot(values[:, i]) for i, attribute in enumerate(dataset.attributes)}
+    return {site: value for site, value in named.items() if not value.isnan().all()}
+
+
+examples = torch.stack([to_float(dataset.train.x[those(values, dataset.train)][:8], "grey") for values in BOTH])
+display(plots.image_rows(examples, [words(values) for values in BOTH], "training images, and what is known of them"))
+=======
 encode = partial(one_hot_attributes, dataset.attributes)  # values [n, 2] to the arguments y1 and y2: bits, or NaN
 examples = torch.stack([to_float(dataset.train.x[has_values(dataset.train, values)][:8], "grey") for values in BOTH])
 display(plots.image_rows(examples, [describe(values) for values in BOTH], "training images, and their attributes"))
+>>>>>>> main
 
 # %% [markdown]
 # Attributes may have any number of values, and data any number of attributes: story, guide and objectives are general.
@@ -114,7 +130,7 @@ print(JMVAEGuide.__doc__)
 # image; `ProductOfNormals` is a product of experts.
 
 # %%
-recipe = JMVAERecipe(width=64, learning_rate=3e-3) if SHORT else JMVAERecipe()
+recipe = JMVAERecipe(width=128, learning_rate=3e-3) if SHORT else JMVAERecipe()
 torch.manual_seed(recipe.seed)
 model, guide = recipe.pair(dataset)
 train_batch = recipe.batch(dataset, dataset.train[:64])
@@ -260,7 +276,7 @@ print(f"\n-elbo + kl_given_x + kl_given_y = {-terms['elbo'] + terms['kl_given_x'
 
 
 # %%
-EPOCHS = 6 if SHORT else 10
+EPOCHS = 5 if SHORT else 10
 STEPS = 30 if SHORT else None  # in an epoch; None goes over the data once
 ObjectiveOf = Callable[[JMVAEGuide], Objective]
 
@@ -553,7 +569,7 @@ for title, rows in {"JMVAE": joint_rows, "TELBO": triple_rows}.items():
 # image always has the same side or the same digit. First of all, how good is the classifier?
 
 # %%
-classifier = metrics.attribute_classifier(dataset, "grey", steps=60 if SHORT else 500)
+classifier = metrics.attribute_classifier(dataset, "grey", steps=40 if SHORT else 500)
 right = classifier.predict(test_batch["x"]) == dataset.test.attributes
 for i, attribute in enumerate(dataset.attributes):
     print(f"the classifier predicts the {attribute.name} of {right[:, i].double().mean():.2%} of the test images")
@@ -608,7 +624,7 @@ def train_experts(model: JMVAE, guide: JMVAEGuide, weight: float) -> JMVAEGuide:
         return weighted(poutine.block(model, hide=["x"]), guide, **some_of(y))
 
     optimizer = torch.optim.Adam(guide.experts.parameters())
-    batches = recipe.batches(dataset, size=64, steps=150 if SHORT else 500)
+    batches = recipe.batches(dataset, size=64, steps=75 if SHORT else 500)
     for epoch in ps.fit(model, guide, objective, optimizer, batches, epochs=1, learning_rate=cosine(3e-3)):
         print(f"weight {weight:g}: " + ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items()))
     return guide
