@@ -58,7 +58,9 @@ def test_no_message_for_a_python_caller_spells_a_flag():
                 assert not re.search(r"--[a-z]", ast.unparse(node)), f"{path.name}: {ast.unparse(node)}"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["vae", "--help"], ["gmvae", "--kinds", "3"], ["jmvae", "--preset", "x"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["vae", "--help"], ["gmvae", "--kinds", "3"], ["jmvae", "--preset", "x"]]
+)
 def test_help_and_mistakes_do_not_wait_for_torch(words):
     program = "import sys\nfrom pyro_models.cli.train import main\ntry:\n    main(sys.argv[1:])\n"
     program += "except SystemExit:\n    assert 'torch' not in sys.modules\n"
