@@ -38,7 +38,7 @@ def pair():
 def posterior_of(guide, values):
     """q(z | the values that are given), by the guide itself, of one combination: a missing attribute is left out."""
     given = {
-        f"y{i}": attribute.encode(torch.tensor([value]))
+        f"y{i}": attribute.one_hot(torch.tensor([value]))
         for i, (attribute, value) in enumerate(zip(THREE, values, strict=True), 1)
         if value >= 0
     }
