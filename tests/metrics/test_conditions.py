@@ -50,7 +50,7 @@ def test_images_are_decoded_from_latents_of_the_posterior_given_the_attributes(p
     model, guide = pair
     values = torch.tensor([[0, 1, 3], [2, -1, -1], [-1, -1, 0]])
     x = generate_given(model, guide, THREE, values, mean=True, seed=5)
-    y = {f"y{i}": attribute.encode(values[:, i - 1]) for i, attribute in enumerate(THREE, 1)}
+    y = {f"y{i}": attribute.one_hot(values[:, i - 1]) for i, attribute in enumerate(THREE, 1)}
     with eval_mode(model, guide, seed=5):
         expected = model.decoder(guide.posterior(**y).sample())
     torch.testing.assert_close(x, expected)
