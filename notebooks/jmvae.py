@@ -63,13 +63,8 @@ for name, split in dataset.parts.items():
 
 # %%
 for site, attribute in zip(("y1", "y2"), dataset.attributes, strict=True):
-<<<<<<< HEAD
-    meaning = ", ".join(f"{int(attribute.one_hot(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
-    print(f"{site}, the {attribute.name}: {meaning}")
-=======
-    values = ", ".join(f"{int(attribute.encode(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
+    values = ", ".join(f"{int(attribute.one_hot(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
     print(f"{site}, the {attribute.name}: {values}")
->>>>>>> main
 
 BOTH = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])  # the values of (y1, y2)
 SIDE, DIGIT = torch.tensor([[0, -1], [1, -1]]), torch.tensor([[-1, 0], [-1, 1]])  # -1: not given
@@ -86,20 +81,9 @@ def describe(values: torch.Tensor) -> str:
     return metrics.describe(dataset.attributes, values)
 
 
-<<<<<<< HEAD
-def encoded(values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the bits of values [n, 2], each [n, 1], as the story and the guide take them; those given alone."""
-    named = {f"y{i + 1}": attribute.one_hot(values[:, i]) for i, attribute in enumerate(dataset.attributes)}
-    return {site: value for site, value in named.items() if not value.isnan().all()}
-
-
-examples = torch.stack([to_float(dataset.train.x[those(values, dataset.train)][:8], "grey") for values in BOTH])
-display(plots.image_rows(examples, [words(values) for values in BOTH], "training images, and what is known of them"))
-=======
 encode = partial(one_hot_attributes, dataset.attributes)  # values [n, 2] to the arguments y1 and y2: bits, or NaN
 examples = torch.stack([to_float(dataset.train.x[has_values(dataset.train, values)][:8], "grey") for values in BOTH])
 display(plots.image_rows(examples, [describe(values) for values in BOTH], "training images, and their attributes"))
->>>>>>> main
 
 # %% [markdown]
 # Attributes may have any number of values, and data any number of attributes: story, guide and objectives are general.
