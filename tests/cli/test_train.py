@@ -18,7 +18,7 @@ from pyro_models.runs.folder import open_run
 
 ROOT = Path(__file__).parents[2]
 EXTRA = {"vae": [], "autoencoder": ["--network", "simple", "--tied"], "gmvae": ["--labels", "20"], "classifier": []}
-EXTRA["jmvae"] = ["--steps", "2", "--width", "16"]
+EXTRA |= {"jmvae": ["--steps", "2", "--width", "16"], "cvae": ["--given", "2"], "hvae": []}
 
 
 @pytest.fixture(autouse=True)
