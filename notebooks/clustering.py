@@ -45,7 +45,7 @@ from pyro_models.training.schedules import cosine
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = ps.load("digits" if SHORT else "mnist")
-EPOCHS = 6 if SHORT else GMVAERecipe().epochs
+EPOCHS = 4 if SHORT else GMVAERecipe().epochs
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
@@ -68,7 +68,7 @@ recipe = GMVAERecipe(data=dataset.name, epochs=EPOCHS)
 if SHORT:
     recipe = replace(recipe, batch_size=64, learning_rate=3e-3)  # more steps, and longer ones
 torch.manual_seed(recipe.seed)
-untrained, _ = recipe.pair(dataset.shape)
+untrained, _ = recipe.pair(dataset)
 with metrics.eval_mode(untrained):
     images = untrained(y=torch.eye(recipe.clusters), batch=recipe.clusters)
 display(plots.image_grid(images, recipe.clusters, "an image of each cluster, from the untrained story"))
@@ -439,7 +439,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
     y = one_hot_rows(recipe.clusters, len(dataset.train) // recipe.clusters)
     with metrics.eval_mode(model):
         drawn = model(y=y, batch=len(y))
-    z = metrics.generate(model, ["z"], 500 if SHORT else 2000)["z"]
+    z = metrics.generate(model, ["z"], 200 if SHORT else 2000)["z"]
 
     def density(x: torch.Tensor) -> torch.Tensor:
         """Average p(x | z) over z drawn from the prior."""
@@ -451,7 +451,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
     display(plots.mixture_points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
 
 
-for name, clusters, epochs in (("blobs", 3, 10), ("pinwheel", 5, 20)):
+for name, clusters, epochs in (("blobs", 3, 5), ("pinwheel", 5, 12)):
     points = ps.load(name)
     plane = GMVAERecipe.preset("table", data=name, clusters=clusters)
     plane = replace(plane, epochs=epochs) if SHORT else plane
@@ -463,7 +463,8 @@ for name, clusters, epochs in (("blobs", 3, 10), ("pinwheel", 5, 20)):
             {f"{name}, the story": score_clusters(plane_guide, plane, points), f"{name}, Gaussian mixture": mixture}
         )
     )
-    log_p = ps.log_likelihood(plane_model, plane_guide, plane.batch(points, points.test), samples=200).mean()
+    rows = plane.batch(points, points.test)
+    log_p = ps.log_likelihood(plane_model, plane_guide, rows, samples=50 if SHORT else 200).mean()
     print(
         f"log p(x) of the test rows: the story {log_p:.2f}, Gaussian mixture {mixture['log_likelihood']:.2f}",
         plane.unit(points),

@@ -114,7 +114,7 @@ print(JMVAEGuide.__doc__)
 # image; `ProductOfNormals` is a product of experts.
 
 # %%
-recipe = JMVAERecipe(width=64, learning_rate=3e-3) if SHORT else JMVAERecipe()
+recipe = JMVAERecipe(width=128, learning_rate=3e-3) if SHORT else JMVAERecipe()
 torch.manual_seed(recipe.seed)
 model, guide = recipe.pair(dataset)
 train_batch = recipe.batch(dataset, dataset.train[:64])
@@ -260,7 +260,7 @@ print(f"\n-elbo + kl_given_x + kl_given_y = {-terms['elbo'] + terms['kl_given_x'
 
 
 # %%
-EPOCHS = 6 if SHORT else 10
+EPOCHS = 5 if SHORT else 10
 STEPS = 30 if SHORT else None  # in an epoch; None goes over the data once
 ObjectiveOf = Callable[[JMVAEGuide], Objective]
 
@@ -553,7 +553,7 @@ for title, rows in {"JMVAE": joint_rows, "TELBO": triple_rows}.items():
 # image always has the same side or the same digit. First of all, how good is the classifier?
 
 # %%
-classifier = metrics.attribute_classifier(dataset, "grey", steps=60 if SHORT else 500)
+classifier = metrics.attribute_classifier(dataset, "grey", steps=40 if SHORT else 500)
 right = classifier.predict(test_batch["x"]) == dataset.test.attributes
 for i, attribute in enumerate(dataset.attributes):
     print(f"the classifier predicts the {attribute.name} of {right[:, i].double().mean():.2%} of the test images")
@@ -608,7 +608,7 @@ def train_experts(model: JMVAE, guide: JMVAEGuide, weight: float) -> JMVAEGuide:
         return weighted(poutine.block(model, hide=["x"]), guide, **some_of(y))
 
     optimizer = torch.optim.Adam(guide.experts.parameters())
-    batches = recipe.batches(dataset, size=64, steps=150 if SHORT else 500)
+    batches = recipe.batches(dataset, size=64, steps=75 if SHORT else 500)
     for epoch in ps.fit(model, guide, objective, optimizer, batches, epochs=1, learning_rate=cosine(3e-3)):
         print(f"weight {weight:g}: " + ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items()))
     return guide
