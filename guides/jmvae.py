@@ -70,16 +70,16 @@ class JMVAEGuide(PyroModule):
             loc, log_scale = encode(x if features is None else features, self._signs(x, y)).chunk(2, dim=-1)
             return dist.Normal(loc, log_scale.exp()).to_event(1)
         experts = [self.experts[site](signs(value)) for site, value in y.items()]
-        known = [~value.isnan().any(-1, keepdim=True) for value in y.values()]
+        present = [~value.isnan().any(-1, keepdim=True) for value in y.values()]
         if x is not None:
             experts.append(self.encoder(x))
-            known.append(torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
+            present.append(torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
         if not experts:
             raise ValueError("neither `x` nor an attribute is given: q(z | nothing) is the prior")
         prior = torch.zeros_like(experts[0])
         loc, log_scale = torch.stack([prior, *experts], dim=-2).chunk(2, dim=-1)
         log_scale = 3.0 * (log_scale / 3.0).tanh()  # scales of 1 / 20 to 20, so that no expert dominates the product
-        mask = torch.cat([torch.ones_like(known[0]), *known], dim=-1)
+        mask = torch.cat([torch.ones_like(present[0]), *present], dim=-1)
         return ProductOfNormals(loc, log_scale.exp(), mask, dim=-2).to_event(1)
 
     def forward(

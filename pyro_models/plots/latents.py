@@ -95,7 +95,7 @@ def decision_regions(
 
     Args:
         panels: from an attribute's name to the probabilities over a square grid, [grid * grid, values], its top row
-            first; the value of each point, [n], -1 where it is not known; and the values' names.
+            first; the value of each point, [n], -1 where missing; and the values' names.
         points: [n, 2].
         limit: the grid reaches from -limit to limit.
     """
