@@ -140,7 +140,7 @@ def test_a_checkpoint_cut_short(stopped, capsys, length):
     path = stopped / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:length])
     error = refused(["vae", "--out", str(stopped), "--resume", "--epochs", "2"], capsys)
-    assert "cut short or damaged" in error
+    assert "truncated or damaged" in error
 
 
 def test_a_checkpoint_of_another_recipe(stopped, tmp_path, capsys):
