@@ -109,10 +109,10 @@ def check(
         of_replicates: dict[str, list[dict[tuple[str, str], float]]] = {"prior": [], "posterior": []}
         for _ in range(replicates):
             prior, posterior = in_parts(model, None, data, batch_size), in_parts(model, guide, data, batch_size)
-            of_replicates["prior"].append(measured(statistics, prior.drawn | prior.latents))
-            of_replicates["posterior"].append(measured(statistics, posterior.drawn))
+            of_replicates["prior"].append(measure(statistics, prior.drawn | prior.latents))
+            of_replicates["posterior"].append(measure(statistics, posterior.drawn))
         checks = []
-        for key, observed in measured(statistics, of_data).items():
+        for key, observed in measure(statistics, of_data).items():
             values_of = {given: [row[key] for row in rows if key in row] for given, rows in of_replicates.items()}
             checks.append(
                 Check(*key, observed, {given: torch.tensor(v).double() for given, v in values_of.items() if v})
@@ -120,7 +120,7 @@ def check(
     return checks
 
 
-def measured(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) -> dict[tuple[str, str], float]:
+def measure(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) -> dict[tuple[str, str], float]:
     """Measure by site and name; of a number for each datum, [n], its mean and its standard deviation.
 
     Raises:

@@ -14,7 +14,7 @@ from pyro_models.checking.statistics import (
     distance_of,
     holes,
     ink,
-    load,
+    load_statistic,
     moment,
     nearest,
     of_images,
@@ -92,29 +92,29 @@ def test_moments_are_scipys():
     assert moment(torch.ones(5), 3).item() == 0.0
 
 
-def test_a_table_is_seen_by_column_and_by_correlation():
+def test_the_statistics_of_a_table_are_of_columns_and_of_correlations():
     train = torch.randn(1000, 3)
-    found = of_table(train, ["a", "b", "c"])
+    statistics_by_name = of_table(train, ["a", "b", "c"])
     x = torch.randn(500, 3) * torch.tensor([1.0, 2.0, 1.0])
-    torch.testing.assert_close(found["b"](x), x[:, 1])
+    torch.testing.assert_close(statistics_by_name["b"](x), x[:, 1])
     outside = "share outside training's 5 to 95 %"
-    assert found[f"a, {outside}"](train).item() == pytest.approx(0.1)
-    assert found[f"b, {outside}"](x) > 0.3
-    assert found["distance of correlations to training"](train).item() == 0.0
+    assert statistics_by_name[f"a, {outside}"](train).item() == pytest.approx(0.1)
+    assert statistics_by_name[f"b, {outside}"](x) > 0.3
+    assert statistics_by_name["distance of correlations to training"](train).item() == 0.0
     bound = torch.stack([x[:, 0], x[:, 0], x[:, 2]], 1)
     expected = (torch.from_numpy(np.corrcoef(bound.T)) - torch.from_numpy(np.corrcoef(train.T))).square().mean().sqrt()
-    torch.testing.assert_close(found["distance of correlations to training"](bound), expected)
+    torch.testing.assert_close(statistics_by_name["distance of correlations to training"](bound), expected)
     assert correlations(torch.ones(5, 2)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_what_a_site_holds_decides_its_statistics():
+def test_the_values_of_a_site_decide_its_statistics():
     train = {"x": torch.rand(9, 1, 4, 4), "y": torch.eye(3).repeat(3, 1), "t": torch.randn(9, 2)}
-    found = standard(train, {"t": ("left", "right")})
-    assert set(found["x"]) == set(of_images(train["x"]))
-    assert list(found["y"]) == ["share of y=0", "share of y=1", "share of y=2"]
-    assert {"left", "right", "left, skewness"} <= set(found["t"])
-    some = torch.tensor([[0.0, 1.0, 0.0], [torch.nan] * 3, [1.0, 0.0, 0.0]])
-    assert [float(share(some)) for share in found["y"].values()] == [0.5, 0.5, 0.0]
+    statistics_by_name = standard(train, {"t": ("left", "right")})
+    assert set(statistics_by_name["x"]) == set(of_images(train["x"]))
+    assert list(statistics_by_name["y"]) == ["share of y=0", "share of y=1", "share of y=2"]
+    assert {"left", "right", "left, skewness"} <= set(statistics_by_name["t"])
+    partly_known = torch.tensor([[0.0, 1.0, 0.0], [torch.nan] * 3, [1.0, 0.0, 0.0]])
+    assert [float(share(partly_known)) for share in statistics_by_name["y"].values()] == [0.5, 0.5, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -131,9 +131,9 @@ def test_a_distance_is_between_summaries():
     assert float(far(torch.tensor([[3.0, 0.0], [3.0, 0.0]]))) == pytest.approx((9 / 2) ** 0.5)
 
 
-def test_a_statistic_is_found_by_its_name():
-    assert load("pyro_models.checking.statistics:ink") is statistics.ink
+def test_a_statistic_is_imported_by_its_name():
+    assert load_statistic("pyro_models.checking.statistics:ink") is statistics.ink
     for spec in ("pyro_models.checking.statistics:inkk", "nowhere:ink", "ink", "math:pi", ""):
-        with pytest.raises(UserError, match="say MODULE:FUNCTION") as complaint:
-            load(spec)
-        assert complaint.value.exit_code == 2
+        with pytest.raises(UserError, match="give MODULE:FUNCTION") as error:
+            load_statistic(spec)
+        assert error.value.exit_code == 2
