@@ -9,21 +9,21 @@ from torch import Tensor
 from pyro_models.plots.canvas import new_figure
 
 
-def confusion_matrix(counts: Tensor, kinds: Sequence[int], labels: Sequence[int] | None = None) -> Figure:
-    """How many data are of a kind and of a label: counts [kinds, labels], and what the rows and columns are."""
+def confusion_matrix(counts: Tensor, inferred: Sequence[int], labels: Sequence[int] | None = None) -> Figure:
+    """Counts of data by inferred y and label, [inferred, labels], with the values of the rows and of the columns."""
     figure = new_figure(1.6 + 0.45 * counts.shape[1], 1.4 + 0.38 * counts.shape[0])
     panel = figure.subplots()
     shares = counts / counts.sum(0, keepdim=True).clamp(min=1)
     panel.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for kind, label in np.ndindex(*counts.shape):
-        if counts[kind, label]:
-            colour = "white" if shares[kind, label] > 0.5 else "black"
-            panel.text(label, kind, str(int(counts[kind, label])), ha="center", va="center", fontsize=7, color=colour)
-    panel.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel="label", ylabel="kind")
-    panel.set_yticklabels([str(kind) for kind in kinds])
+    for row, label in np.ndindex(*counts.shape):
+        if counts[row, label]:
+            colour = "white" if shares[row, label] > 0.5 else "black"
+            panel.text(label, row, str(int(counts[row, label])), ha="center", va="center", fontsize=7, color=colour)
+    panel.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel="label", ylabel="inferred y")
+    panel.set_yticklabels([str(value) for value in inferred])
     if labels is not None:
         panel.set_xticklabels([str(label) for label in labels])
-    panel.set_title("test data of each kind and label")
+    panel.set_title("test data by inferred y and label")
     return figure
 
 

@@ -25,7 +25,7 @@ def reconstructions(originals: Tensor, decoded: Tensor, title: str = "") -> Figu
 
 
 def reconstruction_animation(originals: Tensor, frames: Tensor, epochs: Sequence[int]) -> FuncAnimation:
-    """Originals above what each of some epochs made of them: frames [epochs, n, *image]."""
+    """Originals above their reconstructions, a frame for each epoch kept: frames [epochs, n, *image]."""
     figure = reconstructions(originals, frames[0], f"epoch {epochs[0]}")
     pictures = [panel.images[0] for panel in figure.axes[len(originals) :]]
 
@@ -94,7 +94,7 @@ def pixel_means(means: Sequence[Tensor], title: str) -> Figure:
 
 
 def adversarial_steps(images: Tensor, step: Tensor, before: Sequence[str], after: Sequence[str], title: str) -> Figure:
-    """Images, steps away from them, and where these lead, [n, channel, height, width], with what is said of each."""
+    """Images, steps away from them, and where these lead, [n, channel, height, width], with the predictions of both."""
     figure = new_figure(1.1 * len(images) + 0.8, 4.2)
     rows = figure.subplots(3, len(images), squeeze=False)
     largest = float(step.abs().max())

@@ -134,36 +134,36 @@ def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axe
     panel = figure.subplots()
     circle = torch.linspace(0, 2 * math.pi, 100)
     circle = torch.stack([circle.cos(), circle.sin()])
-    for kind, (points, loc, covariance) in enumerate(zip(samples, locs, covariances, strict=True)):
-        colour = f"C{kind % 10}"
+    for cluster, (points, loc, covariance) in enumerate(zip(samples, locs, covariances, strict=True)):
+        colour = f"C{cluster % 10}"
         x, y = points.cpu().numpy().T
         panel.scatter(x, y, s=3, linewidths=0, alpha=0.4, color=colour)
         root = torch.linalg.cholesky(covariance.cpu())
         for radius in (1, 2):
             panel.plot(*(loc.cpu()[:, None] + radius * root @ circle.to(root)), color=colour, linewidth=1.2)
-        panel.annotate(str(kind), loc.tolist(), ha="center", va="center", weight="bold")
+        panel.annotate(str(cluster), loc.tolist(), ha="center", va="center", weight="bold")
     panel.set(xlabel=f"{axes}[0]", ylabel=f"{axes}[1]", title="p(z | y): draws, one and two standard deviations")
     return figure
 
 
 def mixture_points(
-    data: Tensor, kinds: Tensor, drawn: Tensor, kinds_drawn: Tensor, names: Sequence[str], density: Density | None
+    data: Tensor, clusters: Tensor, drawn: Tensor, drawn_clusters: Tensor, names: Sequence[str], density: Density | None
 ) -> Figure:
-    """A table's rows and a story's draws in the plane, coloured by kind, and the story's density under the rows.
+    """A table's rows and a story's draws in the plane, coloured by cluster, and the story's density under the rows.
 
     Args:
         data, drawn: rows, [n, 2] and [m, 2].
-        kinds, kinds_drawn: inferred for the rows, and those of the draws: [n], [m].
+        clusters, drawn_clusters: inferred for the rows, and those of the draws: [n], [m].
         names: of the two axes.
         density: from points [n, 2] to densities [n]; None leaves that panel out.
     """
     figure = new_figure(4.4 * (3 if density else 2), 4.2)
     panels = figure.subplots(1, 3 if density else 2, sharex=True, sharey=True)
     colours: dict[str, Any] = {"cmap": COLOURS, "vmin": 0, "vmax": 9, "s": 8, "linewidths": 0}
-    panels[0].scatter(*data.T, c=kinds % 10, **colours)
-    panels[0].set_title("data, by inferred kind")
-    panels[1].scatter(*drawn.T, c=kinds_drawn % 10, **colours)
-    panels[1].set_title("draws from the story, by kind")
+    panels[0].scatter(*data.T, c=clusters % 10, **colours)
+    panels[0].set_title("data, by inferred cluster")
+    panels[1].scatter(*drawn.T, c=drawn_clusters % 10, **colours)
+    panels[1].set_title("draws from the story, by cluster")
     for panel in panels:
         panel.set(xlabel=names[0], ylabel=names[1])
     if density:
@@ -178,7 +178,7 @@ def mixture_points(
 
 
 def latent_grid(lower: Tensor, upper: Tensor, steps: int) -> Tensor:
-    """Codes on a grid of the plane as a sheet shows it: [steps * steps, 2], top row first."""
+    """Latents on a grid of the plane as a sheet shows it: [steps * steps, 2], top row first."""
     across = torch.linspace(float(lower[0]), float(upper[0]), steps)
     up = torch.linspace(float(lower[1]), float(upper[1]), steps)
     return torch.stack([across.repeat(steps), up.flip(0).repeat_interleave(steps)], dim=-1)
