@@ -63,7 +63,7 @@ for name, split in dataset.parts.items():
 
 # %%
 for site, attribute in zip(("y1", "y2"), dataset.attributes, strict=True):
-    values = ", ".join(f"{int(attribute.encode(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
+    values = ", ".join(f"{int(attribute.one_hot(torch.tensor([k])))} is {v}" for k, v in enumerate(attribute.values))
     print(f"{site}, the {attribute.name}: {values}")
 
 BOTH = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])  # the values of (y1, y2)

@@ -100,7 +100,7 @@ def test_no_room_holds_more_than_a_fifth_of_the_package():
 def test_a_recipe_is_asked_only_what_every_recipe_answers():
     """No other room knows which recipe it has: it reads no option of one kind of recipe, and compares no name."""
     for path in PACKAGE.rglob("*.py"):
-        if room_of(module_of(path)) == "recipes":
+        if room_of(module_of(path)) in ("recipes", "pictures"):  # a picture is of the recipes that list it
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "recipe":

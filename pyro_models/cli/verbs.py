@@ -172,10 +172,15 @@ def compare(words: Sequence[str]) -> int:
 
 
 def results(words: Sequence[str]) -> int:
-    """Print the test scores of finished runs as tables, in Markdown."""
+    """Print the test scores of finished runs as tables, in Markdown, or write them to a file."""
     parser = Parser(prog=f"{PROG} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
-    print(runs.tables(parser.parse_args(words).runs))
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the tables to (default: print them)")
+    given = parser.parse_args(words)
+    text = runs.tables(given.runs)
+    if given.out:
+        write(given.out, text + "\n")
+    print(given.out or text)
     return 0
 
 

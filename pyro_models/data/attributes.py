@@ -1,4 +1,4 @@
-"""Images with attributes: what is known of an image beside its pixels, and two sets of digits made to have some."""
+"""Attributes of images, and two data sets of digits that have several."""
 
 import math
 from dataclasses import dataclass
@@ -13,11 +13,18 @@ from pyro_models.base.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Attribute:
-    """Something that is one of a few values.
+    """A categorical attribute.
+
+    >>> scale = Attribute("scale", ("big", "medium", "small"))
+    >>> scale.one_hot(torch.tensor([2, -1]))
+    tensor([[0., 0., 1.],
+            [nan, nan, nan]])
+    >>> scale.index("small")
+    2
 
     Attributes:
-        name: what it is called.
-        values: what it can be; their order makes the codes 0, 1, ...
+        name: its name.
+        values: the names of its values, whose indices are 0, 1, ...
     """
 
     name: str
@@ -25,20 +32,20 @@ class Attribute:
 
     @property
     def size(self) -> int:
-        """How many numbers say it: one bit of two values, else one for each."""
+        """The size of its encoding: 1, a bit, for two values, else one number for each value."""
         return 1 if len(self.values) == 2 else len(self.values)
 
-    def encode(self, codes: Tensor) -> Tensor:
-        """Turn codes [n], -1 where missing, into floats [n, size]: a bit or one-hot, and NaN where missing."""
-        kinds = torch.arange(len(self.values), device=codes.device)[-self.size :]  # of two values the second
-        y = (codes[..., None] == kinds).to(torch.get_default_dtype())
-        return y.masked_fill(codes[..., None] < 0, math.nan)
+    def one_hot(self, indices: Tensor) -> Tensor:
+        """Encode indices [n], -1 where missing, as floats [n, size]: a bit or one-hot, and NaN where missing."""
+        columns = torch.arange(len(self.values), device=indices.device)[-self.size :]  # of two values the second
+        y = (indices[..., None] == columns).to(torch.get_default_dtype())
+        return y.masked_fill(indices[..., None] < 0, math.nan)
 
-    def code(self, value: str) -> int:
-        """Return the code of a value.
+    def index(self, value: str) -> int:
+        """Return the index of a value.
 
         Raises:
-            UserError: there is no such value; the message lists them all.
+            UserError: there is no such value; the message lists all values.
         """
         if value in self.values:
             return self.values.index(value)
@@ -46,9 +53,14 @@ class Attribute:
         raise UserError(f"unknown {self.name} {value!r}: {hint if hint == choice else f'{hint} {choice}'}")
 
 
-def one_hot_attributes(attributes: tuple[Attribute, ...], codes: Tensor) -> dict[str, Tensor]:
-    """Encode codes [n, attributes] for their sites `y1`, `y2`, ...: [n, size] each, NaN where missing."""
-    return {f"y{i}": attribute.encode(codes[:, i - 1]) for i, attribute in enumerate(attributes, 1)}
+def one_hot_attributes(attributes: tuple[Attribute, ...], indices: Tensor) -> dict[str, Tensor]:
+    """Encode indices [n, attributes] as values of the sites `y1`, `y2`, ..., [n, size] each, NaN where missing.
+
+    >>> one_hot_attributes((Attribute("side", ("left", "right")),), torch.tensor([[1], [0]]))
+    {'y1': tensor([[1.],
+            [0.]])}
+    """
+    return {f"y{i}": attribute.one_hot(indices[:, i - 1]) for i, attribute in enumerate(attributes, 1)}
 
 
 SIDES = (Attribute("side", ("left", "right")), Attribute("digit", ("1", "2")))
@@ -59,25 +71,25 @@ MNIST_A = (
     Attribute("location", ("top-left", "top-right", "bottom-left", "bottom-right")),
 )
 POSES = (2, 3, 4)
-"""How many values scale, orientation and location have."""
+"""The numbers of values of scale, orientation and location."""
 SHARES = {"train": 204, "validation": 12, "test": 24}
-"""How many of the 240 combinations each part of a compositional split has: 85, 5 and 10 %, as `mnist_a` says."""
+"""The numbers of the 240 combinations in each part of a compositional split: 85, 5 and 10 %, see `mnist_a`."""
 COPIES = 10
 CANVAS = 64
-TURNED = 40
-"""Wide enough for 28 pixels turned by 45 degrees."""
+ROTATED = 40
+"""Height and width of a patch that holds 28 x 28 pixels rotated by 45 degrees."""
 
 
-def beside(images: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Put each 1 and each 2 to the left or to the right, at random, on a canvas twice as wide.
+def left_or_right(images: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Place each image of a 1 or a 2 in the left or the right half, at random, of a canvas twice as wide.
 
     Args:
-        images: bytes, [n, channel, height, width]; those of other digits are left out.
-        labels: their digits, [n].
-        seed: of the sides.
+        images: bytes, [n, channel, height, width]; images of other digits are dropped.
+        labels: the digits, [n].
+        seed: of the random sides.
 
     Returns:
-        images [m, channel, height, 2 * width], and codes of `SIDES`, [m, 2].
+        images [m, channel, height, 2 * width], and indices of `SIDES`, [m, 2].
     """
     chosen = (labels == 1) | (labels == 2)
     images, digit = images[chosen], labels[chosen] - 1
@@ -87,55 +99,56 @@ def beside(images: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor
 
 
 def combinations(*, compositional: bool, seed: int) -> dict[str, Tensor]:
-    """Return which combinations of attributes the images of each part of `mnist-a` may have.
+    """Return the combinations of attributes that each part of `mnist-a` may have.
 
     Args:
-        compositional: whether each combination is in one part alone: 204 of the 240 in training, 12 in validation and
-            24 in the test part; else all are in all parts.
-        seed: of the order in which combinations are dealt out.
+        compositional: whether each combination belongs to one part alone: 204 of the 240 to training, 12 to validation
+            and 24 to test; else every part has all of them.
+        seed: of the random assignment.
 
     Returns:
-        By the part's name, true or false, [digits, poses]; a pose is a scale, an orientation and a location.
+        From the part's name to a mask [digits, poses]; a pose is a scale, an orientation and a location.
     """
     shape = (len(MNIST_A[0].values), math.prod(POSES))
     if not compositional:
         return {part: torch.ones(shape, dtype=torch.bool) for part in SHARES}
     order = torch.randperm(math.prod(shape), generator=torch.Generator().manual_seed(seed))
-    drawn = zip(SHARES, order.split(list(SHARES.values())), strict=True)
-    return {part: torch.isin(torch.arange(len(order)), some).reshape(shape) for part, some in drawn}
+    assigned = zip(SHARES, order.split(list(SHARES.values())), strict=True)
+    return {part: torch.isin(torch.arange(len(order)), members).reshape(shape) for part, members in assigned}
 
 
 def mnist_a(
     images: Tensor, labels: Tensor, *, allowed: Tensor, seed: int, copies: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Scale, turn and place each digit at random on a black canvas, ten times.
+    """Make `mnist-a`: scale, rotate and place each digit at random on a black canvas, ten times.
 
-    Vedantam, Fischer, Huang and Murphy, Generative Models of Visually Grounded Imagination, 2018. The recipe is that
-    of their code, google/joint_vae (datasets/mnist_attributes/partition_labels.py and create_dataset.py,
+    Vedantam, Fischer, Huang and Murphy, Generative Models of Visually Grounded Imagination, 2018. The procedure is
+    that of their code, google/joint_vae (datasets/mnist_attributes/partition_labels.py and create_dataset.py,
     scripts/create_affine_mnist.sh):
 
-    - scale: of the 28 pixels, Normal(0.9, 0.1) is big and Normal(0.6, 0.1) is small, drawn again outside [0.4, 1];
-    - orientation: Normal(45, 10) degrees, or its negative, drawn again beyond 90, or none at all;
+    - scale: of the 28 pixels, Normal(0.9, 0.1) is big and Normal(0.6, 0.1) is small, truncated to [0.4, 1];
+    - orientation: Normal(45, 10) degrees, or its negative, truncated to [-90, 90], or 0;
     - location: a whole pixel about the middle of a quadrant shifted by 4 pixels to its corner, standard deviation 4,
-      drawn again until the box around the turned digit lies on the canvas;
-    - 64 x 64 pixels, each 0 or 255, drawn once and for all with the grey level as the probability;
+      truncated so that the box around the rotated digit lies on the canvas;
+    - 64 x 64 pixels, each 0 or 255, drawn once with the grey level as the probability;
     - ten copies of each image, 700,000 of MNIST, their attributes drawn uniformly;
     - 85, 5 and 10 % for training, validation and test: of the images (iid), or of the 240 combinations.
 
-    Ours: a part's images are made from the source's images of that part alone (theirs mix them: one digit can be in
-    all three parts), so that the shares are the source's; a held-out split gives each digit the combinations its part
-    has (theirs drops the others' images); the draws; and one bilinear resampling in place of two bicubic ones.
+    Differences: a part's images are made from the source's images of that part alone (in theirs, one digit can be in
+    all three parts), so that the parts have the source's sizes; in a compositional split each digit gets the
+    combinations of its part (theirs drops the images of others); random numbers; and one bilinear resampling in place
+    of two bicubic ones.
 
     Args:
         images: bytes, [n, 1, 28, 28].
-        labels: their digits, [n].
-        allowed: the combinations to draw from, true or false, [digits, poses]; digits that have none are left out.
-        seed: of all draws.
-        copies: other than ten.
+        labels: the digits, [n].
+        allowed: the mask of combinations to draw from, [digits, poses]; digits without any are dropped.
+        seed: of all random numbers.
+        copies: of each image; None makes ten.
 
     Returns:
-        images [m, 1, 64, 64], bytes of 0 or 255, each source image once before any comes again; and codes of
-        `MNIST_A`, [m, 4].
+        images [m, 1, 64, 64], bytes of 0 or 255, in `copies` passes over the source images; and indices of `MNIST_A`,
+        [m, 4].
     """
     generator = torch.Generator().manual_seed(seed)
     index = allowed.any(1)[labels].nonzero()[:, 0].repeat(copies or COPIES)
@@ -148,68 +161,70 @@ def mnist_a(
     row, column = _normal(middle, 4, reach, CANVAS - reach, generator).round().long()
 
     made = torch.empty(len(index), 1, CANVAS, CANVAS, dtype=torch.uint8)
-    turn = torch.stack([angle.cos(), angle.sin()]).float() / (14 * size).float()
-    for some in torch.arange(len(index)).split(500):
-        patch = _turned(images[index[some]], *turn[:, some, None, None])
+    rotation = torch.stack([angle.cos(), angle.sin()]).float() / (14 * size).float()
+    for rows in torch.arange(len(index)).split(500):
+        patch = _rotated(images[index[rows]], *rotation[:, rows, None, None])
         ink = torch.rand(patch.shape, dtype=torch.float32, generator=generator) < patch
-        made[some[0] : some[-1] + 1, 0] = _pasted(ink, row[some], column[some])
+        made[rows[0] : rows[-1] + 1, 0] = _pasted(ink, row[rows], column[rows])
     return made, torch.stack([labels[index], scale, orientation, location], -1)
 
 
 def _normal(loc: Tensor, scale: float, low: Tensor | float, high: Tensor | float, generator: torch.Generator) -> Tensor:
-    """Draw from Normal(loc, scale) as if again and again until it lies in [low, high], by the inverse of its cdf."""
+    """Draw from Normal(loc, scale) truncated to [low, high], by the inverse of its cdf."""
     below, above = (torch.special.ndtr((bound - loc) / scale) for bound in (low, high))
     uniform = torch.rand(loc.shape, dtype=loc.dtype, generator=generator)
     drawn = loc + scale * torch.special.ndtri(below + (above - below) * uniform)
     return drawn.clamp(low, high)  # type: ignore[arg-type]  # far out the inverse is not exact
 
 
-def _turned(images: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn images counter-clockwise and scale them.
+def _rotated(images: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate images counter-clockwise and scale them.
 
     Args:
         images: bytes, [n, 1, 28, 28].
         cos, sin: of the angle, in half widths of the image per pixel of the result, [n, 1, 1].
 
     Returns:
-        grey levels in [0, 1], [n, TURNED, TURNED].
+        grey levels in [0, 1], [n, ROTATED, ROTATED].
     """
-    right = torch.arange(TURNED, dtype=torch.float32) - (TURNED - 1) / 2
+    right = torch.arange(ROTATED, dtype=torch.float32) - (ROTATED - 1) / 2
     down = right[:, None]
     grid = torch.stack([cos * right - sin * down, sin * right + cos * down], -1)  # affine_grid takes four times as long
     return F.grid_sample(images.float() / 255, grid, align_corners=False)[:, 0]
 
 
 def _pasted(ink: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Put patches, true or false, with their middles at a row and a column of black canvases, bytes."""
-    margin = TURNED // 2
-    canvas = torch.zeros(len(ink), CANVAS + TURNED, CANVAS + TURNED, dtype=torch.uint8)
-    cells = torch.arange(TURNED)
+    """Paste boolean patches, centred at a row and a column, into black canvases of bytes."""
+    margin = ROTATED // 2
+    canvas = torch.zeros(len(ink), CANVAS + ROTATED, CANVAS + ROTATED, dtype=torch.uint8)
+    cells = torch.arange(ROTATED)
     rows, columns = row[:, None, None] + cells[:, None], column[:, None, None] + cells
     canvas[torch.arange(len(ink))[:, None, None], rows, columns] = ink.to(torch.uint8) * 255
     return canvas[:, margin:-margin, margin:-margin]
 
 
-def of_array(codes: np.ndarray, names: np.ndarray | None, count: int, source: str) -> tuple[Attribute, ...]:
-    """Check the attributes of a .npz file: codes, [n, attributes], and their names, else y1, y2, ...
+def attributes_of_array(indices: np.ndarray, names: np.ndarray | None, n: int, source: str) -> tuple[Attribute, ...]:
+    """Check the attributes of a .npz file: indices of values, [n, attributes], and names, else y1, y2, ...
 
     Raises:
-        UserError: they are not whole numbers of -1 or more for `count` images; a name too few; a constant attribute.
+        UserError: they are not integers of -1 or more for `n` images; names are missing or equal; a constant attribute.
     """
-    if codes.ndim != 2 or len(codes) != count or codes.shape[1] == 0 or codes.dtype.kind not in "iu":
-        wanted = f"whole numbers [{count}, attributes]"
-        raise UserError(f"{source}: attributes must be {wanted}, not {codes.dtype} {list(codes.shape)}")
-    if codes.min() < -1:
-        raise UserError(f"{source}: attributes must be 0, 1, ..., or -1 where missing, not {codes.min()}")
+    if indices.ndim != 2 or len(indices) != n or indices.shape[1] == 0 or indices.dtype.kind not in "iu":
+        expected = f"integers [{n}, attributes]"
+        raise UserError(f"{source}: attributes must be {expected}, not {indices.dtype} {list(indices.shape)}")
+    if indices.min() < -1:
+        raise UserError(f"{source}: attributes must be 0, 1, ..., or -1 where missing, not {indices.min()}")
     if names is None:
-        names = np.array([f"y{k}" for k in range(1, codes.shape[1] + 1)])
-    if names.shape != codes.shape[1:] or names.dtype.kind != "U" or len(np.unique(names)) < len(names):
-        wanted = f"{codes.shape[1]} different strings"
-        raise UserError(f"{source}: attribute_names must be {wanted}, not {names.dtype} {names.tolist()}")
-    highest = codes.max(0).tolist()
+        names = np.array([f"y{k}" for k in range(1, indices.shape[1] + 1)])
+    if names.shape != indices.shape[1:] or names.dtype.kind != "U" or len(np.unique(names)) < len(names):
+        expected = f"{indices.shape[1]} different strings"
+        raise UserError(f"{source}: attribute_names must be {expected}, not {names.dtype} {names.tolist()}")
+    highest = indices.max(0).tolist()
     for name, high in zip(names.tolist(), highest, strict=True):
-        if not 0 < high < count:
-            raise UserError(f"{source}: attribute {name!r} goes up to {high}: number its values 0, 1, ..., two or more")
+        if not 0 < high < n:
+            raise UserError(
+                f"{source}: attribute {name!r} goes up to {high}: its values must be 0, 1, ..., two or more"
+            )
     return tuple(
         Attribute(name, tuple(map(str, range(high + 1)))) for name, high in zip(names.tolist(), highest, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Images as tensors of bytes, and tables as standardised rows, in three named splits."""
+"""Data sets: images as bytes and tables as standardised rows, split into training, validation and test data."""
 
 import math
 from collections.abc import Callable
@@ -17,19 +17,31 @@ from pyro_models.base.names import COMPOSED, DATA_DIR_VARIABLE, SOURCES, TABLES,
 from pyro_models.base.names import data_dir as folder_of
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import tables
-from pyro_models.data.attributes import MNIST_A, SIDES, Attribute, beside, combinations, mnist_a, of_array
+from pyro_models.data.attributes import (
+    MNIST_A,
+    SIDES,
+    Attribute,
+    attributes_of_array,
+    combinations,
+    left_or_right,
+    mnist_a,
+)
 
-SPLIT_SEED = 0  # one split of each data set for all runs, whatever their seed: test images stay test images
+SPLIT_SEED = 0  # the same for all runs, whatever their seed: test data are never trained on
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some data and, where they are known, their labels and attributes.
+    """Data with their labels and attributes, if any; indexing selects rows of all of them.
+
+    >>> split = Split(torch.zeros(5, 2), labels=torch.arange(5))
+    >>> len(split), split[:2].labels.tolist()
+    (5, [0, 1])
 
     Attributes:
         x: images as bytes, [n, channel, height, width], or rows of a table as floats, [n, columns].
-        labels: whole numbers, [n], or None.
-        attributes: codes of the data set's attributes, whole numbers, [n, attributes], -1 where missing; or None.
+        labels: integers, [n], or None.
+        attributes: indices of the values of each attribute, integers, [n, attributes], -1 where missing; or None.
     """
 
     x: Tensor
@@ -47,18 +59,24 @@ class Split:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
-        return Split(
-            change(self.x), *(None if known is None else change(known) for known in (self.labels, self.attributes))
-        )
+        tensors = (self.x, self.labels, self.attributes)
+        return Split(*(None if tensor is None else change(tensor) for tensor in tensors))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint splits: train to learn from, validation to choose by, test to report and nothing else.
+    """A data set in three disjoint splits.
 
-    The columns of a table have mean 0 and standard deviation 1 over its training rows. The attributes are those whose
-    codes the splits hold, in their order. Where combinations of them are held out of training, `judges` has training's
-    images in all combinations: for who judges what is imagined, and would else believe that there are no others.
+    Attributes:
+        name: as given to `load`.
+        pixels: the pixel mode.
+        train: to fit with.
+        validation: to choose options by.
+        test: to report final results on, and for nothing else.
+        columns: the names of a table's columns, which have mean 0 and standard deviation 1 over its training rows.
+        attributes: those whose indices the splits hold, in their order.
+        judges: training images in all combinations of attributes, where some combinations are held out of training; a
+            classifier that judges generated images has to know them all.
     """
 
     name: str
@@ -90,7 +108,7 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def each(self, change: Callable[[str, Split], Split]) -> "Dataset":
-        """Return the data set with each split, of such a name, changed."""
+        """Return the data set with `change(name, split)` in place of each split."""
         parts: dict[str, Any] = {name: change(name, part) for name, part in self.parts.items()}
         return replace(self, **parts)
 
@@ -103,33 +121,36 @@ def load(
     split: SplitName = "official",
     source: str | None = None,
 ) -> Dataset:
-    """Load a data set by name, or images or a table of your own from a file.
+    """Load a data set by name, or your own images or table from a file.
+
+    >>> digits = load("digits")
+    >>> digits.shape, len(digits.train), len(digits.validation), len(digits.test)
+    ((1, 28, 28), 1372, 125, 300)
 
     Args:
-        name: `digits` (1,797 images, no download), `mnist`, `fashion-mnist` or `kmnist` (downloaded by
-            torchvision on first use); `attributes` and `mnist-a` (made here of digits, see `attributes.beside` and
-            `attributes.mnist_a`); `blobs`, `moons`, `pinwheel` (made here), `wine`, `iris` (no download); or the
-            path of a .npy file of images or of a .npz file with `images` and perhaps `labels`. Such images are
-            bytes, or floats in [0, 1] which are rounded to bytes: [n, height, width] or
-            [n, channel, height, width]. Beside them `attributes`, whole numbers [n, attributes] of which each column
-            counts 0, 1, ..., -1 where missing, and perhaps their names, `attribute_names`. Without these, labels
-            that are 0, 1, ..., each at least once, are the one attribute of images, named `digit` or `label`. A table
-            is a .csv or .parquet file, a .npy file of [n, columns] or a .npz file with `table`, of such a shape, and
-            perhaps `labels`.
-        data_dir: where downloads live; else the variable PYRO_MODELS_DATA says, else `./datasets`.
-        pixels: the pixel mode, which see in `pyro_models.base.names`.
+        name: `digits` (1,797 images, no download); `mnist`, `fashion-mnist` or `kmnist` (downloaded by torchvision on
+            first use); `attributes` or `mnist-a` (made from digits, see `attributes.left_or_right` and
+            `attributes.mnist_a`); `blobs`, `moons`, `pinwheel` (generated); `wine`, `iris` (no download); or a file:
+
+            - images: .npy, or .npz with `images` and optionally `labels`; bytes, or floats in [0, 1], which are
+              rounded to bytes; [n, height, width] or [n, channel, height, width]. A .npz file may hold `attributes`,
+              integers [n, attributes] whose columns are indices 0, 1, ..., -1 where missing, and `attribute_names`.
+              Without these, labels that are 0, 1, ..., each at least once, become the only attribute;
+            - a table: .csv or .parquet, .npy of shape [n, columns], or .npz with `table` and optionally `labels`.
+        data_dir: the folder of downloads; None takes the environment variable PYRO_MODELS_DATA, else `./datasets`.
+        pixels: the pixel mode, see `pyro_models.base.names.PixelMode`.
         split: `official`, or `article` for that of the article on virtual adversarial training: 10,000 of the 60,000
             training images, its test images, are `validation` here. Of `mnist-a`, `compositional` keeps combinations
             of attributes for validation and test alone, `iid` is the official one.
-        source: the digits that `attributes` (else digits) or `mnist-a` (else mnist) are made from, part by part.
+        source: the images that `attributes` (default: digits) or `mnist-a` (default: mnist) are made from.
 
     Returns:
-        Splits that depend on these arguments alone. The test split is the one that the data set's authors made
-        where there is one, else a seeded sixth; validation is a seeded twelfth of the rest.
+        The data set, which depends on these arguments alone. Its test split is that of the data set's authors where
+        there is one, else a random sixth; validation is a random twelfth of the rest, both with a fixed seed.
 
     Raises:
-        UserError: an unknown name, files that are missing or damaged, values that are no pixels; a split or a source
-            that is not for these data.
+        UserError: the name is unknown, files are missing or damaged, values are not pixels, or the split or the source
+            does not exist for this data set.
     """
     check_name(name)
     _check_split(name, split, source)
@@ -160,18 +181,20 @@ def load(
 
 
 def _check_split(name: str, split: SplitName, source: str | None) -> None:
-    """Refuse a split or a source that is not for the data set."""
+    """Check that the split and the source exist for the data set."""
     if split == "article" and name not in _TORCHVISION:
-        raise UserError(f"--split article is of 60,000 training images, as mnist has, not of {name}")
+        raise UserError(f"`split=article` goes with the 60,000 training images of mnist, not with {name}")
     valid = ["official", *["article"] * (name in _TORCHVISION), *["iid", "compositional"] * (name == "mnist-a")]
     if split == "compositional" and name != "mnist-a":
-        raise UserError(f"--split compositional is of combinations of attributes, as mnist-a has, not of {name}")
+        raise UserError(f"`split=compositional` goes with the attributes of mnist-a, not with {name}")
     if split not in valid:
-        raise UserError(f"--split {split}: of {name} there is only {', '.join(valid)}")
+        raise UserError(f"unknown `split` {split!r} of {name}: choose from {', '.join(valid)}")
     if source is not None and name not in COMPOSED:
-        raise UserError(f"--source {source}: only {' and '.join(COMPOSED)} are made from a source, not {name}")
+        raise UserError(
+            f"`source` goes with {' and '.join(COMPOSED)}, which are made from other images, not with {name}"
+        )
     if source not in (None, *SOURCES):
-        raise UserError(f"--source {source}: {name} is made from {' or '.join(SOURCES)}")
+        raise UserError(f"unknown `source` {source!r}: {name} can be made from {' or '.join(SOURCES)}")
 
 
 def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool) -> Dataset:
@@ -181,31 +204,31 @@ def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool
     def make(part: str, digits: Split, poses: torch.Tensor, copies: int | None = None) -> Split:
         seed, labels = derived_seed(SPLIT_SEED, f"{name} {part}"), torch.as_tensor(digits.labels)
         if name == "attributes":
-            x, codes = beside(digits.x, labels, seed=seed)
-            return Split(x, codes[:, 1] + 1, codes)
-        x, codes = mnist_a(digits.x, labels, allowed=poses, seed=seed, copies=copies)
-        return Split(x, codes[:, 0], codes)
+            x, indices = left_or_right(digits.x, labels, seed=seed)
+            return Split(x, indices[:, 1] + 1, indices)
+        x, indices = mnist_a(digits.x, labels, allowed=poses, seed=seed, copies=copies)
+        return Split(x, indices[:, 0], indices)
 
     made = source.each(lambda part, digits: make(part, digits, allowed[part]))
     made = replace(made, name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
     if compositional:
         made = replace(made, judges=make("judges", source.train, torch.ones_like(allowed["train"]), copies=2))
-    return made if name == "mnist-a" else _binarised(made)  # mnist-a is black and white as it is
+    return made if name == "mnist-a" else _binarised(made)  # mnist-a is binary already
 
 
 def _with_labels_as_attribute(dataset: Dataset) -> Dataset:
-    """Make labels the one attribute of a data set, where they are 0, 1, ..., each at least once."""
+    """Make labels the only attribute of a data set, if they are 0, 1, ..., each at least once."""
     labels = [part.labels for part in dataset.parts.values() if part.labels is not None]
-    kinds = torch.cat(labels).unique() if labels else torch.arange(0)
-    if len(kinds) < 2 or not torch.equal(kinds, torch.arange(len(kinds))):
+    values = torch.cat(labels).unique() if labels else torch.arange(0)
+    if len(values) < 2 or not torch.equal(values, torch.arange(len(values))):
         return dataset
-    attribute = Attribute("digit" if dataset.name in SOURCES else "label", tuple(map(str, kinds.tolist())))
-    known = dataset.each(lambda _, part: replace(part, attributes=torch.as_tensor(part.labels)[:, None]))
-    return replace(known, attributes=(attribute,))
+    attribute = Attribute("digit" if dataset.name in SOURCES else "label", tuple(map(str, values.tolist())))
+    labelled = dataset.each(lambda _, part: replace(part, attributes=torch.as_tensor(part.labels)[:, None]))
+    return replace(labelled, attributes=(attribute,))
 
 
 def _binarised(dataset: Dataset) -> Dataset:
-    """Cut or draw the pixels once and for all, where the pixel mode says so."""
+    """Threshold the pixels, or draw them once, under the pixel modes that do so."""
     if dataset.pixels not in _BINARISED:
         return dataset
     binarise = _BINARISED[dataset.pixels]
@@ -241,14 +264,14 @@ def _columns(arrays: dict[str, np.ndarray], source: str) -> tables.Table:
 
 
 def _hold_out(split: Split, share: float) -> tuple[Split, Split]:
-    """Split at random, by a fixed seed: what stays, and the held-out share."""
+    """Split at random with a fixed seed: the rest, and the held-out share."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SPLIT_SEED))
     held_out = round(len(split) * share)
     return split[order[held_out:]], split[order[:held_out]]
 
 
 def split_by_sklearn(n: int, first: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the numbers below n by scikit-learn's `train_test_split`: `first` of them, and the others."""
+    """Split the indices 0 to n - 1 by scikit-learn's `train_test_split`: `first` of them, and the others."""
     from sklearn.model_selection import train_test_split
 
     if first == n:
@@ -284,14 +307,14 @@ _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KM
 
 
 def _torchvision(name: str, folder: Path) -> tuple[Split, Split]:
-    """The authors' training and test images, read from `folder`, downloaded where they are not there."""
+    """Read the authors' training and test images from `folder`, downloading them if necessary."""
     import_torchvision()
     from torchvision import datasets
 
     source = getattr(datasets, _TORCHVISION[name])
     try:
         parts = [source(root=folder, train=train, download=True) for train in (True, False)]
-    except Exception as error:  # torchvision raises half a dozen kinds, none of its own
+    except Exception as error:  # torchvision raises exceptions of half a dozen classes
         raw = folder / source.__name__ / "raw"
         if len(list(raw.glob("*-ubyte"))) == 4:
             raise UserError(
@@ -300,7 +323,7 @@ def _torchvision(name: str, folder: Path) -> tuple[Split, Split]:
             ) from None
         raise UserError(
             f"{name}: not in {folder / source.__name__} and it cannot be downloaded ({first_line(error)}); set "
-            f"--data-dir or {DATA_DIR_VARIABLE} to the folder that holds it, or use --data digits"
+            f"`data_dir` or {DATA_DIR_VARIABLE} to the folder that holds it, or use `data=digits`"
         ) from None
     for part in parts:
         if len(part.data) != len(part.targets):
@@ -313,7 +336,7 @@ def import_torchvision() -> None:
     """Import torchvision.
 
     Raises:
-        UserError: torch and torchvision are builds that do not belong together.
+        UserError: torch and torchvision are incompatible builds.
     """
     try:
         import torchvision  # noqa: F401
@@ -321,7 +344,7 @@ def import_torchvision() -> None:
         if "torchvision::nms" not in str(error):
             raise
         raise UserError(
-            f"torchvision does not belong to torch {torch.__version__} (one is built for CUDA, the other for the "
+            f"torchvision does not fit torch {torch.__version__} (one is built for CUDA, the other for the "
             "CPU): uninstall both, then install them in one command from one index"
         ) from None
 
@@ -335,14 +358,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 return {"table" if content.ndim == 2 else "images": content}
             return dict(content)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        reason = "no .npy or .npz file of plain numbers" if "pickle" in str(error) else first_line(error)
+        reason = "not a .npy or .npz file of plain numbers" if "pickle" in str(error) else first_line(error)
         raise UserError(f"{path}: cannot be read ({reason})") from None
 
 
 def _own(arrays: dict[str, np.ndarray], path: str) -> tuple[Split, tuple[Attribute, ...]]:
-    """Check images, and labels and attributes where there are some."""
+    """Check images, and labels and attributes if there are any."""
     if "images" not in arrays:
-        raise UserError(f"{path}: holds no array named 'images' or 'table', only {sorted(arrays)}")
+        raise UserError(f"{path}: no array named 'images' or 'table', only {sorted(arrays)}")
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise UserError(
@@ -355,16 +378,16 @@ def _own(arrays: dict[str, np.ndarray], path: str) -> tuple[Split, tuple[Attribu
             f"not {list(images.shape)}"
         )
     if len(images) < 24:
-        raise UserError(f"{path}: {len(images)} images are too few to split; 24 are enough")
+        raise UserError(f"{path}: {len(images)} images are too few to split: give at least 24")
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
-        raise UserError(f"{path}: labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
-    codes = arrays.get("attributes")
-    attributes = () if codes is None else of_array(codes, arrays.get("attribute_names"), len(images), path)
+        raise UserError(f"{path}: labels must be {len(images)} integers, not {labels.dtype} {list(labels.shape)}")
+    indices, names = arrays.get("attributes"), arrays.get("attribute_names")
+    attributes = () if indices is None else attributes_of_array(indices, names, len(images), path)
     if images.dtype != np.uint8:
         images = images.astype(np.float32)
     pixels = torch.from_numpy(np.ascontiguousarray(images)).reshape(shape)
-    known = (None if array is None else torch.from_numpy(array.astype(np.int64)) for array in (labels, codes))
-    return Split(_as_bytes(pixels, path), *known), attributes
+    integers = (None if array is None else torch.from_numpy(array.astype(np.int64)) for array in (labels, indices))
+    return Split(_as_bytes(pixels, path), *integers), attributes
 
 
 def _as_bytes(images: Tensor, source: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""A few labels, as if the others were not known."""
+"""Labels: checks, one-hot encoding, and the choice of the few that a semi-supervised model observes."""
 
 from typing import Literal
 
@@ -21,44 +21,49 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels, classes).to(torch.get_default_dtype())
 
 
-def check_labels(split: Split, kinds: int) -> Tensor:
-    """Return the labels of a split.
+def check_labels(split: Split, classes: int) -> Tensor:
+    """Return the labels of a split, [n].
 
     Raises:
-        UserError: there are none, or one is not among 0 to kinds - 1.
+        UserError: the split has none, or one is not among 0 to classes - 1.
     """
     if split.labels is None:
-        raise UserError("--labels: the data have none")
+        raise UserError("`labels` are asked for, and the data have none: use labelled data, or leave `labels` out")
     low, high = int(split.labels.min()), int(split.labels.max())
-    if low < 0 or high >= kinds:
-        raise UserError(f"--labels: the data are labelled {low} to {high}, --kinds {kinds} wants 0 to {kinds - 1}")
+    if low < 0 or high >= classes:
+        raise UserError(f"the data are labelled {low} to {high}, and {classes} classes are labelled 0 to {classes - 1}")
     return split.labels
 
 
 def draw_labels(
-    split: Split, count: int, kinds: int, *, seed: int, how: Literal["stratified", "random", "article"] = "stratified"
+    split: Split, count: int, classes: int, *, seed: int, how: Literal["stratified", "random", "article"] = "stratified"
 ) -> tuple[Split, Split]:
-    """Draw the data of a split whose labels are seen.
+    """Draw the data of a split whose labels a semi-supervised model observes.
+
+    >>> split = Split(torch.zeros(6, 1), labels=torch.tensor([0, 1, 0, 1, 0, 1]))
+    >>> labelled, others = draw_labels(split, 2, 2, seed=0)
+    >>> sorted(labelled.labels.tolist()), len(others)
+    ([0, 1], 4)
 
     Args:
-        split: where from.
-        count: how many.
-        kinds: the labels are 0 to kinds - 1.
+        split: labelled data.
+        count: the number of data to draw.
+        classes: the number of classes, whose labels are 0 to classes - 1.
         seed: of the draw.
-        how: `stratified`, each label as often as the others or one time more or less; `random`; or `article`, at
-            random by scikit-learn's `train_test_split`, as the article on virtual adversarial training draws them.
+        how: `stratified`, with equal numbers of each label, or numbers that differ by 1; `random`; or `article`, at
+            random by scikit-learn's `train_test_split`, as in the article on virtual adversarial training.
 
     Returns:
-        the `count` data, and the others in a random order, whatever their labels.
+        the `count` data, and the others in a random order.
 
     Raises:
-        UserError: there are no labels or too few of them; one lies outside; fewer are wanted than there are kinds.
+        UserError: there are no labels, or fewer than `count`; a label is out of range; `count` is less than `classes`.
     """
-    all_labels = check_labels(split, kinds)
-    if count < kinds:
-        raise UserError(f"--labels {count} is fewer than --kinds {kinds}: at least one for each")
+    all_labels = check_labels(split, classes)
+    if count < classes:
+        raise UserError(f"`labels` must be at least {classes}, one for each class, not {count}")
     if count > len(split):
-        raise UserError(f"--labels {count} is more than the {len(split)} training data")
+        raise UserError(f"`labels` must be at most the number of training data, {len(split)}, not {count}")
     if how == "article":
         order = torch.cat(split_by_sklearn(len(split), count, seed))
     else:
@@ -66,10 +71,10 @@ def draw_labels(
         order = torch.randperm(len(split), generator=generator)
     if how == "stratified":
         labels = all_labels.cpu()[order]
-        rank = torch.stack([(labels == kind).cumsum(0) for kind in range(kinds)]).gather(0, labels[None])[0]
-        seen = torch.zeros(len(order), dtype=torch.bool)
-        seen[rank.argsort(stable=True)[:count]] = True  # the first of each kind, then the second of each, ...
-        others = order[~seen]  # whose start lacks what `seen` took, hence in another order
-        order = torch.cat([order[seen], others[torch.randperm(len(others), generator=generator)]])
+        rank = torch.stack([(labels == k).cumsum(0) for k in range(classes)]).gather(0, labels[None])[0]
+        chosen = torch.zeros(len(order), dtype=torch.bool)
+        chosen[rank.argsort(stable=True)[:count]] = True  # the first of each class, then the second of each, ...
+        others = order[~chosen]  # shuffled again, as the chosen were taken from its start
+        order = torch.cat([order[chosen], others[torch.randperm(len(others), generator=generator)]])
     order = order.to(all_labels.device)
     return split[order[:count]], split[order[count:]]

@@ -1,4 +1,4 @@
-"""Tables: points in the plane made here, small real ones, and the user's own."""
+"""Tables: generated points in the plane, small real data sets, and files."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pyro_models.base.errors import UserError, first_line
 
 LABEL = "label"
 Table = tuple[dict[str, np.ndarray], np.ndarray | None]
-"""Columns of numbers by name, and the labels of the rows where they are known."""
+"""Columns of numbers by name, and the labels of the rows, or None."""
 
 
 def blobs() -> Table:
@@ -24,7 +24,7 @@ def blobs() -> Table:
 
 
 def moons() -> Table:
-    """Return 3,000 points in two half circles that reach into each other."""
+    """Return 3,000 points on two interleaved half circles."""
     from sklearn.datasets import make_moons
 
     points, labels = make_moons(3000, noise=0.05, random_state=0)
@@ -32,7 +32,7 @@ def moons() -> Table:
 
 
 def pinwheel() -> Table:
-    """Return 3,000 points in five bent arms, as Johnson et al. draw them (Structured VAEs, 2016)."""
+    """Return 3,000 points in five curved arms, as Johnson et al. (Structured VAEs, 2016)."""
     arms, each, generator = 5, 600, np.random.default_rng(0)
     labels = np.repeat(np.arange(arms), each)
     along, across = generator.normal(size=(2, arms * each)) * [[0.3], [0.05]]
@@ -63,10 +63,10 @@ TABLES: dict[str, Callable[[], Table]] = {
 
 
 def read(path: Path) -> Table:
-    """Read a table from a .csv file or a .parquet file; a column `label` holds what the rows are known to be.
+    """Read a table from a .csv file or a .parquet file; a column `label` holds the labels.
 
     Raises:
-        UserError: the file cannot be read; a column holds text, holes or one value throughout.
+        UserError: the file cannot be read; a column holds text, missing values, or the same value in every row.
     """
     try:
         columns = _csv(path) if path.suffix == ".csv" else _parquet(path)
@@ -78,18 +78,18 @@ def read(path: Path) -> Table:
 
 
 def of_columns(columns: Mapping[str, Any], source: str) -> Table:
-    """Check the columns of a table and set its labels apart.
+    """Check the columns of a table and separate its labels.
 
     Raises:
-        UserError: as `read`.
+        UserError: as for `read`.
     """
     values = {name: np.asarray(column) for name, column in columns.items()}
     labels = values.pop(LABEL, None)
     if not values:
-        raise UserError(f"{source}: holds no column of numbers")
+        raise UserError(f"{source}: there is no column of numbers")
     rows = len(next(iter(values.values())))
     if rows < 24:
-        raise UserError(f"{source}: {rows} rows are too few to split; 24 are enough")
+        raise UserError(f"{source}: {rows} rows are too few to split: give at least 24")
     checked = {name: _numbers(column, f"{source}: column {name!r}") for name, column in values.items()}
     return checked, None if labels is None else _whole(labels, source)
 
@@ -108,9 +108,9 @@ def _csv(path: Path) -> dict[str, Sequence[str]]:
     )
     names = [name.strip() for name in rows[0]] if headed else [f"x[{k}]" for k in range(len(rows[0]))]
     if "" in names:
-        raise ValueError(f"column {names.index('') + 1} has no name: leave it out if it only counts the rows")
+        raise ValueError(f"column {names.index('') + 1} has no name: drop it if it only numbers the rows")
     if len(set(names)) < len(names):
-        raise ValueError("two columns have one name")
+        raise ValueError("two columns have the same name")
     return dict(zip(names, zip(*rows[headed:], strict=True), strict=True)) if rows[headed:] else {}
 
 
@@ -135,26 +135,26 @@ def _is_number(cell: str) -> bool:
 
 
 def _numbers(column: np.ndarray, name: str) -> np.ndarray:
-    """Return a column as float64, if it is one of finite numbers that differ."""
+    """Return a column as float64 after checking that it holds finite numbers, not all equal."""
     if column.dtype.kind in "OUS":
         cells = [str(cell).strip() for cell in column]
         text = [cell for cell in cells if cell not in ("", "None") and not _is_number(cell)]
         if text:
-            raise UserError(f"{name} holds text ({text[0]!r}): leave it out, or name it {LABEL!r} if it says the kind")
+            raise UserError(f"{name} holds text ({text[0]!r}): drop it, or name it {LABEL!r} if it holds the labels")
         column = np.array([float(cell) if _is_number(cell) else np.nan for cell in cells])
     if column.dtype.kind not in "fiub":
         raise UserError(f"{name} is of type {column.dtype}, not numbers")
     column = column.astype(np.float64)
-    holes = int((~np.isfinite(column)).sum())
-    if holes:
-        raise UserError(f"{name} has {holes} values that are missing, NaN or infinite")
+    missing = int((~np.isfinite(column)).sum())
+    if missing:
+        raise UserError(f"{name} has {missing} values that are missing, NaN or infinite")
     if (column == column[0]).all():
-        raise UserError(f"{name} is {column[0]:g} in every row: leave it out")
+        raise UserError(f"{name} is {column[0]:g} in every row: drop it")
     return column
 
 
 def _whole(labels: np.ndarray, source: str) -> np.ndarray:
-    """Return labels as whole numbers: as they are, or names by their order in the alphabet."""
+    """Return labels as integers: numbers as they are, names by alphabetical order."""
     if labels.dtype.kind in "OUS":
         cells = [str(cell).strip() for cell in labels]
         missing = sum(cell in ("", "None") for cell in cells)
@@ -164,5 +164,5 @@ def _whole(labels: np.ndarray, source: str) -> np.ndarray:
             return np.unique(cells, return_inverse=True)[1]
         labels = np.array([float(cell) for cell in cells])
     if labels.dtype.kind not in "fiub" or not (np.abs(labels) < 2**53).all() or (labels != np.floor(labels)).any():
-        raise UserError(f"{source}: labels must be whole numbers or names")
+        raise UserError(f"{source}: labels must be integers or names")
     return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The inference gap: how far the ELBO lies below the evidence, and how much of it a better guide would close."""
+"""The inference gap, log p(x) - ELBO: the part that a better guide of its family would close, and the rest."""
 
 import math
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_models.base.errors import UserError
-from pyro_models.likelihood.importance import DRAWS, importance, marginalised, shares
+from pyro_models.likelihood.importance import DRAWS, importance, other_sites, shares
 from pyro_models.metrics.evaluation import Data, Program, eval_mode, in_batches
 from pyro_models.objectives import Enumerate, Record, elbos
 
-PARTICLES = 10  # of the bound that each datum's own guide maximises
+PARTICLES = 10  # of the bound that the parameters of each datum maximise
 
 
 class NoClosedFamily(UserError):
-    """The guide's own family has no parameters of each datum: a site depends on another's draw, or is no Normal."""
+    """The guide's family has no parameters for each datum alone: a site is neither Normal nor discrete, or depends on
+    the draw of a Normal one."""
 
 
 def gap(
@@ -53,18 +54,26 @@ def gap(
         With few samples log p(x) comes out too low, and so does `approximation`.
 
     Raises:
-        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
+        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on the draw of a Normal one.
+        ValueError: as `evidence`.
+
+    >>> from guides import VAEGuide
+    >>> from pyro_models import VAE, distributions
+    >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
+    >>> guide = VAEGuide(torch.nn.Linear(4, 4))
+    >>> sorted(gap(model, guide, {"x": torch.zeros(7, 4)}, samples=10, steps=5))
+    ['amortisation', 'approximation', 'elbo', 'gap']
     """
     parts = []
     with eval_mode(model, guide, seed=seed):
-        marginal, hidden = marginalised(model, data, target)
+        hidden = other_sites(model, data, target)
         for batch in tqdm(list(in_batches(data, max(1, draws // PARTICLES))), disable=None):
             given = {name: values for name, values in batch.items() if name not in hidden}
             amortised = lambda batch=batch, **_: guide(**batch)  # noqa: E731
-            best, free = datum_wise(amortised, given)
-            maximise(marginal, best, given, free, steps, learning_rate)
-            elbo, highest = (_bound(marginal, half, given, samples, draws) for half in (amortised, best))
-            both = [importance(marginal, half, given, frozenset(), samples, draws).log_p for half in (amortised, best)]
+            best, parameters = datum_wise(amortised, given)
+            maximise(model, best, given, parameters, steps, learning_rate, hidden)
+            elbo, highest = (_bound(model, each, given, hidden, samples, draws) for each in (amortised, best))
+            both = [importance(model, each, given, hidden, samples, draws).log_p for each in (amortised, best)]
             log_p = torch.stack(both).logsumexp(0) - math.log(2.0)
             parts.append(
                 {"elbo": elbo, "gap": log_p - elbo, "amortisation": highest - elbo, "approximation": log_p - highest}
@@ -72,57 +81,70 @@ def gap(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _bound(model: Program, guide: Program, batch: Data, samples: int, draws: int) -> Tensor:
-    size = len(next(iter(batch.values())))
-    sums = [elbos(model, guide, particles=share, **batch).sum(0) for share in shares(samples, draws // size)]
+def _bound(model: Program, guide: Program, batch: Data, hidden: frozenset[str], samples: int, draws: int) -> Tensor:
+    particles = shares(samples, draws // len(next(iter(batch.values()))))
+    sums = [elbos(model, guide, particles=share, hidden=hidden, **batch).sum(0) for share in particles]
     return torch.stack(sums).sum(0) / samples
 
 
 def maximise(
-    model: Program, guide: Program, batch: Data, parameters: list[Tensor], steps: int, learning_rate: float
+    model: Program,
+    guide: Program,
+    batch: Data,
+    parameters: list[Tensor],
+    steps: int,
+    learning_rate: float,
+    hidden: frozenset[str] = frozenset(),
 ) -> None:
-    """Raise the ELBO of each datum by its own parameters of the guide."""
+    """Maximise the ELBO of each datum by Adam, over parameters that a guide has for each datum.
+
+    Args:
+        model, guide: the pair.
+        batch: what the model is called with.
+        parameters: of the guide, which change in place.
+        steps: of Adam.
+        learning_rate: of Adam, at its peak.
+        hidden: observed sites of the model that are marginalised.
+    """
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()
         with torch.enable_grad():
-            loss = -elbos(model, guide, particles=PARTICLES, **batch).mean(0).sum()
+            loss = -elbos(model, guide, particles=PARTICLES, hidden=hidden, **batch).mean(0).sum()
         loss.backward(inputs=parameters)
         optimizer.step()
         schedule.step()
 
 
 def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
-    """Return the guide with parameters of each datum's own, and those parameters.
+    """Return a guide of the same family with parameters for each datum, and these, which start at the guide's own.
 
     Raises:
-        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on what a Normal one drew.
+        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on the draw of a Normal one.
     """
-    twice = []
-    for _ in range(2):
+    runs = []
+    for _ in range(2):  # a site that depends on a draw has other parameters each time
         with Enumerate(), Record() as q:
             pyro.plate("particles", 1, dim=-2)(guide)(**batch)  # so that the plate of `elbos` can widen that dimension
-        twice.append({name: _freed(name, site.fn) for name, site in q.sites.items()})
-    families, again = twice
+        runs.append({name: _with_parameters(name, site.fn) for name, site in q.sites.items()})
+    families, again = runs
     for name in families:
         if not all(map(torch.equal, families[name][0], again[name][0])):
-            raise NoClosedFamily(
-                f"site {name!r} depends on what another drew: its best is no loc and scale of each datum"
-            )
+            raise NoClosedFamily(f"site {name!r} depends on the draw of another: it has no parameters for each datum")
 
     size = len(next(iter(batch.values())))
 
-    def own(**_: Tensor) -> None:
+    def parametrised(**batch: Tensor) -> None:
         with pyro.plate("data", size):
             for name, family in families.items():
                 pyro.sample(name, family[1]())
 
-    return own, [parameter for parameters, _ in families.values() for parameter in parameters]
+    return parametrised, [parameter for parameters, _ in families.values() for parameter in parameters]
 
 
-def _freed(name: str, fn: TorchDistribution) -> tuple[list[Tensor], Callable[[], TorchDistribution]]:
-    """Return parameters that start where those of `fn` are, and what makes the distribution of them."""
+def _with_parameters(name: str, fn: TorchDistribution) -> tuple[list[Tensor], Callable[[], TorchDistribution]]:
+    """Return parameters that start at those of `fn`, and a function that makes the distribution of them."""
     base: Any = fn.base_dist if isinstance(fn, dist.Independent) else fn
     if isinstance(base, torch.distributions.Normal):
         loc, log_scale = (value.clone().requires_grad_() for value in (base.loc, base.scale.log()))
@@ -130,4 +152,4 @@ def _freed(name: str, fn: TorchDistribution) -> tuple[list[Tensor], Callable[[],
     if fn.has_enumerate_support:
         logits = base.logits.clone().requires_grad_()
         return [logits], lambda: type(base)(logits=logits).to_event(fn.event_dim - base.event_dim)
-    raise NoClosedFamily(f"site {name!r} is neither Normal nor discrete: what its family could do better is not known")
+    raise NoClosedFamily(f"site {name!r} is neither Normal nor discrete: the best member of its family is not known")

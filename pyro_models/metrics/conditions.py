@@ -55,7 +55,7 @@ def parse_conditions(attributes: tuple[Attribute, ...], conditions: Sequence[str
         if name not in names:
             raise UserError(f"`given={word}`: unknown attribute {name!r}: {nearest(name, names)}")
         i = names.index(name)
-        index = attributes[i].code(value)
+        index = attributes[i].index(value)
         if values[0, i] not in (-1, index):
             raise UserError(f"`given={word}` contradicts {name}={attributes[i].values[values[0, i]]}")
         values[0, i] = index

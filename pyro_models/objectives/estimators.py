@@ -35,12 +35,13 @@ where every term is of the relaxed story, and no bound of the discrete one.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -269,27 +270,29 @@ ESTIMATORS: dict[str, Callable[..., Terms]] = {
 }
 
 
-def log_weights(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Tensor:
+def log_weights(model: Model, guide: Model, *, particles: int, hidden: Collection[str] = (), **batch: Tensor) -> Tensor:
     """Return log p(x, z) - log q(z | x) at draws from the guide: [particles, batch], nats.
 
     Over discrete sites it sums p(x, y, z_y) / q(z_y | x, y), which needs no draw that a sure q(y | x) never makes.
+    The model draws its sites that are `hidden`, and their densities do not count.
 
     Raises:
         ValueError: a site is scaled (beta, a subsampled plate): inside a logsumexp that bounds nothing.
     """
     with Enumerate():
-        p, q = _draw(model, guide, batch, particles)
+        p, q = _draw(model, guide, batch, particles, hidden=hidden)
     drawn = {name: site for name, site in q.items() if not site.is_enumerated}
     return _log_weights(p, drawn, particles, enumerated=len(q) - len(drawn))
 
 
-def elbos(model: Model, guide: Model, *, particles: int, **batch: Tensor) -> Tensor:
+def elbos(model: Model, guide: Model, *, particles: int, hidden: Collection[str] = (), **batch: Tensor) -> Tensor:
     """Return the ELBO of each datum at draws from the guide: [particles, batch], nats.
 
-    Discrete sites are summed over, and divergences are in closed form where there is one, as in `enum`.
+    Discrete sites are summed over, and divergences are in closed form where there is one, as in `enum`. The model draws
+    its sites that are `hidden`, and their densities do not count.
     """
     with Enumerate():
-        p, q = _draw(model, guide, batch, particles)
+        p, q = _draw(model, guide, batch, particles, hidden=hidden)
     return _parts(p, q, analytic_kl)["elbo"].reshape(particles, -1)
 
 
@@ -327,16 +330,20 @@ def _draw(
     *,
     discrete: bool = False,
     latents: Sites | None = None,
+    hidden: Collection[str] = (),
 ) -> tuple[Sites, Sites]:
     """Record the pair, in a plate of particles where there are several: batch shapes [batch] or [particles, batch].
 
     Args:
         discrete: whether the guide may draw what it does not reparameterise.
         latents: what the guide is to draw, where that is known.
+        hidden: sites of the model that are not recorded.
     """
     if particles > 1:
         repeat = pyro.plate("particles", particles, dim=-2)
         model, guide = repeat(model), repeat(guide)
+    if hidden:
+        model = poutine.block(model, hide=list(hidden))  # outside the plate, so that each particle has its own draw
     p, q = record_pair(model, guide, latents=latents, **batch)
     plates = 2 if particles > 1 else 1
     shape = next(iter(p.values())).fn.batch_shape[-plates:]

@@ -196,9 +196,9 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
 
     def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
         """Return the unit of a score or a term by its name."""
-        likelihood = self.unit(dataset)
-        named = {"elbo_exact": f"{likelihood}, sum over y", "labelled_elbo": f"{likelihood}, y observed"}
-        return named.get(score) or super().unit_of(score, dataset)
+        if score == "elbo_exact":
+            return f"{self.unit(dataset)}, sum over y"
+        return f"{self.unit(dataset)}, y observed" if score.startswith("labelled_") else super().unit_of(score, dataset)
 
     @classmethod
     def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:

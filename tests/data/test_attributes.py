@@ -35,18 +35,18 @@ def test_two_values_are_a_bit_more_are_one_hot_and_missing_is_nan_throughout():
     expected = torch.tensor([[1.0], [nan], [0.0]]), torch.tensor([[0.0, 1, 0], [nan] * 3, [1, 0, 0]])
     for attribute, y in zip((SIDE, COLOUR), expected, strict=True):
         assert attribute.size == y.shape[1]
-        torch.testing.assert_close(attribute.encode(codes), y, equal_nan=True)
-    assert torch.equal(COLOUR.encode(torch.arange(3)), torch.eye(3))
+        torch.testing.assert_close(attribute.one_hot(codes), y, equal_nan=True)
+    assert torch.equal(COLOUR.one_hot(torch.arange(3)), torch.eye(3))
 
 
 def test_a_value_has_the_code_of_its_place_and_another_gets_one_line_that_lists_them():
-    assert [COLOUR.code(value) for value in COLOUR.values] == [0, 1, 2]
+    assert [COLOUR.index(value) for value in COLOUR.values] == [0, 1, 2]
     with pytest.raises(
         UserError, match=r"^unknown colour 'gren': did you mean 'green'\? choose from red, green, blue$"
     ):
-        COLOUR.code("gren")
+        COLOUR.index("gren")
     with pytest.raises(UserError, match=r"^unknown side 'up': choose from left, right$"):
-        SIDE.code("up")
+        SIDE.index("up")
 
 
 # ---------------------------------------------------------------- digits put left or right
@@ -286,14 +286,14 @@ def test_labels_of_ones_own_are_an_attribute_if_they_count_from_nought(tmp_path,
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"attributes": CODES[:, 0]}, r"attributes must be whole numbers \[60, attributes\], not int64 \[60\]"),
-        ({"attributes": CODES[:7]}, r"attributes must be whole numbers \[60, attributes\], not int64 \[7, 2\]"),
-        ({"attributes": CODES[:, :0]}, r"whole numbers \[60, attributes\], not int64 \[60, 0\]"),
-        ({"attributes": CODES / 2}, r"whole numbers \[60, attributes\], not float64 \[60, 2\]"),
+        ({"attributes": CODES[:, 0]}, r"attributes must be integers \[60, attributes\], not int64 \[60\]"),
+        ({"attributes": CODES[:7]}, r"attributes must be integers \[60, attributes\], not int64 \[7, 2\]"),
+        ({"attributes": CODES[:, :0]}, r"integers \[60, attributes\], not int64 \[60, 0\]"),
+        ({"attributes": CODES / 2}, r"integers \[60, attributes\], not float64 \[60, 2\]"),
         ({"attributes": CODES - 1}, "attributes must be 0, 1, ..., or -1 where missing, not -2"),
-        ({"attributes": CODES * 0 - 1}, "attribute 'y1' goes up to -1: number its values 0, 1, ..., two or more"),
-        ({"attributes": CODES * 0}, "attribute 'y1' goes up to 0: number its values 0, 1, ..., two or more"),
-        ({"attributes": CODES % 2 * 1000}, "attribute 'y1' goes up to 1000: number its values"),
+        ({"attributes": CODES * 0 - 1}, "attribute 'y1' goes up to -1: its values must be 0, 1, ..., two or more"),
+        ({"attributes": CODES * 0}, "attribute 'y1' goes up to 0: its values must be 0, 1, ..., two or more"),
+        ({"attributes": CODES % 2 * 1000}, "attribute 'y1' goes up to 1000: its values must be"),
         ({"attributes": np.full((60, 1), 2**64 - 1, np.uint64)}, "attribute 'y1' goes up to 18446744073709551615"),
         ({"attributes": CODES, "attribute_names": np.array(["a"])}, r"must be 2 different strings, not <U1 \['a'\]"),
         ({"attributes": CODES, "attribute_names": np.array(["a", "a"])}, "must be 2 different strings"),
@@ -311,13 +311,13 @@ def test_attributes_that_are_none_get_one_clear_line(tmp_path, arrays, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mnist", {"split": "compositional"}, "of combinations of attributes, .* not of mnist$"),
-        ("attributes", {"split": "iid"}, "^--split iid: of attributes there is only official$"),
-        ("mnist-a", {"split": "article"}, "^--split article is of 60,000 training images, .* not of mnist-a$"),
-        ("mnist", {"source": "digits"}, "^--source digits: only attributes and mnist-a are made from a source, not mn"),
-        ("wine", {"source": "digits"}, "^--source digits: only attributes and mnist-a are made from a source"),
-        ("mnist-a", {"source": "kmnist"}, "^--source kmnist: mnist-a is made from digits or mnist$"),
-        ("attributes", {"source": "minst"}, "^--source minst: attributes is made from digits or mnist$"),
+        ("mnist", {"split": "compositional"}, "^`split=compositional` goes with .* mnist-a, not with mnist$"),
+        ("attributes", {"split": "iid"}, "^unknown `split` 'iid' of attributes: choose from official$"),
+        ("mnist-a", {"split": "article"}, "^`split=article` goes with .* of mnist, not with mnist-a$"),
+        ("mnist", {"source": "digits"}, "^`source` goes with attributes and mnist-a, .* not with mnist$"),
+        ("wine", {"source": "digits"}, "^`source` goes with attributes and mnist-a, .* not with wine$"),
+        ("mnist-a", {"source": "kmnist"}, "^unknown `source` 'kmnist': mnist-a can be made from digits or mnist$"),
+        ("attributes", {"source": "minst"}, "^unknown `source` 'minst': attributes can be made from digits or mnist$"),
         ("atributes", {}, "did you mean 'attributes'"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_articles_split_and_draw_are_its_own_lines_of_scikit_learn(sixty_tho
 
 @pytest.mark.parametrize("name", ["digits", "blobs"])
 def test_the_articles_split_of_other_data_gets_one_line(name):
-    with pytest.raises(UserError, match=f"^--split article is of 60,000 training images, .*, not of {name}$"):
+    with pytest.raises(UserError, match=f"^`split=article` goes with .* of mnist, not with {name}$"):
         load(name, split="article")
 
 
@@ -159,7 +159,7 @@ def test_without_files_and_without_a_network_one_line_names_folder_variable_and_
         load("kmnist", data_dir=tmp_path / "nowhere")
     message = str(error.value)
     assert "\n" not in message
-    for word in (str(tmp_path / "nowhere"), "--data-dir", "PYRO_MODELS_DATA", "--data digits"):
+    for word in (str(tmp_path / "nowhere"), "`data_dir`", "PYRO_MODELS_DATA", "`data=digits`"):
         assert word in message
 
 
@@ -219,8 +219,8 @@ def test_images_of_ones_own(tmp_path):
         ({"images": np.array([["black"] * 3] * 30)}, "bytes or floats"),
         ({"images": np.zeros((3, 2, 2), np.uint8)}, "3 images are too few"),
         ({"pictures": np.zeros((30, 2, 2), np.uint8)}, "no array named 'images'"),
-        ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(7, int)}, "labels must be 30 whole numbers"),
-        ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(30)}, "labels must be 30 whole numbers"),
+        ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(7, int)}, "labels must be 30 integers"),
+        ({"images": np.zeros((30, 2, 2), np.uint8), "labels": np.zeros(30)}, "labels must be 30 integers"),
         ({"images": np.array([{"a": 1}] * 30)}, "cannot be read"),
     ],
 )

@@ -77,12 +77,12 @@ def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
 @pytest.mark.parametrize(
     ("split", "count", "kinds", "message"),
     [
-        (Split(torch.zeros(50, 1)), 10, 4, r"^--labels: the data have none"),
-        (numbered(), 10, 3, r"labelled 0 to 3, --kinds 3 wants 0 to 2"),
-        (Split(torch.zeros(50, 1), torch.arange(50) % 4 - 1), 10, 4, r"labelled -1 to 2, --kinds 4 wants 0 to 3"),
-        (Split(torch.zeros(50, 1), torch.arange(50) % 4 + 1), 10, 4, r"labelled 1 to 4, --kinds 4 wants 0 to 3"),
-        (numbered(), 3, 4, r"^--labels 3 is fewer than --kinds 4"),
-        (numbered(), 201, 4, r"^--labels 201 is more than the 200 training data"),
+        (Split(torch.zeros(50, 1)), 10, 4, r"^`labels` are asked for, and the data have none"),
+        (numbered(), 10, 3, r"labelled 0 to 3, and 3 classes are labelled 0 to 2"),
+        (Split(torch.zeros(50, 1), torch.arange(50) % 4 - 1), 10, 4, r"labelled -1 to 2, and 4 classes"),
+        (Split(torch.zeros(50, 1), torch.arange(50) % 4 + 1), 10, 4, r"labelled 1 to 4, and 4 classes"),
+        (numbered(), 3, 4, r"^`labels` must be at least 4, one for each class, not 3"),
+        (numbered(), 201, 4, r"^`labels` must be at most the number of training data, 200, not 201"),
     ],
 )
 @pytest.mark.parametrize("how", ["stratified", "random", "article"])

@@ -210,24 +210,24 @@ def one_line(error):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (holed("tall"), r"column 'b' holds text \('tall'\): leave it out"),
+        (holed("tall"), r"column 'b' holds text \('tall'\): drop it"),
         (holed(""), "column 'b' has 1 values that are missing"),
         (holed("  "), "column 'b' has 1 values that are missing"),
         (holed("nan"), "column 'b' has 1 values that are missing, NaN"),
         (holed("-inf"), "column 'b' has 1 values that are missing, NaN or infinite"),
         ("a,b\n" + "".join(f"{a},\n" for a in POINTS[:, 0].tolist()), f"column 'b' has {ROWS} values that are missing"),
-        ("a,b\n" + "".join(f"{a},3\n" for a in POINTS[:, 0].tolist()), "column 'b' is 3 in every row: leave it out"),
+        ("a,b\n" + "".join(f"{a},3\n" for a in POINTS[:, 0].tolist()), "column 'b' is 3 in every row: drop it"),
         ("a,b\n" + BODY + "1\n", "row 62 has 1 columns, the first has 2"),
         ("a\n" + BODY, "row 2 has 2 columns, the first has 1"),
-        ("a, a\n" + BODY, "two columns have one name"),
+        ("a, a\n" + BODY, "two columns have the same name"),
         ("", "it is empty"),
         ("\n\n", "it is empty"),
         ("a,b\n", "no column of numbers"),
-        (with_labels([0] * ROWS).replace("a,label", "label,label"), "two columns have one name"),
+        (with_labels([0] * ROWS).replace("a,label", "label,label"), "two columns have the same name"),
         ("label\n" + "".join(f"{k % 3}\n" for k in range(ROWS)), "no column of numbers"),
-        ("a,b\n" + "".join(BODY.splitlines(keepends=True)[:23]), "23 rows are too few to split; 24 are enough"),
-        (with_labels(k / 2 for k in range(ROWS)), "labels must be whole numbers or names"),
-        (with_labels(["nan", 1] * (ROWS // 2)), "labels must be whole numbers or names"),
+        ("a,b\n" + "".join(BODY.splitlines(keepends=True)[:23]), "23 rows are too few to split: give at least 24"),
+        (with_labels(k / 2 for k in range(ROWS)), "labels must be integers or names"),
+        (with_labels(["nan", 1] * (ROWS // 2)), "labels must be integers or names"),
     ],
 )
 def test_a_csv_file_that_is_no_table_gets_one_line_that_names_file_and_column(tmp_path, text, message):
@@ -261,10 +261,10 @@ def test_24_rows_are_enough(tmp_path):
         ({"table": POINTS, "labels": np.zeros(7, int)}, r"60 rows but labels of shape \[7\]"),
         ({"table": POINTS, "labels": np.zeros((ROWS, 1), int)}, r"60 rows but labels of shape \[60, 1\]"),
         ({"table": POINTS, "labels": np.array(1)}, r"60 rows but labels of shape \[\]"),
-        ({"table": POINTS, "labels": np.arange(ROWS) / 2}, "labels must be whole numbers or names"),
-        ({"table": POINTS, "labels": np.full(ROWS, np.nan)}, "labels must be whole numbers or names"),
+        ({"table": POINTS, "labels": np.arange(ROWS) / 2}, "labels must be integers or names"),
+        ({"table": POINTS, "labels": np.full(ROWS, np.nan)}, "labels must be integers or names"),
         ({"tables": POINTS}, "no array named 'images' or 'table'"),
-        ({"table": np.array([[{}]] * ROWS)}, "no .npy or .npz file of plain numbers"),
+        ({"table": np.array([[{}]] * ROWS)}, "not a .npy or .npz file of plain numbers"),
     ],
 )
 def test_arrays_that_are_no_table_get_one_line_that_names_file_and_column(tmp_path, arrays, message):
@@ -283,7 +283,7 @@ def test_arrays_that_are_no_table_get_one_line_that_names_file_and_column(tmp_pa
         ({"a": POINTS[:, 0], "b": np.arange(ROWS).astype("M8[s]")}, {}, r"column 'b' is of type datetime64\[.*not num"),
         ({"a": POINTS[:, 0], "b": [0.5] * ROWS}, {}, "column 'b' is 0.5 in every row"),
         ({"a": POINTS[:23, 0]}, {}, "23 rows are too few"),
-        ({"a": POINTS[:, 0], "label": [None, *range(1, ROWS)]}, {}, "labels must be whole numbers or names"),
+        ({"a": POINTS[:, 0], "label": [None, *range(1, ROWS)]}, {}, "labels must be integers or names"),
         ([POINTS[:, 0], POINTS[:, 1]], {"names": ["a", "a"]}, "cannot be read as a table"),
     ],
 )
@@ -331,13 +331,13 @@ def test_no_rows_are_too_few(tmp_path):
 
 @pytest.mark.parametrize("label", [np.inf, -np.inf, 1e300])
 def test_labels_that_no_whole_number_holds_are_refused(tmp_path, label):
-    with pytest.raises(UserError, match="labels must be whole numbers or names"):
+    with pytest.raises(UserError, match="labels must be integers or names"):
         npz(tmp_path, table=POINTS, labels=np.where(np.arange(ROWS) == 3, label, 1.0))
 
 
 @pytest.mark.parametrize("labels", [np.arange(ROWS).astype("M8[D]"), np.arange(ROWS) + 0j], ids=["dates", "complex"])
 def test_labels_of_other_types_are_refused(tmp_path, labels):
-    with pytest.raises(UserError, match="labels must be whole numbers or names"):
+    with pytest.raises(UserError, match="labels must be integers or names"):
         npz(tmp_path, table=POINTS, labels=labels)
 
 

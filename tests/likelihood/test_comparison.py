@@ -1,11 +1,11 @@
-"""The comparison of estimators, where the answers are known."""
+"""The comparison of estimators, where bounds, variances and ratios are known."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from pyro_models.likelihood.comparison import Tally, compare, parameter_groups, table
+from pyro_models.likelihood.comparison import Comparison, Tally, compare, comparison_table, parameter_groups
 from pyro_models.objectives import enum, graph, mean_field, relaxed, rws
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 from tests.linear_mixture import linear_mixture
@@ -29,7 +29,7 @@ def test_the_groups_are_all_parameters_by_part():
     assert sum(map(len, groups.values())) == sum(len(list(half.parameters())) for half in pair)
 
 
-def test_the_same_estimator_twice_gives_the_same_figures_and_the_pair_stays_as_it_is():
+def test_a_comparison_repeats_itself_and_leaves_the_pair_as_it_is():
     pair = linear_mixture()
     x = pair[0](batch=20).detach()
     before = torch.cat([p.detach().flatten() for half in pair for p in half.parameters()])
@@ -41,7 +41,7 @@ def test_the_same_estimator_twice_gives_the_same_figures_and_the_pair_stays_as_i
     assert pair[0].training
 
 
-class Told(torch.nn.Module):
+class Nested(torch.nn.Module):
     """A story as a part of another module, which gives its parameters a group."""
 
     def __init__(self, story):
@@ -55,20 +55,34 @@ class Told(torch.nn.Module):
 def test_at_the_exact_posterior_the_bound_has_no_error():
     model = LinearGaussian()
     x = model(batch=30).detach()
-    found = compare(Told(model), ExactGuide(model), {"rws": partial(rws, particles=3)}, [{"x": x}], draws=6)["rws"]
-    assert found.bound == pytest.approx(model.evidence(x).mean().item())
-    assert found.error < 1e-9
+    rows = compare(Nested(model), ExactGuide(model), {"rws": partial(rws, particles=3)}, [{"x": x}], draws=6)
+    assert rows["rws"].bound == pytest.approx(model.evidence(x).mean().item())
+    assert rows["rws"].error < 1e-9
 
 
-def test_the_sum_over_kinds_is_less_noisy_than_drawing_them():
+def test_the_sum_over_categories_is_less_noisy_than_drawing_them():
     pair = linear_mixture()
     x = pair[0](batch=50).detach()
     estimators = {"mean-field": relaxed(mean_field, 0.5), "graph": graph, "enum": enum}
-    found = compare(*pair, estimators, [{"x": x}, {"x": x + 0.1}], draws=60)
-    assert found["enum"].variance["classifier"] < found["graph"].variance["classifier"] / 3
-    assert found["enum"].variance["component"] < 1e-9 * found["graph"].variance["component"]
-    assert found["enum"].signal_to_noise["component"] > 1e4
-    assert abs(found["enum"].bound - found["graph"].bound) < 5 * (found["enum"].error + found["graph"].error)
-    lines = table(found, {"mean-field": "neither", "graph": "the story", "enum": "the story"}.__getitem__).splitlines()
+    comparisons = compare(*pair, estimators, [{"x": x}, {"x": x + 0.1}], draws=60)
+    assert comparisons["enum"].variance["classifier"] < comparisons["graph"].variance["classifier"] / 3
+    assert comparisons["enum"].variance["component"] < 1e-9 * comparisons["graph"].variance["component"]
+    assert comparisons["enum"].signal_to_noise["component"] > 1e4
+    assert abs(comparisons["enum"].bound - comparisons["graph"].bound) < 5 * (
+        comparisons["enum"].error + comparisons["graph"].error
+    )
+    bound_of = {"mean-field": "neither", "graph": "the story", "enum": "the story"}
+    lines = comparison_table(comparisons, bound_of.__getitem__).splitlines()
     assert len(lines) == 5
     assert {line.count("|") for line in lines} == {1 + 4 + 2 * 4}
+
+
+def test_an_infinite_ratio_is_null_in_json():
+    comparison = Comparison(-1.0, 0.1, {"a": 0.0, "b": 2.0}, {"a": torch.inf, "b": 3.0}, 5.0)
+    assert comparison.as_json() == {
+        "bound": -1.0,
+        "error": 0.1,
+        "variance": {"a": 0.0, "b": 2.0},
+        "signal_to_noise": {"a": None, "b": 3.0},
+        "milliseconds": 5.0,
+    }

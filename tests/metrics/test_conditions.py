@@ -38,7 +38,7 @@ def pair():
 def posterior_of(guide, values):
     """q(z | the values that are given), by the guide itself, of one combination: a missing attribute is left out."""
     given = {
-        f"y{i}": attribute.encode(torch.tensor([value]))
+        f"y{i}": attribute.one_hot(torch.tensor([value]))
         for i, (attribute, value) in enumerate(zip(THREE, values, strict=True), 1)
         if value >= 0
     }
@@ -50,7 +50,7 @@ def test_images_are_decoded_from_latents_of_the_posterior_given_the_attributes(p
     model, guide = pair
     values = torch.tensor([[0, 1, 3], [2, -1, -1], [-1, -1, 0]])
     x = generate_given(model, guide, THREE, values, mean=True, seed=5)
-    y = {f"y{i}": attribute.encode(values[:, i - 1]) for i, attribute in enumerate(THREE, 1)}
+    y = {f"y{i}": attribute.one_hot(values[:, i - 1]) for i, attribute in enumerate(THREE, 1)}
     with eval_mode(model, guide, seed=5):
         expected = model.decoder(guide.posterior(**y).sample())
     torch.testing.assert_close(x, expected)

@@ -60,6 +60,11 @@ VARIANTS = [
     JMVAERecipe(width=16, objective="telbo", variant="stop-gradient", private_weight=3.0),
     JMVAERecipe(width=16, objective="mvae"),
     JMVAERecipe(width=16, network="spatial", unimodal_weight=1.0),
+    RECIPES["cvae"](latent_dim=3),
+    RECIPES["cvae"](given="3", network="mlp", pixels="dynamic"),
+    RECIPES["cvae"](given="label", likelihood="normal", elbo="iwae", particles=3),
+    RECIPES["hvae"](latent_dim=2, lower_dim=3),
+    RECIPES["hvae"](network="mlp", elbo="dreg", particles=3, warm_up=0.0),
 ]
 ATTRIBUTES = (Attribute("even", ("no", "yes")), Attribute("kind", ("0", "1", "2")))
 every_variant = pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_the_guide_draws_the_latent_sites_of_the_story(recipe, split):
     model, guide = pair_of(recipe, split)
     p, q = record_pair(model, guide, **observed(recipe, split))
     latent = [name for name, site in p.items() if not site.is_observed]
-    expected = {ClassifierRecipe: [], GMVAERecipe: ["y", "z"]}
+    expected = {ClassifierRecipe: [], GMVAERecipe: ["y", "z"], RECIPES["hvae"]: ["z2", "z1"]}
     assert list(q) == latent == expected.get(type(recipe), ["z"])
     assert p[recipe.target].is_observed
     if isinstance(recipe, GMVAERecipe):

@@ -166,14 +166,14 @@ def line(complaint_of):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--kinds 4", "--labels: the data are labelled 0 to 9, --kinds 4 wants 0 to 3"),
-        ("--labels 5", "--labels 5 is fewer than --kinds 10: at least one for each"),
-        ("--labels 9999", "--labels 9999 is more than the 1372 training data"),
+        ("--kinds 4", "the data are labelled 0 to 9, and 4 classes are labelled 0 to 3"),
+        ("--labels 5", "--labels must be at least 10, one for each class, not 5"),
+        ("--labels 9999", "--labels must be at most the number of training data, 1372, not 9999"),
         ("--labels 0", "--labels must be at least 1, not 0"),
         ("--unlabelled 1300", "--unlabelled 1300 is more than the 1272 training data left"),
         ("--unlabelled 0", "--batch-size 256 is more than the 100 training data; --steps goes round them"),
         ("--batch-size 1300", "--batch-size 1300 is more than the 1272 training data; --steps goes round them"),
-        ("--split article", "--split article is of 60,000 training images, as mnist has, not of digits"),
+        ("--split article", "--split article goes with the 60,000 training images of mnist, not with digits"),
         ("--data blobs", "--data blobs is a table: use --preset table, or --network mlp"),
         ("--data blobs --network article", "--network article wants images of 28 x 28, not [2]"),
         ("--elbo trace", "unknown option '--elbo'"),
@@ -190,11 +190,11 @@ def test_images_of_ones_own_that_do_not_do_get_one_line(line, tmp_path):
     np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(60) % 3 - 1)
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(60) % 3)
     options = ["--labels", "20", "--batch-size", "20", "--classes", "3", "--data"]
-    assert "--labels: the data have none" in line(*options, str(tmp_path / "bare.npz"))
-    assert "the data are labelled -1 to 1, --kinds 3 wants 0 to 2" in line(*options, str(tmp_path / "odd.npz"))
+    assert "--labels are asked for, and the data have none" in line(*options, str(tmp_path / "bare.npz"))
+    assert "labelled -1 to 1, and 3 classes are labelled 0 to 2" in line(*options, str(tmp_path / "odd.npz"))
     complaint = line(*options, str(tmp_path / "own.npz"), "--network", "article")
     assert "--network article wants images of 28 x 28, not [1, 8, 8]" in complaint
-    assert "not of" in line(*options, str(tmp_path / "own.npz"), "--split", "article")
+    assert "not with" in line(*options, str(tmp_path / "own.npz"), "--split", "article")
 
 
 def test_a_resumed_run_keeps_its_labels(tmp_path, capsys):

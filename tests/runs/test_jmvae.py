@@ -409,10 +409,10 @@ def line(complaint_of):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--split compositional", "of combinations of attributes, as mnist-a has, not of attributes"),
-        ("--split compositional --data digits", "as mnist-a has, not of digits"),
+        ("--split compositional", "goes with the attributes of mnist-a, not with attributes"),
+        ("--split compositional --data digits", "goes with the attributes of mnist-a, not with digits"),
         ("--split article", "--split: unknown value 'article': choose from iid, compositional"),
-        ("--source digits --data digits", "only attributes and mnist-a are made from a source, not digits"),
+        ("--source digits --data digits", "--source goes with attributes and mnist-a, made from"),
         ("--source kmnist", "--source: unknown value 'kmnist': did you mean 'mnist'?"),
         ("--objective jmvea", "--objective: unknown value 'jmvea': did you mean 'jmvae'?"),
         ("--private-weight 2", "--variant and --private-weight go with --objective telbo, not with jmvae"),
