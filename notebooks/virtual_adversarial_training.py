@@ -342,7 +342,8 @@ show_scores("with VAT", vat_guide, vat_rows)
 
 # %%
 inferred = infer(vat_guide, dataset.test)
-display(plots.confusion_matrix(metrics.contingency(inferred, dataset.test.labels, CLASSES), range(CLASSES)))
+counts = metrics.contingency(inferred, dataset.test.labels, CLASSES)
+display(plots.confusion_matrix(counts, range(CLASSES), name="class"))
 classes = metrics.per_class(inferred, dataset.test.labels, CLASSES)
 display(plots.class_scores({name: classes[name] for name in ("precision", "recall", "f1")}))
 
