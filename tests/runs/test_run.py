@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from pyro_models.base.errors import UserError
 from pyro_models.cli.train import main
+from pyro_models.recipes import VAERecipe
+from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
-from pyro_models.runs import open_run, train, trainer
 from pyro_models.training import fit as fit_module
 
 ROOT = Path(__file__).parents[2]
