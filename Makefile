@@ -22,8 +22,8 @@ lint: setup
 notebooks: setup  ## execute the notebooks in full, into notebooks/*.ipynb
 	@for script in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$script || exit 1; done
 
-docs: setup  ## build the site into build/site; a broken link or a docstring that cannot be read is an error
-	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+docs: setup  ## build the site into build/site; a broken link or a docstring that cannot be read is an error (--quiet would hide it)
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo build/site/index.html
 
 benchmark: setup

@@ -150,7 +150,7 @@ def infer(guide: GMVAEGuide, split: Split) -> torch.Tensor:
 
 def score_clusters(guide: GMVAEGuide, recipe: GMVAERecipe, dataset: Dataset) -> dict[str, float]:
     """Score the clusters that a guide infers for the test data against their labels."""
-    return metrics.score(infer(guide, dataset.test), dataset.test.labels, recipe.clusters, named=recipe.labels > 0)
+    return metrics.score(infer(guide, dataset.test), dataset.test.labels, recipe.clusters, supervised=recipe.labels > 0)
 
 
 model, guide, rows = train(recipe, dataset)

@@ -342,7 +342,8 @@ show_scores("with VAT", vat_guide, vat_rows)
 
 # %%
 inferred = infer(vat_guide, dataset.test)
-display(plots.confusion_matrix(metrics.contingency(inferred, dataset.test.labels, CLASSES), range(CLASSES)))
+counts = metrics.contingency(inferred, dataset.test.labels, CLASSES)
+display(plots.confusion_matrix(counts, range(CLASSES), name="class"))
 classes = metrics.per_class(inferred, dataset.test.labels, CLASSES)
 display(plots.class_scores({name: classes[name] for name in ("precision", "recall", "f1")}))
 
@@ -476,10 +477,9 @@ for precision in precisions:
 # %% [markdown]
 # In single precision the article's $\xi$ finds directions many of which are far from the reference, though better than
 # random ones all the same. Larger differences are hardly affected by rounding. And the reference is not the best
-# direction: it belongs to an infinitely small step, while the adversarial step has length 2.5. A slope measured some
-# way off, at 0.1 or 1, turns away from the reference and leads to
-# *larger* changes; at 10 it is measured too far off. So `vat` has 0.1 as its default, and the preset keeps the
-# article's number.
+# direction: it belongs to an infinitely small step, while the adversarial step has length 2.5. A slope measured at a
+# distance of 0.1 or 1 has another direction than the reference and leads to *larger* changes; 10 is too far. So `vat`
+# has 0.1 as its default, and the preset keeps the article's number.
 #
 # ## The same term in another story
 #

@@ -14,6 +14,7 @@ import torch
 from pyro_models.cli.train import parse
 from pyro_models.cli.verbs import main
 from pyro_models.recipes.registry import RECIPES, table
+from tests.test_structure import LEVELS
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "api")
@@ -190,6 +191,11 @@ def test_the_readme_is_a_shop_window():
     ]
     assert rows
     assert set(rows) <= set(table().splitlines())
+
+
+def test_the_rooms_stand_in_the_order_of_their_imports():
+    (order,) = (text for language, text in blocks(ROOT / "docs/how-to-read-the-code.md") if text.startswith("base"))
+    assert tuple(tuple(level.split(", ")) for level in re.split(r"\s+<\s+", order.strip())) == LEVELS
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs/models").glob("[a-z]*.md")), ids=lambda page: page.stem)

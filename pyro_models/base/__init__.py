@@ -1,1 +1,1 @@
-"""What all rooms stand on: plain Python that does not import torch."""
+"""Errors, files, names and seeds: plain Python that does not import torch, used everywhere."""

@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a line of text instead of a traceback."""
+"""The exception that the command line shows as one line of text instead of a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ class UserError(ValueError):
 
     Args:
         message: the line.
-        exit_code: what the command line exits with.
+        exit_code: of the command line.
     """
 
     def __init__(self, message: str, exit_code: int = 1):
@@ -22,12 +22,16 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its kind where it says nothing."""
+    """Return the first line of an exception's message, or its class where the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return what to say of an unknown word: the nearest known one, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(known)
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return advice on an unknown word: the nearest choice, or all of them.
+
+    >>> nearest("vea", ["vae", "gmvae"])
+    "did you mean 'vae'?"
+    """
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(choices)

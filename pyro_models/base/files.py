@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes, and reading JSON."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from pyro_models.base.errors import UserError
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file so that at every moment the old or the new content is there, whole.
+    """Write a file atomically: at every moment it holds either the old or the new content.
 
     Raises:
-        UserError: it cannot be written; the old content is still there.
+        UserError: it cannot be written; the old content is kept.
     """
     data = content.encode() if isinstance(content, str) else content
 
@@ -27,17 +27,17 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def replace(path: Path, write_to: Callable[[Path], Any]) -> None:
-    """Let `write_to` write a file beside `path`, then put it in the place of `path` in one step.
+    """Let `write_to` write a file beside `path`, then rename it to `path`.
 
     Raises:
-        UserError: it cannot be written; the old content is still there.
+        UserError: it cannot be written; the old content is kept.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         write_to(beside)
         beside.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}; the previous content is kept") from None
     finally:
         beside.unlink(missing_ok=True)
 
@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        UserError: it is not there, or no JSON object.
+        UserError: the file does not exist, or is not a JSON object.
     """
     try:
         content = json.loads(path.read_text())
@@ -55,5 +55,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} does not hold a JSON object")
     return content

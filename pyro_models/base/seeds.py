@@ -1,4 +1,4 @@
-"""Random seeds by purpose: every draw of a run follows from its seed and from what the draw is for."""
+"""Seeds derived for each purpose from the seed of a run."""
 
 import zlib
 
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
-    """Return 64 bits that depend on all arguments, independent in effect of those of other arguments."""
+    """Return a 64-bit seed that depends on all arguments; seeds of different arguments are practically independent."""
     entropy = [seed, zlib.crc32(purpose.encode()), *numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

@@ -13,7 +13,7 @@ from pyro_models.data.datasets import Split
 from pyro_models.data.labels import one_hot
 
 ToBatch = Callable[[Split], dict[str, Tensor]]
-"""From some rows of a split to the arguments that a model and its guide are called with."""
+"""From rows of a split to the arguments that a model and its guide are called with."""
 
 
 def to_float(x: Tensor, pixels: PixelMode) -> Tensor:

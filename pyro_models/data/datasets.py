@@ -139,9 +139,9 @@ def load(
             - a table: .csv or .parquet, .npy of shape [n, columns], or .npz with `table` and optionally `labels`.
         data_dir: the folder of downloads; None takes the environment variable PYRO_MODELS_DATA, else `./datasets`.
         pixels: the pixel mode, see `pyro_models.base.names.PixelMode`.
-        split: `official`, or `article` for that of the article on virtual adversarial training: 10,000 of the 60,000
-            training images, its test images, are `validation` here. Of `mnist-a`, `compositional` keeps combinations
-            of attributes for validation and test alone, `iid` is the official one.
+        split: `official`; or `article`, of the article on virtual adversarial training, whose test images are 10,000 of
+            the 60,000 training images, which are `validation` here; of `mnist-a` also `iid`, which is the official
+            one, and `compositional`, whose validation and test have combinations of attributes that training lacks.
         source: the images that `attributes` (default: digits) or `mnist-a` (default: mnist) are made from.
 
     Returns:

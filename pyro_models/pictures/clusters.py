@@ -43,9 +43,8 @@ def confusion(run: Trained) -> dict[str, Any]:
         return {}
     inferred = run.recipe.infer(run, run.dataset.test)
     if run.recipe.labels:
-        return {
-            "confusion": plots.confusion_matrix(metrics.contingency(inferred, labels, categories), range(categories))
-        }
+        counts = metrics.contingency(inferred, labels, categories)
+        return {"confusion": plots.confusion_matrix(counts, range(categories), name="class")}
     values, ranks = labels.unique(return_inverse=True)
     counts = metrics.contingency(inferred, ranks, categories)
     first = [cluster for cluster, _ in metrics.matching(counts)]

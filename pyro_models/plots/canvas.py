@@ -1,4 +1,4 @@
-"""What all figures share: canvases without global state, grids of panels, images in a panel."""
+"""Helpers of all figures: canvases without global state, grids of panels, images in a panel."""
 
 import math
 
@@ -12,14 +12,14 @@ Extent = tuple[float, float, float, float]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure that no global state keeps alive."""
+    """Make a figure that pyplot does not keep alive."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def new_panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `count` panels in rows."""
+    """Make a figure of `count` panels, in rows of at most `columns`."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = new_figure(width * columns, height * rows)
@@ -36,12 +36,12 @@ def show_image(panel: Axes, image: Tensor, extent: Extent | None = None) -> None
 
 
 def as_array(image: Tensor) -> np.ndarray:
-    """[channel, height, width] as matplotlib wants it: grey for one channel, colour for three."""
+    """Convert [channel, height, width] to [height, width], or to [height, width, 3] for three channels."""
     return image.cpu().squeeze(0).numpy() if len(image) == 1 else image.cpu().permute(1, 2, 0).numpy()
 
 
 def group_legend(panel: Axes) -> None:
-    """Name the groups beside the panel; of more than twelve, as many as fit."""
+    """Add a legend of the groups beside the panel, at most twelve of them."""
     handles, names = panel.get_legend_handles_labels()
     if handles:
         panel.legend(

@@ -13,16 +13,16 @@ from pyro_models.plots.canvas import new_panels
 
 
 def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
-    """A statistic of prior and posterior replicates in each panel, and a line at the data's; the least likely first."""
-    chosen = sorted(checked, key=lambda one: min(result["two_sided"] for result in one.against.values()))[:most]
+    """Draw histograms of statistics of prior and posterior replicates, with a line at the data's, lowest p first."""
+    chosen = sorted(checked, key=lambda check: min(result["two_sided"] for result in check.against.values()))[:most]
     figure, panels = new_panels(len(chosen), 4, 3.6, 2.6)
-    for panel, one in zip(panels, chosen, strict=True):
-        every = torch.cat([torch.tensor([one.observed]), *one.replicated.values()])
+    for panel, check in zip(panels, chosen, strict=True):
+        every = torch.cat([torch.tensor([check.observed]), *check.replicated.values()])
         edges = torch.linspace(float(every.min()), float(every.max()) + 1e-9, 31).tolist()
-        for given, values in one.replicated.items():
-            panel.hist(values.tolist(), edges, alpha=0.6, label=f"{given}, p = {one.against[given]['p']:.2f}")
-        panel.axvline(one.observed, color="black", linewidth=2, label="data")
-        panel.set_title(textwrap.fill(f"{one.site}: {one.statistic}", 42), fontsize=9)
+        for name, values in check.replicated.items():
+            panel.hist(values.tolist(), edges, alpha=0.6, label=f"{name}, p = {check.against[name]['p']:.2f}")
+        panel.axvline(check.observed, color="black", linewidth=2, label="data")
+        panel.set_title(textwrap.fill(f"{check.site}: {check.statistic}", 42), fontsize=9)
         panel.set(yticks=[])
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.legend(frameon=False, fontsize=7)
@@ -30,14 +30,14 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
     return figure
 
 
-def ranks(found: Sequence[Ranks], most: int = 24) -> Figure:
-    """How many ranks of each latent fall into equal parts of their range, least uniform first; grey: as expected."""
-    chosen = sorted(found, key=lambda one: one.p)[:most]
+def ranks(results: Sequence[Ranks], most: int = 24) -> Figure:
+    """Draw rank histograms of each latent, lowest p first, over the band expected of uniform ranks (grey)."""
+    chosen = sorted(results, key=lambda result: result.p)[:most]
     figure, panels = new_panels(len(chosen), 6, 2.2, 1.9)
-    for panel, one in zip(panels, chosen, strict=True):
-        panel.bar(range(len(one.counts)), one.counts, width=1.0)
-        panel.axhspan(*one.band, color="grey", alpha=0.4)
-        panel.set_title(f"{one.latent}, p = {one.p:.2g}", fontsize=9)
+    for panel, result in zip(panels, chosen, strict=True):
+        panel.bar(range(len(result.counts)), result.counts, width=1.0)
+        panel.axhspan(*result.band, color="grey", alpha=0.4)
+        panel.set_title(f"{result.latent}, p = {result.p:.2g}", fontsize=9)
         panel.set(xticks=[], yticks=[])
-    figure.suptitle(f"ranks of the story's latents among {found[0].draws} draws of the guide")
+    figure.suptitle(f"ranks of latents from the prior among {results[0].draws} posterior draws")
     return figure

@@ -1,4 +1,4 @@
-"""Learning curves, and estimators beside each other."""
+"""Learning curves, and the comparison of estimators."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from pyro_models.plots.canvas import new_figure, new_panels
 def learning_curves(
     metrics: Sequence[Mapping[str, float]], terms: Mapping[str, str], splits: Sequence[str] = ("train", "test")
 ) -> Figure:
-    """Each term over the epochs.
+    """Draw each term over the epochs.
 
     Args:
-        metrics: one mapping an epoch, from `epoch` and `SPLIT_TERM` to numbers.
-        terms: which terms, one panel each, and the unit of each, the pixel mode included.
-        splits: which splits, together in each panel.
+        metrics: for each epoch, from `epoch` and `SPLIT_TERM` to numbers.
+        terms: from the terms, one panel each, to their units, the pixel mode included.
+        splits: the splits to draw in each panel.
     """
     figure, panels = new_panels(len(terms), 3, 4.2, 3.2)
     epochs = [row["epoch"] for row in metrics]
@@ -38,11 +38,11 @@ def estimator_comparison(
     times: Mapping[str, float],
     unit: str,
 ) -> Figure:
-    """Estimators beside each other.
+    """Draw the bounds, the signal-to-noise ratios and the times of estimators.
 
     Args:
         bounds: the mean and the standard error of each.
-        ratios: the signal-to-noise ratio of each, for each group of parameters.
+        ratios: the signal-to-noise ratio of the gradient of each, by group of parameters.
         times: milliseconds a step.
         unit: of the bounds.
     """
@@ -51,7 +51,7 @@ def estimator_comparison(
     rows = np.arange(len(bounds))
     means, errors = zip(*bounds.values(), strict=True)
     panels[0].errorbar(means, rows, xerr=errors, fmt="o", capsize=3)
-    panels[0].set(title="bound, and its standard error", xlabel=unit, yticks=rows, yticklabels=list(bounds))
+    panels[0].set(title="bound and its standard error", xlabel=unit, yticks=rows, yticklabels=list(bounds))
     for group in next(iter(ratios.values())):
         panels[1].plot([each[group] for each in ratios.values()], rows, "o", label=group, alpha=0.8)
     panels[1].set(title="signal / noise of the gradient", xscale="log")

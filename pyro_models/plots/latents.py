@@ -24,14 +24,14 @@ def latent_map(
     legend: str = "label",
     names: Sequence[str] = (),
 ) -> Figure:
-    """Points in the plane, [n, 2] for each titled panel, coloured by label.
+    """Draw points in the plane, [n, 2] for each titled panel, coloured by label.
 
     Args:
         panels: from title to points.
-        labels: whole numbers, [n], or None for one colour.
+        labels: integers, [n], or None for one colour.
         limit: axes from -limit to limit; None fits each panel to its points.
-        legend: what the colours are.
-        names: of the labels, in their order; else their numbers.
+        legend: the title of the legend.
+        names: of the labels, in their order; empty shows their numbers.
     """
     figure = new_figure(4.6 * len(panels) + 1.0, 4.4)
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
@@ -39,7 +39,7 @@ def latent_map(
         size = 4 if len(points) > 4000 else 12
         colours: dict[str, Any] = {} if labels is None else {"c": labels.cpu(), "cmap": COLOURS}
         if labels is not None and labels.min() >= 0 and labels.max() < 10:
-            colours |= {"vmin": 0, "vmax": 9}  # a label has one colour in every picture
+            colours |= {"vmin": 0, "vmax": 9}  # a label has the same colour in all figures
         dots = panel.scatter(x, y, s=size, linewidths=0, alpha=0.7, **colours)
         panel.set_title(title)
         panel.set_aspect("equal" if limit else "auto")
@@ -57,11 +57,11 @@ def latent_map(
 def scatter(
     panels: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, Mapping[str, Tensor]] | None = None
 ) -> Figure:
-    """Points in the plane in named groups: [n, 2] for each group of each titled panel, all panels on the same axes.
+    """Draw points in the plane in named groups, [n, 2] for each group of each titled panel, on shared axes.
 
     Args:
         panels: from title and group to points.
-        sizes: from title and group to the radius of each point in the units of the axes, [n]; None draws dots.
+        sizes: from title and group to the radius of each point in data units, [n]; None draws dots.
     """
     figure = new_figure(5.4 * len(panels), 4.4)
     drawn = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
@@ -91,11 +91,11 @@ def scatter(
 def decision_regions(
     panels: Mapping[str, tuple[Tensor, Tensor, Sequence[str]]], points: Tensor, limit: float
 ) -> Figure:
-    """Which value of an attribute is likeliest over the plane, how likely, and where data of each value are.
+    """Draw the likeliest value of attributes over the latent plane, its probability as opacity, and data of each value.
 
     Args:
         panels: from an attribute's name to the probabilities over a square grid, [grid * grid, values], its top row
-            first; the value of each point, [n], -1 where it is not known; and the values' names.
+            first; the value of each point, [n], -1 where missing; and the values' names.
         points: [n, 2].
         limit: the grid reaches from -limit to limit.
     """
@@ -116,54 +116,54 @@ def decision_regions(
         for k in values[values >= 0].unique().tolist():
             x, y = points[values == k].cpu().numpy().T
             panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=f"C{k % 10}", label=names[k])
-        panel.set(title=f"likeliest {name} (fainter where unsure), and test data", xlabel="z[0]", ylabel="z[1]")
+        panel.set(title=f"likeliest {name} (fainter: less probable), and test data", xlabel="z[0]", ylabel="z[1]")
         group_legend(panel)
     return figure
 
 
 def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axes: str = "z") -> Figure:
-    """Normal components in the plane: draws, and contours at one and two standard deviations.
+    """Draw Normal components in the plane: samples, and contours at one and two standard deviations.
 
     Args:
-        samples: the draws of each component, [n, 2].
+        samples: of each component, [n, 2].
         locs: the means, [components, 2].
         covariances: [components, 2, 2].
-        axes: the letter on the axes.
+        axes: the name of the axes' variable.
     """
     figure = new_figure(6, 5.4)
     panel = figure.subplots()
     circle = torch.linspace(0, 2 * math.pi, 100)
     circle = torch.stack([circle.cos(), circle.sin()])
-    for kind, (points, loc, covariance) in enumerate(zip(samples, locs, covariances, strict=True)):
-        colour = f"C{kind % 10}"
+    for k, (points, loc, covariance) in enumerate(zip(samples, locs, covariances, strict=True)):
+        colour = f"C{k % 10}"
         x, y = points.cpu().numpy().T
         panel.scatter(x, y, s=3, linewidths=0, alpha=0.4, color=colour)
         root = torch.linalg.cholesky(covariance.cpu())
         for radius in (1, 2):
             panel.plot(*(loc.cpu()[:, None] + radius * root @ circle.to(root)), color=colour, linewidth=1.2)
-        panel.annotate(str(kind), loc.tolist(), ha="center", va="center", weight="bold")
-    panel.set(xlabel=f"{axes}[0]", ylabel=f"{axes}[1]", title="p(z | y): draws, one and two standard deviations")
+        panel.annotate(str(k), loc.tolist(), ha="center", va="center", weight="bold")
+    panel.set(xlabel=f"{axes}[0]", ylabel=f"{axes}[1]", title="p(z | y): samples, one and two standard deviations")
     return figure
 
 
 def mixture_points(
-    data: Tensor, kinds: Tensor, drawn: Tensor, kinds_drawn: Tensor, names: Sequence[str], density: Density | None
+    data: Tensor, clusters: Tensor, drawn: Tensor, clusters_drawn: Tensor, names: Sequence[str], density: Density | None
 ) -> Figure:
-    """A table's rows and a story's draws in the plane, coloured by kind, and the story's density under the rows.
+    """Draw rows of a table and samples of a model in the plane, coloured by cluster, and the density of the model.
 
     Args:
         data, drawn: rows, [n, 2] and [m, 2].
-        kinds, kinds_drawn: inferred for the rows, and those of the draws: [n], [m].
+        clusters, clusters_drawn: inferred of the rows, and of the samples: [n], [m].
         names: of the two axes.
-        density: from points [n, 2] to densities [n]; None leaves that panel out.
+        density: from points [n, 2] to densities [n]; None omits its panel.
     """
     figure = new_figure(4.4 * (3 if density else 2), 4.2)
     panels = figure.subplots(1, 3 if density else 2, sharex=True, sharey=True)
     colours: dict[str, Any] = {"cmap": COLOURS, "vmin": 0, "vmax": 9, "s": 8, "linewidths": 0}
-    panels[0].scatter(*data.T, c=kinds % 10, **colours)
-    panels[0].set_title("data, by inferred kind")
-    panels[1].scatter(*drawn.T, c=kinds_drawn % 10, **colours)
-    panels[1].set_title("draws from the story, by kind")
+    panels[0].scatter(*data.T, c=clusters % 10, **colours)
+    panels[0].set_title("data, by inferred cluster")
+    panels[1].scatter(*drawn.T, c=clusters_drawn % 10, **colours)
+    panels[1].set_title("samples of the model, by cluster")
     for panel in panels:
         panel.set(xlabel=names[0], ylabel=names[1])
     if density:
@@ -173,19 +173,19 @@ def mixture_points(
         extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
         panels[2].imshow(heights.numpy(), extent=extent, cmap="magma_r", aspect="auto")
         panels[2].scatter(*data.T, s=2, color="black", linewidths=0, alpha=0.3)
-        panels[2].set_title("density of the story, and the data")
+        panels[2].set_title("density of the model, and the data")
     return figure
 
 
 def latent_grid(lower: Tensor, upper: Tensor, steps: int) -> Tensor:
-    """Codes on a grid of the plane as a sheet shows it: [steps * steps, 2], top row first."""
+    """Return latents on a grid of the plane in the order of `image_grid`: [steps * steps, 2], top row first."""
     across = torch.linspace(float(lower[0]), float(upper[0]), steps)
     up = torch.linspace(float(lower[1]), float(upper[1]), steps)
     return torch.stack([across.repeat(steps), up.flip(0).repeat_interleave(steps)], dim=-1)
 
 
 def tsne(points: Tensor, seed: int = 0) -> Tensor:
-    """Lay points [n, d] out in the plane, [n, 2], by t-SNE (van der Maaten and Hinton, 2008)."""
+    """Embed points [n, d] in the plane, [n, 2], by t-SNE (van der Maaten and Hinton, 2008)."""
     from sklearn.manifold import TSNE
 
     flat = points.flatten(1).double().cpu().numpy()

@@ -44,7 +44,7 @@ class HVAERecipe(VariationalRecipe):
             "epochs": 2000,
             "warm_up": 0.1,  # 200 epochs
         },
-        # MNIST as above with the residual networks; the epochs are what one core trains in an hour.
+        # The same data with the residual networks; 30 epochs are half an hour of one core.
         "mnist": {"data": "mnist", "pixels": "dynamic", "epochs": 30},
     }
 

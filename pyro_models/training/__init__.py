@@ -1,1 +1,1 @@
-"""Training: recipes, the loop, run folders and the command line. Importing this does not import torch."""
+"""Training: the loop, learning-rate schedules, distributed sessions and checkpoints."""

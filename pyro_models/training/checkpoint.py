@@ -1,4 +1,4 @@
-"""Checkpoints, read without unpickling anything."""
+"""Checkpoints, which are read without unpickling."""
 
 import io
 import zipfile
@@ -24,13 +24,13 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        UserError: it is cut short, or no checkpoint of ours.
+        UserError: it is truncated or damaged, or not a checkpoint of a run.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        reason = "cut short or damaged" if not zipfile.is_zipfile(path) else first_line(error)
-        raise UserError(f"cannot read the checkpoint {path} ({reason}); begin again with --overwrite") from None
+    except Exception as error:  # torch raises half a dozen classes for a damaged file
+        reason = "truncated or damaged" if not zipfile.is_zipfile(path) else first_line(error)
+        raise UserError(f"cannot read the checkpoint {path} ({reason}): start again with `overwrite`") from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
-        raise UserError(f"{path} is no checkpoint of a run; begin again with --overwrite")
+        raise UserError(f"{path} is not a checkpoint of a run: start again with `overwrite`")
     return state

@@ -1,4 +1,4 @@
-"""The loop: one visible one, which yields at the end of each epoch and leaves the rest to its caller."""
+"""The training loop: a generator that yields after each epoch; logging and saving are left to its caller."""
 
 import math
 import time
@@ -19,11 +19,11 @@ from pyro_models.training.processes import average, average_gradients
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images came to.
+    """The results of an epoch.
 
     Attributes:
         number: counted from 1.
-        seconds: wall-clock time of the pass.
+        seconds: wall-clock time.
         terms: each term of the objective, averaged over the steps, in nats per datum.
     """
 
@@ -48,43 +48,59 @@ def fit(
     seed: int = 0,
     learning_rate: Callable[[float], float] | None = None,
 ) -> Iterator[Epoch]:
-    """Train the pair, one epoch for each `next`.
+    """Train a model and its guide, one epoch for each `next`.
 
-    The noise of an epoch follows from (seed, epoch, process), so that a run that goes on from the weights and
-    optimiser state at the end of an epoch is the run that was never interrupted, to the bit on the CPU.
-    Under an initialised `torch.distributed` the gradients are averaged over the processes. Torch's global
-    random state is set; Pyro's global parameter store is not touched.
+    The noise of an epoch is seeded by (seed, epoch, process). A run resumed from the weights and the optimiser state at
+    the end of an epoch is therefore identical to an uninterrupted one, bit for bit on the CPU. Under an initialised
+    `torch.distributed` the gradients are averaged over the processes. Torch's global random state is set; Pyro's
+    global parameter store is left as it was.
+
+    >>> from guides.vae import VAEGuide
+    >>> from pyro_models import nn
+    >>> from pyro_models.data import Split
+    >>> from pyro_models.distributions import bernoulli
+    >>> from pyro_models.objectives import trace
+    >>> from pyro_models.vae import VAE
+    >>> model = VAE(nn.decoder(nn.mlp(2, 16), (1, 4, 4)), bernoulli, latent_dim=2)
+    >>> guide = VAEGuide(nn.encoder(nn.mlp(16, 4), (1, 4, 4)))
+    >>> images = Split(torch.ones(20, 1, 4, 4))
+    >>> batches = Batches(images, size=10, to_batch=lambda rows: {"x": rows.x})
+    >>> optimizer = torch.optim.Adam(parameters(model, guide))
+    >>> for epoch in fit(model, guide, trace, optimizer, batches, epochs=2):
+    ...     print(epoch.number, sorted(epoch.terms))
+    1 ['elbo', 'kl', 'loss', 'reconstruction']
+    2 ['elbo', 'kl', 'loss', 'reconstruction']
 
     Args:
-        model, guide: the pair; both are called with a batch's items as keyword arguments.
-        objective: what to minimise, or how that changes over the run.
+        model, guide: called with the items of a batch as keyword arguments.
+        objective: the loss, or a schedule of losses.
         optimizer: over the parameters of both.
-        batches: of the training images.
+        batches: of the training data.
         epochs: the last epoch to run.
-        done: how many epochs the weights have seen.
+        done: the number of epochs already run.
         seed: of the noise.
-        learning_rate: from the fraction of the run that is over, in [0, 1), to the step size; None leaves the
+        learning_rate: from the fraction of the run that is over, in [0, 1), to the learning rate; None keeps the
             optimiser's.
 
     Raises:
         NonFiniteTerm: a term, or a weight, is infinite or NaN; the message names the term and the step.
     """
-    tell, infer = program(model), program(guide)
+    run_model, run_guide = program(model), program(guide)
     for epoch in range(done, epochs):
         start = time.perf_counter()
         torch.manual_seed(derived_seed(seed, "noise", epoch, batches.rank))
         model.train()
         guide.train()
         names: list[str] = []
-        history = torch.empty(0)  # a table: small tensors kept among a step's large ones would split up the heap
-        with pyro.get_param_store().scope():  # or a second pair in the process would be given this one's parameters
+        history = torch.empty(0)  # one tensor: many small ones kept among a step's large ones would fragment the heap
+        with pyro.get_param_store().scope():  # else a second pair in the process would share this one's parameters
             for step, batch in enumerate(batches.epoch(epoch)):
                 progress = (epoch + step / len(batches)) / epochs
                 if learning_rate is not None:
                     _set(optimizer, learning_rate(progress))
                 current = objective.at(progress) if isinstance(objective, Scheduled) else objective
                 with pyro.validation_enabled(epoch == done and step == 0):
-                    terms = current(tell, infer, **batch)
+                    terms = current(run_model, run_guide, **batch)
                 optimizer.zero_grad()
                 terms["loss"].backward()
                 average_gradients(optimizer)
@@ -92,19 +108,19 @@ def fit(
                 if step == 0:
                     names, history = list(terms), terms["loss"].new_empty(len(batches), len(terms))
                 history[step] = torch.stack([terms[name].detach() for name in names])
-        means = _averages(names, history, optimizer, epoch + 1)  # waits for the device, so before the clock is read
+        means = _averages(names, history, optimizer, epoch + 1)  # timed too, as it waits for the device
         yield Epoch(epoch + 1, time.perf_counter() - start, means)
 
 
-def program(half: nn.Module) -> Callable[..., Any]:
-    """Return what runs a story or a guide without announcing each of its parameters to Pyro.
+def program(module: nn.Module) -> Callable[..., Any]:
+    """Return a callable that runs a model or a guide without a `pyro.param` message for each parameter.
 
-    Calling a PyroModule sends a `pyro.param` message for each parameter, which nothing here reads and which takes a
-    tenth of a small net's step; its `forward` sends none. A module that draws its own weights (`PyroSample`) needs the
-    call to draw them, and keeps it.
+    Calling a PyroModule sends these messages, which nothing here reads and which take a tenth of a small network's
+    step; calling its `forward` sends none. A module that samples its weights (`PyroSample`) does so when it is called,
+    and is returned as it is.
     """
-    parts = [part for part in half.modules() if isinstance(part, PyroModule)]
-    return half if any(part._pyro_samples for part in parts) else half.forward
+    parts = [part for part in module.modules() if isinstance(part, PyroModule)]
+    return module if any(part._pyro_samples for part in parts) else module.forward
 
 
 def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -113,7 +129,7 @@ def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
 
 
 def _averages(names: list[str], history: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
-    """Average each term over the steps and the processes, once it is sure that all, and the weights, are finite."""
+    """Average each term over the steps and the processes, after checking that all terms and weights are finite."""
     table = average(history)
     for step, row in enumerate(table.tolist()):
         bad = [f"{name} became {value}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
@@ -125,5 +141,10 @@ def _averages(names: list[str], history: Tensor, optimizer: torch.optim.Optimize
 
 
 def parameters(*modules: nn.Module) -> list[Tensor]:
-    """Return the parameters of all modules, each once, however many of them share it."""
+    """Return the parameters of all modules, each once, even if several modules share it.
+
+    >>> layer = nn.Linear(2, 3)
+    >>> len(parameters(layer, nn.Sequential(layer)))
+    2
+    """
     return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; a single process is the plain case."""
+"""Distributed training by several processes, as torchrun starts them, or by a single one."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,14 +17,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is, of how many, and the device that it computes on."""
+    """The processes of a run.
+
+    Attributes:
+        rank: of this process.
+        count: of all processes.
+        device: that this process computes on.
+    """
 
     rank: int
     count: int
     device: torch.device
 
     def first_alone(self, work: Callable[[], T]) -> T:
-        """Do the same work in every process, in the first one before the others (a download, say)."""
+        """Run `work` in every process, in the first one before the others (a download, for example)."""
         if self.count == 1:
             return work()
         if self.rank > 0:
@@ -35,7 +41,7 @@ class Processes:
         return result
 
     def from_first(self, work: Callable[[], T]) -> T:
-        """Do work in the first process alone and give its result to all of them."""
+        """Run `work` in the first process alone and return its result in all of them."""
         result = [work() if self.rank == 0 else None]
         if self.count > 1:
             dist.broadcast_object_list(result)
@@ -44,29 +50,32 @@ class Processes:
 
 @contextmanager
 def distributed_session(choice: str) -> Iterator[Processes]:
-    """Join the other processes where there are some.
+    """Join the process group, if torchrun started this process, and leave it at the end.
 
     Args:
-        choice: `cpu`, `cuda`, or `auto` for a GPU where there is one for each process of this machine.
+        choice: `cpu`, `cuda`, or `auto`: a GPU if there is one for each process of this machine.
+
+    Yields:
+        the processes; a single one without torchrun.
 
     Raises:
-        UserError: `cuda`, and there are too few GPUs.
+        UserError: `cuda` with too few GPUs.
     """
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if choice == "cuda" and gpus < here:
-        raise UserError(f"--device cuda: torch sees {gpus} GPUs here for {here} processes; use --device cpu")
-    kind = "cuda" if choice != "cpu" and gpus >= here else "cpu"
-    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
+    local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if choice == "cuda" and gpus < local:
+        raise UserError(f"`device=cuda` needs a GPU for each of {local} processes, not {gpus}: use `device=cpu`")
+    device = torch.device("cpu")
+    if choice != "cpu" and gpus >= local:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
         yield Processes(0, 1, device)
         return
-    # Optimisers load this module on their first use. Loaded while there is a group, it holds that group (as a default
-    # argument) and so its threads for good, which then abort the interpreter's exit now and then.
+    # Optimisers import this module on their first use. If that happens within a process group, a default argument keeps
+    # the group and its threads alive, which occasionally abort the interpreter at exit.
     import torch.distributed.nn as _  # noqa: F401
 
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:
@@ -74,7 +83,7 @@ def distributed_session(choice: str) -> Iterator[Processes]:
 
 
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Average the gradients over the processes, in one exchange; nothing where there is one process."""
+    """Average the gradients over the processes in one all-reduce; without a process group, do nothing."""
     if not dist.is_initialized():
         return
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -84,7 +93,7 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def average(value: Tensor) -> Tensor:
-    """Average a tensor over the processes, in place; as it is where there is one process."""
+    """Average a tensor over the processes, in place; without a process group, return it unchanged."""
     if dist.is_initialized():
         dist.all_reduce(value)
         value /= dist.get_world_size()

@@ -104,7 +104,7 @@ def test_what_cannot_be_checked_is_said_in_one_line(folder_of, capsys, tmp_path)
     assert verbs(["check", str(tmp_path / "nowhere")]) == 1
     assert "is no run folder" in capsys.readouterr().err
     assert verbs(["check", str(tmp_path), "--statistic", "ink"]) == 2
-    assert "say MODULE:FUNCTION" in capsys.readouterr().err
+    assert "give MODULE:FUNCTION" in capsys.readouterr().err
     folder = folder_of("autoencoder", "--network", "linear")
     assert verbs(["check", str(folder)]) == 1
     (error,) = capsys.readouterr().err.strip().splitlines()

@@ -7,17 +7,17 @@ import torch
 from pyro_models.base.errors import UserError
 from pyro_models.data import Batches, Split, batch_of, draw_labels
 
-KINDS = 4
+CLASSES = 4
 
 
-def numbered(n=200, kinds=KINDS, columns=None):
+def numbered(n=200, classes=CLASSES, columns=None):
     """Rows that hold their own number, and labels in no order."""
     x = torch.arange(n, dtype=torch.float32)[:, None].expand(n, columns or 1)
-    return Split(x, torch.randint(0, kinds, (n,), generator=torch.Generator().manual_seed(5)))
+    return Split(x, torch.randint(0, classes, (n,), generator=torch.Generator().manual_seed(5)))
 
 
-def labelled(split, count, kinds, *, seed, how="stratified"):
-    return draw_labels(split, count, kinds, seed=seed, how=how)[0]
+def labelled(split, count, classes, *, seed, how="stratified"):
+    return draw_labels(split, count, classes, seed=seed, how=how)[0]
 
 
 def identities(some):
@@ -27,31 +27,31 @@ def identities(some):
 @pytest.mark.parametrize("count", [4, 5, 6, 7, 8, 41, 100])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_stratified_labels_come_alike_often_up_to_one(count, seed):
-    counts = labelled(numbered(), count, KINDS, seed=seed).labels.bincount(minlength=KINDS)
+    counts = labelled(numbered(), count, CLASSES, seed=seed).labels.bincount(minlength=CLASSES)
     assert counts.sum() == count
-    assert counts.max() - counts.min() <= (1 if count % KINDS else 0)
+    assert counts.max() - counts.min() <= (1 if count % CLASSES else 0)
 
 
 def test_which_kinds_come_once_more_follows_from_the_seed():
-    more = {tuple(labelled(numbered(), 5, KINDS, seed=seed).labels.bincount().tolist()) for seed in range(40)}
-    assert len(more) == KINDS
+    more = {tuple(labelled(numbered(), 5, CLASSES, seed=seed).labels.bincount().tolist()) for seed in range(40)}
+    assert len(more) == CLASSES
 
 
 @pytest.mark.parametrize("how", ["stratified", "random", "article"])
 def test_the_draw_is_without_repeats_keeps_labels_with_data_and_follows_from_the_seed_alone(how):
     split = numbered()
-    some = labelled(split, 40, KINDS, seed=3, how=how)
+    some = labelled(split, 40, CLASSES, seed=3, how=how)
     chosen = identities(some)
     assert len(some) == len(set(chosen)) == 40
     assert torch.equal(some.labels, split.labels[chosen])
     torch.manual_seed(99)
-    assert identities(labelled(split, 40, KINDS, seed=3, how=how)) == chosen
-    assert set(identities(labelled(split, 40, KINDS, seed=4, how=how))) != set(chosen)
+    assert identities(labelled(split, 40, CLASSES, seed=3, how=how)) == chosen
+    assert set(identities(labelled(split, 40, CLASSES, seed=4, how=how))) != set(chosen)
 
 
 @pytest.mark.parametrize("how", ["stratified", "random"])
 def test_more_labels_of_one_seed_hold_the_fewer(how):
-    few, many = (set(identities(labelled(numbered(), n, KINDS, seed=3, how=how))) for n in (20, 60))
+    few, many = (set(identities(labelled(numbered(), n, CLASSES, seed=3, how=how))) for n in (20, 60))
     assert few < many
 
 
@@ -75,7 +75,7 @@ def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
 
 
 @pytest.mark.parametrize(
-    ("split", "count", "kinds", "message"),
+    ("split", "count", "classes", "message"),
     [
         (Split(torch.zeros(50, 1)), 10, 4, r"^`labels` are asked for, and the data have none"),
         (numbered(), 10, 3, r"labelled 0 to 3, and 3 classes are labelled 0 to 2"),
@@ -86,16 +86,16 @@ def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
     ],
 )
 @pytest.mark.parametrize("how", ["stratified", "random", "article"])
-def test_labels_that_cannot_be_drawn_get_one_line(split, count, kinds, message, how):
+def test_labels_that_cannot_be_drawn_get_one_line(split, count, classes, message, how):
     with pytest.raises(UserError, match=message) as error:
-        labelled(split, count, kinds, seed=0, how=how)
+        labelled(split, count, classes, seed=0, how=how)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("how", ["stratified", "random", "article"])
 @pytest.mark.parametrize("count", [40, 200])
 def test_the_others_are_all_that_were_not_drawn(how, count):
-    seen, others = draw_labels(numbered(), count, KINDS, seed=3, how=how)
+    seen, others = draw_labels(numbered(), count, CLASSES, seed=3, how=how)
     assert sorted(identities(seen) + identities(others)) == list(range(200))
     assert torch.equal(others.labels, numbered().labels[identities(others)])
 
@@ -124,13 +124,13 @@ def test_the_others_come_in_a_random_order_whatever_their_labels(how):
 def test_the_articles_draw_is_scikit_learns():
     from sklearn.model_selection import train_test_split
 
-    seen, others = draw_labels(numbered(), 30, KINDS, seed=1, how="article")
+    seen, others = draw_labels(numbered(), 30, CLASSES, seed=1, how="article")
     expected = train_test_split(list(range(200)), random_state=1, test_size=170)
     assert [identities(seen), identities(others)] == expected
 
 
 def batches_of(split, some, pixels="grey", **options):
-    to_batch, to_labelled = partial(batch_of, pixels=pixels), partial(batch_of, pixels=pixels, classes=KINDS)
+    to_batch, to_labelled = partial(batch_of, pixels=pixels), partial(batch_of, pixels=pixels, classes=CLASSES)
     return Batches(split, size=10, to_batch=to_batch, labelled=some, to_labelled=to_labelled, **options)
 
 
@@ -141,13 +141,13 @@ def known(batch):
 @pytest.mark.parametrize("count", [4, 9, 10, 11, 60])
 def test_a_batch_brings_all_labelled_data_or_as_many_as_itself_with_their_labels_one_hot(count):
     split = numbered()
-    some = labelled(split, count, KINDS, seed=0)
+    some = labelled(split, count, CLASSES, seed=0)
     seen = set()
     for batch in batches_of(split, some).epoch(0):
         chosen = known(batch)
         assert len(chosen) == len(set(chosen)) == min(count, 10)
         assert set(chosen) <= set(identities(some))
-        assert torch.equal(batch["labelled_y"], torch.eye(KINDS)[split.labels[chosen]])
+        assert torch.equal(batch["labelled_y"], torch.eye(CLASSES)[split.labels[chosen]])
         assert batch["labelled_y"].dtype == batch["labelled_x"].dtype == torch.get_default_dtype()
         seen |= set(chosen)
     assert seen <= set(identities(some))
@@ -156,7 +156,7 @@ def test_a_batch_brings_all_labelled_data_or_as_many_as_itself_with_their_labels
 
 def test_labelled_data_leave_the_order_of_the_others_as_it_is_and_are_drawn_anew():
     split = numbered()
-    some = labelled(split, 60, KINDS, seed=0)
+    some = labelled(split, 60, CLASSES, seed=0)
     plain = list(batches_of(split, None, seed=2).epoch(1))
     beside = list(batches_of(split, some, seed=2).epoch(1))
     assert all(torch.equal(one["x"], other["x"]) for one, other in zip(plain, beside, strict=True))
@@ -166,7 +166,7 @@ def test_labelled_data_leave_the_order_of_the_others_as_it_is_and_are_drawn_anew
 
 def test_the_labelled_data_of_a_step_follow_from_seed_and_epoch_alone():
     split = numbered()
-    some = labelled(split, 60, KINDS, seed=0)
+    some = labelled(split, 60, CLASSES, seed=0)
 
     def steps(seed, epoch):
         torch.rand(1)
@@ -178,7 +178,7 @@ def test_the_labelled_data_of_a_step_follow_from_seed_and_epoch_alone():
 
 
 def test_labelled_images_are_cut_in_the_pixel_mode():
-    images = Split(torch.full((40, 1, 4, 4), 128, dtype=torch.uint8), torch.arange(40) % KINDS)
+    images = Split(torch.full((40, 1, 4, 4), 128, dtype=torch.uint8), torch.arange(40) % CLASSES)
     few = images[:8]
     (grey, *_), (dynamic, *_) = (batches_of(images, few, pixels).epoch(0) for pixels in ("grey", "dynamic"))
     torch.testing.assert_close(grey["labelled_x"], torch.full((8, 1, 4, 4), 128 / 255))
@@ -188,7 +188,7 @@ def test_labelled_images_are_cut_in_the_pixel_mode():
 @pytest.mark.parametrize("processes", [2, 5])
 def test_processes_share_the_labelled_data_of_a_step_out_among_them(processes):
     split = numbered()
-    some = labelled(split, 60, KINDS, seed=0)
+    some = labelled(split, 60, CLASSES, seed=0)
     whole = [known(batch) for batch in batches_of(split, some).epoch(0)]
     shares = [
         [known(batch) for batch in batches_of(split, some, rank=rank, processes=processes).epoch(0)]
@@ -199,7 +199,7 @@ def test_processes_share_the_labelled_data_of_a_step_out_among_them(processes):
 
 def test_few_labelled_data_are_seen_by_every_process():
     split = numbered()
-    some = labelled(split, 5, KINDS, seed=0)
+    some = labelled(split, 5, CLASSES, seed=0)
     for rank in range(2):
         for batch in batches_of(split, some, rank=rank, processes=2).epoch(0):
             assert sorted(known(batch)) == sorted(identities(some))

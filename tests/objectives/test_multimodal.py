@@ -137,7 +137,7 @@ def test_an_attribute_that_is_missing_for_a_datum_is_as_if_it_were_left_out(batc
 
 
 def test_nothing_given_is_refused():
-    with pytest.raises(ValueError, match="neither x nor an attribute is given"):
+    with pytest.raises(ValueError, match="neither `x` nor an attribute is given"):
         pair()[1].posterior()
 
 

@@ -11,7 +11,9 @@ import torch
 from pyro_models.objectives import Scheduled
 from pyro_models.recipes.autoencoder import AutoencoderRecipe
 from pyro_models.recipes.classifier import ClassifierRecipe
+from pyro_models.recipes.cvae import CVAERecipe
 from pyro_models.recipes.gmvae import GMVAERecipe
+from pyro_models.recipes.hvae import HVAERecipe
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.recipes.vae import VAERecipe
 from tests.least_squares import assert_weights_are_the_losss
@@ -20,9 +22,13 @@ from tests.recipes.test_fingerprints import load, recipes, without_download
 VAE = ("p(x, z) = ∏_data p(z) p(x | z)", "q(z | x) = ∏_data q(z | x)")
 GMVAE = ("p(x, y, z) = ∏_data p(y) p(z | y) p(x | z)", "q(y, z | x) = ∏_data q(y | x) q(z | x, y)")
 JMVAE = ("p(y1, y2, x, z) = ∏_data p(z) p(y1 | z) p(y2 | z) p(x | z)", "q(z | x, y1, y2) = ∏_data q(z | x, y1, y2)")
+CVAE = ("p(x, z | c) = ∏_data p(z | c) p(x | c, z)", "q(z | x, c) = ∏_data q(z | x, c)")
+HVAE = ("p(x, z2, z1) = ∏_data p(z2) p(z1 | z2) p(x | z1)", "q(z2, z1 | x) = ∏_data q(z2 | x) q(z1 | x, z2)")
 OF_X = "ELBO(x) = E_q[log p(x | z) − KL(q(z | x) ‖ p(z))]"
 OF_ALL = "KL(q(z | x, y1, y2) ‖ p(z))]"
 OF_KINDS = "ELBO(x) = E_q[log p(x | z) − KL(q(y | x) ‖ p(y)) − KL(q(z | x, y) ‖ p(z | y))]"
+OF_X_GIVEN_C = "ELBO(x | c) = E_q[log p(x | c, z) − KL(q(z | x, c) ‖ p(z | c))]"
+OF_LEVELS = "ELBO(x) = E_q[log p(x | z1) − 2 · KL(q(z2 | x) ‖ p(z2)) − 2 · KL(q(z1 | x, z2) ‖ p(z1 | z2))]"
 CASES = [
     (VAERecipe(), VAE, ("loss = − elbo", OF_X)),
     (VAERecipe(beta=4.0), VAE, ("loss = − elbo", OF_X.replace("− KL", "− 4 · KL"))),
@@ -65,6 +71,9 @@ CASES = [
             "ELBO(y1, y2) = E_q[90 · log p(y1 | z) + 90 · log p(y2 | z) − 0.2 · KL(q(z | y1, y2) ‖ p(z))]",
         ),
     ),
+    (CVAERecipe(), CVAE, ("loss = − elbo", OF_X_GIVEN_C)),
+    (CVAERecipe(given="label"), CVAE, ("loss = − elbo", OF_X_GIVEN_C)),
+    (HVAERecipe(beta=2.0), HVAE, ("loss = − elbo", OF_LEVELS)),
 ]
 
 

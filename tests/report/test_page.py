@@ -131,7 +131,7 @@ def test_kinds_are_goals(words, tmp_path, page):
     write_page(run)
     page.goto((tmp_path / "report.html").as_uri())
     page.get_by_role("combobox", name="y", exact=True).select_option("2")
-    y = torch.eye(run.recipe.kinds)[2:3]
+    y = torch.eye(run.recipe.clusters)[2:3]
     torch.testing.assert_close(code(page), run.model.prior(y).mean)
     agrees(page, run)
 
@@ -148,7 +148,9 @@ def test_attributes_are_goals_and_the_heads_are_told(tmp_path, page):
             page.get_by_role("combobox", name="side", exact=True).select_option(side)
         given["side"] = known
         asked = torch.tensor([[given["side"], given["digit"]]])
-        torch.testing.assert_close(code(page), run.guide.posterior(**one_hot_attributes(run.attributes, asked)).mean)
+        torch.testing.assert_close(
+            code(page), run.guide.posterior(**one_hot_attributes(run.dataset.attributes, asked)).mean
+        )
         agrees(page, run)
     p = run.model.heads["y1"](code(page)).sigmoid().item()
     says = f"side {'right' if p > 0.5 else 'left'} ({100 * max(p, 1 - p):.0f} %)"
@@ -216,9 +218,9 @@ class Codeless(PyroModule):
 @pytest.mark.parametrize(
     ("words", "model", "reason"),
     [
-        ("vae", Codeless(), "the story must have data x and a code z [latent]; its sites are x"),
+        ("vae", Codeless(), "the story must have data x and a latent z [latent]; its sites are x"),
         ("vae", Told(nn.Sequential(nn.Linear(5, 784), Odd())), "this page does not know the operations _fft_r2c"),
-        ("classifier", None, "the story has no code z to move"),
+        ("classifier", None, "the classifier has no latent z to move"),
     ],
 )
 def test_why_there_is_no_explorer_is_said(words, model, reason, tmp_path, page):

@@ -166,7 +166,7 @@ def line(complaint_of):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--kinds 4", "the data are labelled 0 to 9, and 4 classes are labelled 0 to 3"),
+        ("--classes 4", "the data are labelled 0 to 9, and 4 classes are labelled 0 to 3"),
         ("--labels 5", "--labels must be at least 10, one for each class, not 5"),
         ("--labels 9999", "--labels must be at most the number of training data, 1372, not 9999"),
         ("--labels 0", "--labels must be at least 1, not 0"),

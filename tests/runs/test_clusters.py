@@ -54,7 +54,7 @@ def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys):
 def test_a_table_of_ones_own_without_labels_has_no_accuracy(tmp_path):
     rows = np.random.default_rng(0).normal(size=(400, 3))
     np.savetxt(tmp_path / "own.csv", rows, delimiter=",", header="a,b,c", comments="")
-    words = f"gmvae --likelihood normal --kinds 4 --data {tmp_path / 'own.csv'} --out {tmp_path / 'run'}".split()
+    words = f"gmvae --likelihood normal --clusters 4 --data {tmp_path / 'own.csv'} --out {tmp_path / 'run'}".split()
     assert main([*words, *QUICK]) == 0
     test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
     assert "accuracy" not in test
@@ -88,7 +88,7 @@ def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
     for more in ([], ["--seeds", "1"]):
         with pytest.raises(SystemExit):
             main(["gmvae", "--out", str(folder), "--resume", *more])
-        assert "say --seeds N" in capsys.readouterr().err
+        assert "give --seeds N" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 1
     assert "holds runs of several seeds" in capsys.readouterr().err
     before = (single / "results.json").read_bytes()
@@ -102,7 +102,7 @@ def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
 def test_labels_may_be_any_whole_numbers_where_they_only_score(tmp_path):
     rows = np.concatenate([np.random.default_rng(0).normal(size=(100, 2)) + 3 * k for k in (0, 1)])
     np.savez(tmp_path / "own.npz", table=rows, labels=np.repeat([-1, 10**9], 100))
-    words = f"gmvae --preset table --kinds 2 --data {tmp_path / 'own.npz'} --out {tmp_path / 'run'}".split()
+    words = f"gmvae --preset table --clusters 2 --data {tmp_path / 'own.npz'} --out {tmp_path / 'run'}".split()
     assert main([*words, "--epochs", "1"]) == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["accuracy"] >= 0.5
 
@@ -117,7 +117,7 @@ def test_collapsed_kinds_are_reported(tmp_path, capsys):
     words = ["gmvae", "--preset", "table", "--data", "blobs", "--clusters", "40"]
     words += ["--consistency", "0", "--marginal-kl", "0", "--entropy", "0"]
     assert main([*words, *QUICK, "--out", str(tmp_path / "run")]) == 0
-    assert "collapsed: next to no training data fall to" in capsys.readouterr().out
+    assert "collapsed: hardly any training data fall to" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["clusters_used"] < 40
 
 
@@ -138,13 +138,15 @@ def test_estimators_are_compared_on_a_run(tmp_path, capsys):
     assert "did you mean 'enum'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         verbs(["compare", str(folder), "--draws", "1"])
-    assert "--draws 1 is too few" in capsys.readouterr().err
+    assert "--draws must be at least 2, not 1" in capsys.readouterr().err
 
 
 def test_labels_that_do_not_do_are_one_line(line, tmp_path):
-    assert "--labels 5 is fewer than --kinds 10" in line("--labels", "5")
-    assert "--labels 9999 is more than the" in line("--labels", "9999")
-    assert "--labels: the data are labelled 0 to 9, --kinds 4 wants 0 to 3" in line("--labels", "50", "--clusters", "4")
+    assert "--labels must be at least 10, one for each class, not 5" in line("--labels", "5")
+    assert "--labels must be at most the number of training data" in line("--labels", "9999")
+    assert "the data are labelled 0 to 9, and 4 classes are labelled 0 to 3" in line(
+        "--labels", "50", "--clusters", "4"
+    )
     images = np.zeros((60, 28, 28), np.uint8)
     np.savez(tmp_path / "bare.npz", images=images)
     assert "the data have none" in line("--labels", "20", "--data", str(tmp_path / "bare.npz"), "--batch-size", "20")
@@ -161,7 +163,7 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     rows = np.random.default_rng(0).normal(size=(60, 2))
     np.save(tmp_path / "own.npy", rows)
     data = ["--data", str(tmp_path / "own.npy"), "--batch-size", "20"]
-    assert "--kinds 50 is more than the 46 training data" in line("--preset", "table", *data, "--clusters", "50")
+    assert "50 values of y are more than the 46 training data" in line("--preset", "table", *data, "--clusters", "50")
     assert "is a table: use --preset table, or --likelihood normal" in line(*data)
     assert "--batch-size must be at least 2" in line("--preset", "table", *data[:2], "--batch-size", "1")
     assert "--network conv wants images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")

@@ -420,7 +420,7 @@ def line(complaint_of):
         ("--objective mvae --variant two-stage", "go with --objective telbo, not with mvae"),
         (
             "--elbo iwae --particles 5 --image-weight 2",
-            "--image-weight 2 with --elbo iwae bounds nothing: say --image-weight 1",
+            "--image-weight 2 with --elbo iwae bounds nothing: give --image-weight 1",
         ),
         ("--elbo iwae --particles 5 --warm-up 0.5", "--elbo iwae"),
         ("--elbo enum", "--elbo enum is for discrete sites, of which jmvae has none"),
@@ -463,7 +463,7 @@ def test_a_run_that_changes_on_its_way_cannot_be_made_longer(own, tmp_path, caps
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("", "nothing is given: say --given NAME=VALUE, with a name out of side, digit"),
+        ("", "no condition is given: give --given NAME=VALUE, with a name out of side, digit"),
         ("--given left", "--given left: say NAME=VALUE, as side=left"),
         ("--given digits=1", "--given digits=1: unknown attribute 'digits': did you mean 'digit'?"),
         ("--given digit=7", "unknown digit '7': choose from 1, 2"),

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from pyro_models.base.errors import UserError
-from pyro_models.cli.train import main, parse
+from pyro_models.cli.train import main
+from pyro_models.recipes import VAERecipe
+from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
-from pyro_models.runs import trainer
-from pyro_models.runs.folder import open_run, train
 from pyro_models.training import fit as fit_module
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_a_checkpoint_cut_short(stopped, capsys, length):
     path = stopped / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:length])
     error = refused(["vae", "--out", str(stopped), "--resume", "--epochs", "2"], capsys)
-    assert "cut short or damaged" in error
+    assert "truncated or damaged" in error
 
 
 def test_a_checkpoint_of_another_recipe(stopped, tmp_path, capsys):
@@ -352,23 +352,9 @@ GOLDEN = -300.1  # nats per image, grey pixels: the mean over seeds 1 to 10, who
 
 
 def test_a_vae_of_the_digits_reaches_its_usual_bound(tmp_path):
-    recipe, place = parse(
-        [
-            "vae",
-            "--device",
-            "cpu",
-            "--network",
-            "article",
-            "--encoder-dropout",
-            "0",
-            "--epochs",
-            "40",
-            "--out",
-            str(tmp_path / "run"),
-        ]
-    )
-    folder = train(recipe, place)
-    elbo = json.loads((folder / "results.json").read_text())["test"]["elbo"]
+    recipe = VAERecipe(network="article", encoder_dropout=0.0, epochs=40)
+    run = train(recipe, RunOptions(out=tmp_path / "run", device="cpu"))
+    elbo = json.loads((run.folder / "results.json").read_text())["test"]["elbo"]
     assert abs(elbo - GOLDEN) < 4 * 1.8
 
 
