@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 
 import pyro_models as ps
 from pyro_models import metrics, plots
-from pyro_models.checking import calibrate, checks_table, of_images, of_table, replicate
+from pyro_models.checking import calibrate, checks_table, image_statistics, table_statistics, replicate
 from pyro_models.likelihood import evidence, gap
 from pyro_models.recipes import GMVAERecipe, VAERecipe
 from pyro_models.training.fit import parameters
@@ -131,7 +131,7 @@ def widest(x):
 
 
 training = recipe.batch(digits, digits.train[: 500 if SHORT else 5000])
-statistics = {"x": of_images(training["x"]) | {"columns with ink": widest}}
+statistics = {"x": image_statistics(training["x"]) | {"columns with ink": widest}}
 checks = ps.check(model, guide, held_out, statistics, replicates=39 if SHORT else 100, batch_size=100)
 display(plots.checks(checks, f"{HELD_OUT} held-out images and replicates of them", most=12))
 Markdown(checks_table(checks))
@@ -160,7 +160,7 @@ def drawn_from(model, n, seed):
         return replicate(model, None, {"x": torch.zeros(n, 2)}).drawn["x"]
 
 
-columns = of_table(drawn_from(truth, 1000, 1), ["across", "up"])
+columns = table_statistics(drawn_from(truth, 1000, 1), ["across", "up"])
 ROWS = 100 if SHORT else 400
 rows = {"x": drawn_from(truth, ROWS, 2)}
 

@@ -26,10 +26,10 @@ class Check:
     """A statistic of the data and of their replicates.
 
     Attributes:
-        site: the site whose values it is of.
+        site: the site of the values that the statistic is computed from.
         statistic: its name.
-        observed: of the data.
-        replicated: of each replicate, [replicates], with latents from the `prior` or from the `posterior`.
+        observed: its value for the data.
+        replicated: its values for the replicates, [replicates], with latents from the `prior` and from the `posterior`.
     """
 
     site: str
@@ -43,7 +43,7 @@ class Check:
         return {given: p_values(self.observed, values) for given, values in self.replicated.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it but the replicates one by one."""
+        """Return all but the values of the replicates."""
         return {"site": self.site, "statistic": self.statistic, "observed": self.observed, **self.against}
 
 
@@ -55,6 +55,9 @@ def p_values(observed: float, replicated: Tensor) -> dict[str, float]:
         standard error `error`; `two_sided`, twice the smaller of that and P(T(replicate) <= T(data)), at most 1. The
         data count as one more replicate, so that those of a true model are not below a level more often than it says
         (Davison and Hinkley, Bootstrap Methods and their Application, 1997, equation 4.11).
+
+    >>> p_values(3.0, torch.tensor([1.0, 2.0, 3.0, 4.0]))["p"]
+    0.6
     """
     n = len(replicated)
     above, below = ((1 + int(side.sum())) / (1 + n) for side in (replicated >= observed, replicated <= observed))
@@ -89,45 +92,56 @@ def check(
     Args:
         model, guide: the pair, or any other; networks that a function closes over must be in evaluation mode.
         data: what both are called with, [n, *shape] each; grey pixels are drawn black or white where the story's are.
-        statistics: by site and name. Of one that gives a number for each datum the mean and the standard deviation
-            over the data are compared.
-        replicates: how many, of each sort; 39 at least, or nothing could fail.
+        statistics: by site and name. Where a statistic returns a number for each datum, the mean and the standard
+            deviation over the data are compared.
+        replicates: how many prior and how many posterior ones; 39 at least, or no check could fail at 5 %.
         seed: of all noise.
         batch_size: data at a time; None takes all at once.
 
     Raises:
-        ValueError: there are too few replicates, or a statistic of a site that is not there.
-        UserError: what a statistic returns is of another shape or not finite.
+        ValueError: there are too few replicates, or statistics of a site that the pair has not.
+        UserError: a statistic fails, or what it returns is of another shape or not finite.
+
+    >>> from guides import VAEGuide
+    >>> from pyro_models import VAE, distributions
+    >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
+    >>> guide = VAEGuide(torch.nn.Linear(4, 4))
+    >>> checks = check(model, guide, {"x": torch.randn(30, 4)}, {"x": {"largest": torch.max}}, replicates=39)
+    >>> [(check.site, check.statistic, sorted(check.against)) for check in checks]
+    [('x', 'largest', ['posterior', 'prior'])]
     """
     if replicates < FEWEST_REPLICATES:
         raise ValueError(f"{replicates} replicates are fewer than {FEWEST_REPLICATES}")
     with eval_mode(model, guide, seed=seed):
-        once = in_parts(model, guide, data, batch_size)
-        of_data = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()} | once.latents
-        if statistics.keys() - of_data.keys():
-            raise ValueError(f"statistics of {sorted(statistics)}, and the sites are {sorted(of_data)}")
-        of_replicates: dict[str, list[dict[tuple[str, str], float]]] = {"prior": [], "posterior": []}
+        first = in_parts(model, guide, data, batch_size)
+        data_values = {name: as_drawn(value, first.drawn[name]) for name, value in first.observed.items()}
+        data_values |= first.latents
+        if statistics.keys() - data_values.keys():
+            raise ValueError(f"statistics of {sorted(statistics)}, and the sites are {sorted(data_values)}")
+        rows: dict[str, list[dict[tuple[str, str], float]]] = {"prior": [], "posterior": []}
         for _ in range(replicates):
             prior, posterior = in_parts(model, None, data, batch_size), in_parts(model, guide, data, batch_size)
-            of_replicates["prior"].append(measure(statistics, prior.drawn | prior.latents))
-            of_replicates["posterior"].append(measure(statistics, posterior.drawn))
+            rows["prior"].append(measure(statistics, prior.drawn | prior.latents))
+            rows["posterior"].append(measure(statistics, posterior.drawn))
         checks = []
-        for key, observed in measure(statistics, of_data).items():
-            values_of = {given: [row[key] for row in rows if key in row] for given, rows in of_replicates.items()}
-            checks.append(
-                Check(*key, observed, {given: torch.tensor(v).double() for given, v in values_of.items() if v})
-            )
+        for key, observed in measure(statistics, data_values).items():
+            columns = {given: [row[key] for row in rows[given] if key in row] for given in rows}
+            replicated = {given: torch.tensor(values).double() for given, values in columns.items() if values}
+            checks.append(Check(*key, observed, replicated))
     return checks
 
 
 def measure(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) -> dict[tuple[str, str], float]:
-    """Measure by site and name; of a number for each datum, [n], its mean and its standard deviation.
+    """Compute statistics by site and name; of numbers for each datum, [n], the mean and the standard deviation.
 
     Raises:
         UserError: a statistic fails, or what it returns is of another shape or not finite.
+
+    >>> measure({"x": {"size": torch.abs, "largest": torch.max}}, {"x": torch.tensor([-3.0, 1.0, 2.0])})
+    {('x', 'size, mean'): 2.0, ('x', 'size, sd'): 1.0, ('x', 'largest'): 2.0}
     """
-    found = {}
-    for site, name in ((site, name) for site, some in statistics.items() if site in values for name in some):
+    results = {}
+    for site, name in [(site, name) for site, each in statistics.items() if site in values for name in each]:
         try:
             result = torch.as_tensor(statistics[site][name](values[site])).double()
         except UserError:
@@ -135,21 +149,21 @@ def measure(statistics: Mapping[str, Mapping[str, Statistic]], values: Data) -> 
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"statistic {name!r} of {list(values[site].shape)} fails: {first_line(error)}") from None
         if result.shape not in ((), (len(values[site]),)) or not result.isfinite().all():
-            raise UserError(f"statistic {name!r} gives {list(result.shape)}: wanted are finite numbers, [n] or one")
+            raise UserError(f"statistic {name!r} gives {list(result.shape)}: it must give finite numbers, [n] or one")
         if result.ndim:
-            found[site, f"{name}, mean"], found[site, f"{name}, sd"] = float(result.mean()), float(result.std())
+            results[site, f"{name}, mean"], results[site, f"{name}, sd"] = float(result.mean()), float(result.std())
         else:
-            found[site, name] = float(result)
-    return found
+            results[site, name] = float(result)
+    return results
 
 
 def checks_table(checks: Sequence[Check]) -> str:
-    """Return checks as a Markdown table, p with its Monte-Carlo error, and a star where it fails at 5 %."""
+    """Return checks as a Markdown table: p with its Monte-Carlo error, and a star where the check fails at 5 %."""
     rows = []
-    for one in checks:
-        row = {"statistic": f"{one.site}: {one.statistic}", "data": f"{one.observed:.4g}"}
+    for each in checks:
+        row = {"statistic": f"{each.site}: {each.statistic}", "data": f"{each.observed:.4g}"}
         row |= dict.fromkeys(("prior", "prior p", "posterior", "posterior p"), "")
-        for given, result in one.against.items():
+        for given, result in each.against.items():
             row[given] = f"{result['mean']:.4g} ± {result['sd']:.2g}"
             row[f"{given} p"] = f"{result['p']:.2f} ± {result['error']:.2f}" + " *" * (result["two_sided"] <= LEVEL)
         rows.append(row)

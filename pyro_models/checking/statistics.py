@@ -25,17 +25,17 @@ def ink(x: Tensor) -> Tensor:
 def centre(x: Tensor, axis: int) -> Tensor:
     """Return how far right of the middle (axis -1), or below it (-2), the centre of mass is, in pixels: [n].
 
-    Of a blank image it is 0.
+    It is 0 for a blank image.
     """
     profile = _grey(x).sum(-3 - axis)
-    places = torch.arange(profile.shape[1]).to(profile) - (profile.shape[1] - 1) / 2
-    return profile @ places / profile.sum(1).clamp(min=1e-6)
+    positions = torch.arange(profile.shape[1]).to(profile) - (profile.shape[1] - 1) / 2
+    return profile @ positions / profile.sum(1).clamp(min=1e-6)
 
 
 def stroke_width(x: Tensor) -> Tensor:
     """Return twice the area of the ink by its perimeter, in pixels, above one half of intensity; 0 where blank: [n].
 
-    Of thin strokes this is the width. The perimeter is counted in squares of two by two pixels, by how many are ink,
+    This is the width of thin strokes. The perimeter is counted in squares of two by two pixels, by how many are ink,
     and cuts corners (Pratt, Digital Image Processing, 2007, section 18.2, after Gray, 1971, and Duda).
     """
     black = F.pad(_black(x), (1, 1, 1, 1))
@@ -50,14 +50,18 @@ def stroke_width(x: Tensor) -> Tensor:
 def holes(x: Tensor) -> Tensor:
     """Return how many parts of the background the ink encloses, above one half of intensity: [n].
 
-    Ink is joined across corners too, the background along edges alone.
+    Ink is connected across corners too, the background along edges alone.
+
+    >>> ring = torch.tensor([[1.0, 1, 1], [1, 0, 1], [1, 1, 1]])
+    >>> holes(torch.stack([ring, torch.ones(3, 3)])[:, None])
+    tensor([1., 0.])
     """
     from scipy.ndimage import generate_binary_structure, label
 
     background = F.pad(1 - _black(x), (1, 1, 1, 1), value=1.0)
-    joined = np.zeros((3, 3, 3))
-    joined[1] = generate_binary_structure(2, 1)  # within an image, and not from one to the next
-    labels, _ = label(background.cpu().numpy(), joined)
+    structure = np.zeros((3, 3, 3))
+    structure[1] = generate_binary_structure(2, 1)  # within an image, and not from one to the next
+    labels, _ = label(background.cpu().numpy(), structure)
     last = labels.reshape(len(x), -1).max(1)  # labels count up from image to image
     return torch.from_numpy(np.diff(last, prepend=0) - 1).to(x)
 
@@ -65,7 +69,7 @@ def holes(x: Tensor) -> Tensor:
 def symmetry(x: Tensor) -> Tensor:
     """Return the share of the ink that each image has in common with its mirror image, left to right: [n].
 
-    Of a blank image it is 0.
+    It is 0 for a blank image.
     """
     grey = _grey(x)
     return torch.minimum(grey, grey.flip(-1)).flatten(1).sum(1) / grey.flatten(1).sum(1).clamp(min=1e-6)
@@ -80,25 +84,35 @@ def _black(x: Tensor) -> Tensor:
     return (x.mean(1) > 0.5).to(x)
 
 
-def nearest(train: Tensor, at_once: int = 1000) -> Statistic:
-    """Measure the distance of each datum to the nearest of the training data [m, *shape]: small where it is a copy."""
-    known = train.flatten(1)
-    return lambda x: torch.cat([torch.cdist(part.flatten(1), known).amin(1) for part in x.split(at_once)])
+def nearest(train: Tensor, batch_size: int = 1000) -> Statistic:
+    """Return the statistic: the distance of each datum to the nearest of the training data [m, *shape].
+
+    It is small where a model copies training data.
+
+    >>> nearest(torch.tensor([[0.0, 0.0], [9.0, 9.0]]))(torch.tensor([[3.0, 4.0], [9.0, 9.0]]))
+    tensor([5., 0.])
+    """
+    rows = train.flatten(1)
+    return lambda x: torch.cat([torch.cdist(part.flatten(1), rows).amin(1) for part in x.split(batch_size)])
 
 
-def distance_of(summary: Statistic, train: Tensor) -> Statistic:
-    """Measure how far a summary of the set, of any shape, is from that of training data, root mean square over it."""
+def distance_to_training(summary: Statistic, train: Tensor) -> Statistic:
+    """Return the statistic: root mean square difference of a summary, of any shape, from that of training data."""
     expected = summary(train)
     return lambda x: (summary(x) - expected).square().mean().sqrt()
 
 
 def correlations(x: Tensor) -> Tensor:
-    """Return the correlations of the columns of a table; 0 of a column that is constant: [columns, columns]."""
+    """Return the correlations of the columns of a table, 0 for a constant column: [columns, columns]."""
     return x.T.corrcoef().nan_to_num()
 
 
 def moment(x: Tensor, order: int) -> Tensor:
-    """Return the standardised moment of numbers [n]: order 3 is their skewness, 4 their kurtosis (of a Normal 3)."""
+    """Return the standardised moment of numbers [n]: order 3 is their skewness, 4 their kurtosis (3 for a Normal).
+
+    >>> moment(torch.tensor([-1.0, 0.0, 1.0]), order=3)
+    tensor(0.)
+    """
     return ((x - x.mean()) / x.std(correction=0).clamp(min=1e-12)).pow(order).mean()
 
 
@@ -107,13 +121,13 @@ def share_outside(x: Tensor, low: float, high: float) -> Tensor:
     return ((x < low) | (x > high)).double().mean()
 
 
-def of_column(index: int, statistic: Statistic) -> Statistic:
-    """Show a statistic one column alone, [n]."""
+def column_statistic(index: int, statistic: Statistic) -> Statistic:
+    """Return the statistic of a single column, [n]."""
     return lambda x: statistic(x[:, index])
 
 
-def of_images(train: Tensor) -> dict[str, Statistic]:
-    """Return the statistics of images, beside training images [m, channel, height, width]."""
+def image_statistics(train: Tensor) -> dict[str, Statistic]:
+    """Return statistics of images by name, given training images [m, channel, height, width]."""
     return {
         "ink": ink,
         "centre, right": partial(centre, axis=-1),
@@ -122,42 +136,50 @@ def of_images(train: Tensor) -> dict[str, Statistic]:
         "holes": holes,
         "symmetry": symmetry,
         f"distance to the nearest of {len(train)} training images": nearest(train),
-        "distance of pixel means to training": distance_of(partial(torch.mean, dim=0), train),
+        "distance of pixel means to training": distance_to_training(partial(torch.mean, dim=0), train),
     }
 
 
-def of_table(train: Tensor, columns: Sequence[str]) -> dict[str, Statistic]:
-    """Return the statistics of a table beside training rows [m, columns]: moments, tails, correlations."""
-    found: dict[str, Statistic] = {}
+def table_statistics(train: Tensor, columns: Sequence[str]) -> dict[str, Statistic]:
+    """Return statistics of a table by name, given training rows [m, columns]: moments, tails, correlations."""
+    statistics: dict[str, Statistic] = {}
     tails = train.quantile(torch.tensor([0.05, 0.95]).to(train), dim=0).T.tolist()
     for k, (name, (low, high)) in enumerate(zip(columns, tails, strict=True)):
-        found |= {
-            name: of_column(k, torch.clone),
-            f"{name}, skewness": of_column(k, partial(moment, order=3)),
-            f"{name}, kurtosis": of_column(k, partial(moment, order=4)),
-            f"{name}, share outside training's 5 to 95 %": of_column(k, partial(share_outside, low=low, high=high)),
+        statistics |= {
+            name: column_statistic(k, torch.clone),
+            f"{name}, skewness": column_statistic(k, partial(moment, order=3)),
+            f"{name}, kurtosis": column_statistic(k, partial(moment, order=4)),
+            f"{name}, share outside training's 5 to 95 %": column_statistic(
+                k, partial(share_outside, low=low, high=high)
+            ),
         }
-    found["distance of correlations to training"] = distance_of(correlations, train)
-    return found | {f"distance to the nearest of {len(train)} training rows": nearest(train)}
+    statistics["distance of correlations to training"] = distance_to_training(correlations, train)
+    return statistics | {f"distance to the nearest of {len(train)} training rows": nearest(train)}
 
 
-def standard(train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Statistic]]:
-    """Return for each site the statistics that go with what it holds, beside training data of it.
+def standard_statistics(
+    train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Statistic]]:
+    """Return statistics for each site that suit its values: images, a table, or categories.
 
     Args:
-        train: by site, images [m, channel, height, width], rows [m, columns], or bits or one-hot categories [m, size].
-        names: by site, of its columns or categories; numbers where there are none.
+        train: training data by site: images [m, channel, height, width], rows [m, columns], or bits or one-hot
+            categories [m, size].
+        names: of the columns or categories of each site; numbers where there are none.
+
+    >>> list(standard_statistics({"y": torch.eye(2)}, {"y": ["left", "right"]})["y"])
+    ['share of left', 'share of right']
     """
-    found: dict[str, dict[str, Statistic]] = {}
+    statistics: dict[str, dict[str, Statistic]] = {}
     for site, values in train.items():
         each = names.get(site) or [f"{site}={k}" for k in range(values[0].numel())]
         if values.ndim == 4:
-            found[site] = of_images(values)
+            statistics[site] = image_statistics(values)
         elif is_binary(values):
-            found[site] = {f"share of {name}": of_column(k, torch.nanmean) for k, name in enumerate(each)}
+            statistics[site] = {f"share of {name}": column_statistic(k, torch.nanmean) for k, name in enumerate(each)}
         else:
-            found[site] = of_table(values, each)
-    return found
+            statistics[site] = table_statistics(values, each)
+    return statistics
 
 
 def load_statistic(spec: str) -> Statistic:
@@ -165,11 +187,14 @@ def load_statistic(spec: str) -> Statistic:
 
     Raises:
         UserError: there is none.
+
+    >>> load_statistic("pyro_models.checking.statistics:ink").__name__
+    'ink'
     """
     try:
-        found = pkgutil.resolve_name(spec)
+        statistic = pkgutil.resolve_name(spec)
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(f"`statistic={spec}`: {first_line(error)}; give MODULE:FUNCTION", exit_code=2) from None
-    if not callable(found):
-        raise UserError(f"`statistic={spec}` is no function; give MODULE:FUNCTION", exit_code=2)
-    return found
+    if not callable(statistic):
+        raise UserError(f"`statistic={spec}` is not a function; give MODULE:FUNCTION", exit_code=2)
+    return statistic

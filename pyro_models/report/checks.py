@@ -11,7 +11,7 @@ from pyro_models import plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
 from pyro_models.base.seeds import derived_seed
-from pyro_models.checking import LEVEL, Statistic, as_arviz, calibrate, check, checks_table, standard
+from pyro_models.checking import LEVEL, Statistic, as_arviz, calibrate, check, checks_table, standard_statistics
 from pyro_models.checking.replicates import as_drawn, in_parts, is_binary
 from pyro_models.metrics import eval_mode
 from pyro_models.runs import Run
@@ -90,7 +90,7 @@ def _standard(run: Run) -> tuple[dict[str, dict[str, Statistic]], str]:
     unit = "standardised columns" if run.dataset.is_table else f"{run.recipe.pixels} pixels"
     unit += "" if train["x"] is once.observed["x"] else " drawn black or white"
     train |= {name: value for name, value in once.latents.items() if is_binary(value)}
-    return standard(train, run.recipe.site_names(run.dataset)), unit
+    return standard_statistics(train, run.recipe.site_names(run.dataset)), unit
 
 
 def write_arviz(run: Run, path: Path, *, split: str = "test", seed: int = 0) -> None:

@@ -14,7 +14,7 @@ from pyro_models.base.errors import UserError
 from pyro_models.checking.calibration import calibrate
 from pyro_models.checking.predictive import Check, check, measure, p_values
 from pyro_models.checking.replicates import replicate
-from pyro_models.checking.statistics import of_images, of_table
+from pyro_models.checking.statistics import image_statistics, table_statistics
 from pyro_models.distributions import bernoulli
 from pyro_models.vae import VAE
 from tests.linear_gaussian import ExactGuide, LinearGaussian
@@ -77,7 +77,7 @@ def data_of(model, n, shape):
 
 def statistics_of(model, shape):
     train = data_of(model, 100, shape)
-    return {"x": of_images(train) if len(shape) == 3 else of_table(train, "abcd")}
+    return {"x": image_statistics(train) if len(shape) == 3 else table_statistics(train, "abcd")}
 
 
 def p_of_many(truth, pair, shape, sets, n=40, replicates=39):

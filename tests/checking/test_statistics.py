@@ -11,17 +11,17 @@ from pyro_models.checking import statistics
 from pyro_models.checking.statistics import (
     centre,
     correlations,
-    distance_of,
+    distance_to_training,
     holes,
+    image_statistics,
     ink,
     load_statistic,
     moment,
     nearest,
-    of_images,
-    of_table,
-    standard,
+    standard_statistics,
     stroke_width,
     symmetry,
+    table_statistics,
 )
 
 
@@ -81,7 +81,7 @@ def test_symmetry_is_the_share_of_ink_that_the_mirror_image_has():
 def test_a_copy_of_a_training_image_is_at_no_distance():
     train, x = torch.rand(40, 1, 4, 4), torch.rand(7, 1, 4, 4)
     expected = (x[:, None] - train[None]).flatten(2).norm(dim=-1).amin(1)
-    torch.testing.assert_close(nearest(train, at_once=3)(x), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(nearest(train, batch_size=3)(x), expected, rtol=0, atol=1e-6)
     assert nearest(train)(train[5:9]).max() < 1e-6
 
 
@@ -94,7 +94,7 @@ def test_moments_are_scipys():
 
 def test_the_statistics_of_a_table_are_of_columns_and_of_correlations():
     train = torch.randn(1000, 3)
-    statistics_by_name = of_table(train, ["a", "b", "c"])
+    statistics_by_name = table_statistics(train, ["a", "b", "c"])
     x = torch.randn(500, 3) * torch.tensor([1.0, 2.0, 1.0])
     torch.testing.assert_close(statistics_by_name["b"](x), x[:, 1])
     outside = "share outside training's 5 to 95 %"
@@ -109,8 +109,8 @@ def test_the_statistics_of_a_table_are_of_columns_and_of_correlations():
 
 def test_the_values_of_a_site_decide_its_statistics():
     train = {"x": torch.rand(9, 1, 4, 4), "y": torch.eye(3).repeat(3, 1), "t": torch.randn(9, 2)}
-    statistics_by_name = standard(train, {"t": ("left", "right")})
-    assert set(statistics_by_name["x"]) == set(of_images(train["x"]))
+    statistics_by_name = standard_statistics(train, {"t": ("left", "right")})
+    assert set(statistics_by_name["x"]) == set(image_statistics(train["x"]))
     assert list(statistics_by_name["y"]) == ["share of y=0", "share of y=1", "share of y=2"]
     assert {"left", "right", "left, skewness"} <= set(statistics_by_name["t"])
     partly_known = torch.tensor([[0.0, 1.0, 0.0], [torch.nan] * 3, [1.0, 0.0, 0.0]])
@@ -120,14 +120,14 @@ def test_the_values_of_a_site_decide_its_statistics():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_statistic_of_images_takes_blank_full_and_negative_ones(dtype):
     x = torch.cat([torch.zeros(2, 1, 6, 6), torch.ones(2, 1, 6, 6), -torch.ones(1, 1, 6, 6)]).to(dtype)
-    for statistic in of_images(x).values():
+    for statistic in image_statistics(x).values():
         value = statistic(x)
         assert value.isfinite().all()
         assert value.shape in ((), (5,))
 
 
 def test_a_distance_is_between_summaries():
-    far = distance_of(lambda x: x.mean(0), torch.zeros(5, 2))
+    far = distance_to_training(lambda x: x.mean(0), torch.zeros(5, 2))
     assert float(far(torch.tensor([[3.0, 0.0], [3.0, 0.0]]))) == pytest.approx((9 / 2) ** 0.5)
 
 
