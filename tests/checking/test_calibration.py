@@ -1,4 +1,4 @@
-"""Ranks are uniform at the exact posterior, and not at one that is too narrow, shifted or blind to kinds."""
+"""Ranks are uniform at the exact posterior, and not at one that is too narrow, shifted or blind to categories."""
 
 import pyro
 import pyro.distributions as dist
@@ -26,9 +26,9 @@ def ranks_of(guide_class, n=1000, **options):
 
 
 def test_the_exact_posterior_is_calibrated():
-    found = ranks_of(ExactGuide)
-    assert [one.latent for one in found] == ["z[0]", "z[1]"]
-    for one in found:
+    ranks_of_site = ranks_of(ExactGuide)
+    assert [one.latent for one in ranks_of_site] == ["z[0]", "z[1]"]
+    for one in ranks_of_site:
         assert one.p > 0.001
         assert sum(one.counts) == 1000
         assert one.values.min() >= 0
@@ -55,7 +55,7 @@ def test_too_narrow_a_posterior_piles_ranks_up_at_both_ends_and_a_shifted_one_at
         assert one.counts[0] > 2 * one.counts[-1]
 
 
-class ExactKinds(torch.nn.Module):
+class ExactCategories(torch.nn.Module):
     """The exact q(y | x) of the linear mixture, tempered; z is not looked at."""
 
     def __init__(self, model, power=1.0):
@@ -70,18 +70,18 @@ class ExactKinds(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("power", "calibrated"), [(1.0, True), (0.0, True), (8.0, False)])
-def test_kinds_are_ranked_with_ties_in_a_random_order(power, calibrated):
+def test_categories_are_ranked_with_ties_in_a_random_order(power, calibrated):
     """The prior in place of the posterior (power 0) passes: ranks see no dependence on x. Too sure a guide does not."""
     model, _ = linear_mixture()
     with torch.no_grad():
         model.component.weight *= 3
-    ranks = calibrate(model, ExactKinds(model, power), {"x": torch.zeros(2000, 4)})
-    found = [one for one in ranks if "y" in one.latent]
-    assert len(found) == KINDS
-    assert (min(one.p for one in found) > 0.001) == calibrated
+    ranks = calibrate(model, ExactCategories(model, power), {"x": torch.zeros(2000, 4)})
+    ranks_of_site = [one for one in ranks if "y" in one.latent]
+    assert len(ranks_of_site) == KINDS
+    assert (min(one.p for one in ranks_of_site) > 0.001) == calibrated
 
 
-def test_noise_and_modes_are_as_before(vae):
+def test_noise_and_modes_are_restored(vae):
     model, guide = vae
     state = torch.get_rng_state()
     first = calibrate(model, guide, {"x": torch.zeros(50, 1, 4, 4)}, draws=19)

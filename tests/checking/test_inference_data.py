@@ -23,12 +23,12 @@ def pair():
 
 
 @pytest.fixture
-def found(pair):
+def grouped(pair):
     return groups(*pair, {"x": torch.zeros(6, 3)}, draws=200)
 
 
-def test_the_groups_hold_one_chain_of_draws(found):
-    shapes = {group: {site: value.shape for site, value in sites.items()} for group, sites in found.items()}
+def test_the_groups_hold_one_chain_of_draws(grouped):
+    shapes = {group: {site: value.shape for site, value in sites.items()} for group, sites in grouped.items()}
     assert shapes == {
         "posterior": {"z": (1, 200, 6, 2)},
         "posterior_predictive": {"x": (1, 200, 6, 3)},
@@ -42,12 +42,12 @@ def test_the_groups_hold_one_chain_of_draws(found):
 def test_log_likelihood_and_replicates_belong_to_the_draws_beside_them():
     model = LinearGaussian().requires_grad_(False)
     x = torch.randn(6, 3)
-    found = groups(model, ExactGuide(model).requires_grad_(False), {"x": x}, draws=5)
-    z = torch.from_numpy(found["posterior"]["z"])
+    grouped = groups(model, ExactGuide(model).requires_grad_(False), {"x": x}, draws=5)
+    z = torch.from_numpy(grouped["posterior"]["z"])
     expected = torch.distributions.Normal(z @ model.weight.T + model.bias, model.scale).log_prob(x).sum(-1)
-    np.testing.assert_allclose(found["log_likelihood"]["x"], expected.detach())
-    assert np.abs(found["posterior_predictive"]["x"] - found["observed_data"]["x"]).min() > 0
-    away = found["posterior_predictive"]["x"] - (z @ model.weight.T + model.bias).detach().numpy()
+    np.testing.assert_allclose(grouped["log_likelihood"]["x"], expected.detach())
+    assert np.abs(grouped["posterior_predictive"]["x"] - grouped["observed_data"]["x"]).min() > 0
+    away = grouped["posterior_predictive"]["x"] - (z @ model.weight.T + model.bias).detach().numpy()
     assert away.std() == pytest.approx(model.scale, rel=0.25)
 
 
@@ -55,17 +55,17 @@ def test_log_likelihood_and_replicates_belong_to_the_draws_beside_them():
 def test_each_version_of_arviz_is_called_in_its_own_way(version, called, pair, monkeypatch):
     arviz = types.ModuleType("arviz")
     arviz.__version__ = version
-    arviz.from_dict = lambda found=None, **groups: "with one dictionary" if found else "by keyword"
+    arviz.from_dict = lambda grouped=None, **groups: "with one dictionary" if grouped else "by keyword"
     monkeypatch.setitem(sys.modules, "arviz", arviz)
     assert as_arviz(*pair, {"x": torch.zeros(6, 3)}, draws=2) == called
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_its_own_plots_and_summary_work(found, pair, tmp_path):
+def test_its_own_plots_and_summary_work(grouped, pair, tmp_path):
     data = as_arviz(*pair, {"x": torch.zeros(6, 3)}, draws=200)
     summary = az.summary(data)
     assert len(summary) == 12
-    assert summary["mean"].iloc[0] == pytest.approx(found["posterior"]["z"][0, :, 0, 0].mean(), abs=0.01)
+    assert summary["mean"].iloc[0] == pytest.approx(grouped["posterior"]["z"][0, :, 0, 0].mean(), abs=0.01)
     if az.__version__.startswith("0."):
         import matplotlib
 

@@ -24,10 +24,10 @@ def moments_agree(drawn, loc, covariance, tolerance=0.05):
 def test_a_prior_replicate_is_a_draw_from_the_evidence():
     model = LinearGaussian().requires_grad_(False)
     x = torch.full((100_000, 3), 7.0)
-    told = replicate(model, None, {"x": x})
-    moments_agree(told.drawn["x"], model.bias, model.weight @ model.weight.T + model.scale**2 * torch.eye(3))
-    assert torch.equal(told.observed["x"], x)
-    assert told.latents["z"].shape == (100_000, 2)
+    replicated = replicate(model, None, {"x": x})
+    moments_agree(replicated.drawn["x"], model.bias, model.weight @ model.weight.T + model.scale**2 * torch.eye(3))
+    assert torch.equal(replicated.observed["x"], x)
+    assert replicated.latents["z"].shape == (100_000, 2)
 
 
 def test_a_posterior_replicate_is_a_draw_from_the_posterior_predictive_and_not_its_mean():
@@ -35,10 +35,10 @@ def test_a_posterior_replicate_is_a_draw_from_the_posterior_predictive_and_not_i
     guide = ExactGuide(model).requires_grad_(False)
     x = torch.tensor([0.3, -1.0, 2.0]).expand(100_000, 3)
     posterior = guide.posterior(x[:1])
-    told = replicate(model, guide, {"x": x})
+    replicated = replicate(model, guide, {"x": x})
     spread = model.weight @ posterior.covariance_matrix[0] @ model.weight.T
     moments_agree(
-        told.drawn["x"], model.weight @ posterior.mean[0] + model.bias, spread + model.scale**2 * torch.eye(3)
+        replicated.drawn["x"], model.weight @ posterior.mean[0] + model.bias, spread + model.scale**2 * torch.eye(3)
     )
 
 
@@ -56,7 +56,7 @@ def test_a_replicate_of_a_story_conditioned_on_the_data_is_drawn_all_the_same(va
         torch.testing.assert_close(drawn.mean(), expected.detach(), rtol=0, atol=0.03)
 
 
-def test_what_would_hand_back_the_data_is_refused(vae, x):
+def test_a_pair_that_would_return_the_data_is_refused(vae, x):
     model, guide = vae
 
     def copying(x):
@@ -71,14 +71,14 @@ def test_what_would_hand_back_the_data_is_refused(vae, x):
         replicate(model, lambda x: None, {"x": x})
 
 
-def test_a_guide_of_kinds_hands_its_kinds_to_the_replicate():
+def test_clusters_that_the_guide_draws_are_those_of_the_replicate():
     model, guide = linear_mixture()
-    told = replicate(model, guide, {"x": torch.randn(50, 4)})
-    y = told.latents["y"]
+    replicated = replicate(model, guide, {"x": torch.randn(50, 4)})
+    y = replicated.latents["y"]
     assert (y.sum(-1) == 1).all()
-    z = dist.Normal(0.0, 1.0).log_prob(told.latents["z"])
+    z = dist.Normal(0.0, 1.0).log_prob(replicated.latents["z"])
     assert z.shape == (50, 2)
-    assert (told.likelihood["x"].mean == model.decoder(told.latents["z"])).all()
+    assert (replicated.likelihood["x"].mean == model.decoder(replicated.latents["z"])).all()
 
 
 def test_attributes_are_drawn_too_and_stay_missing_where_they_are():
@@ -90,11 +90,11 @@ def test_attributes_are_drawn_too_and_stay_missing_where_they_are():
     y2 = torch.tensor([[1.0], [torch.nan]]).repeat(200, 1)
     data = {"x": torch.zeros(400, *IMAGE), "y1": torch.eye(3)[torch.zeros(400, dtype=torch.long)], "y2": y2}
     with pyro.validation_enabled(False):
-        told = replicate(model, guide, data)
-    assert (told.drawn["y1"].sum(-1) == 1).all()
-    assert (told.drawn["y1"] != data["y1"]).any()
-    assert torch.equal(told.drawn["y2"].isnan(), y2.isnan())
-    assert set(told.drawn["y2"][::2].flatten().tolist()) == {0.0, 1.0}
+        replicated = replicate(model, guide, data)
+    assert (replicated.drawn["y1"].sum(-1) == 1).all()
+    assert (replicated.drawn["y1"] != data["y1"]).any()
+    assert torch.equal(replicated.drawn["y2"].isnan(), y2.isnan())
+    assert set(replicated.drawn["y2"][::2].flatten().tolist()) == {0.0, 1.0}
 
 
 def test_deterministic_sites_are_neither_data_nor_latent():
@@ -110,10 +110,10 @@ def test_deterministic_sites_are_neither_data_nor_latent():
             pyro.deterministic("thrice", 3 * z)
 
     assert set(replicate(model, guide, {"x": torch.zeros(5)}).latents) == {"z"}
-    told = replicate(model, None, {"x": torch.zeros(5)})
-    assert set(told.drawn) == set(told.observed) == {"x"}
-    assert set(told.latents) == {"z"}
-    torch.testing.assert_close(told.drawn["x"], 2 * told.latents["z"], rtol=0, atol=0.6)
+    replicated = replicate(model, None, {"x": torch.zeros(5)})
+    assert set(replicated.drawn) == set(replicated.observed) == {"x"}
+    assert set(replicated.latents) == {"z"}
+    torch.testing.assert_close(replicated.drawn["x"], 2 * replicated.latents["z"], rtol=0, atol=0.6)
 
 
 def test_parts_make_the_whole_each_with_its_own_data():
@@ -123,26 +123,26 @@ def test_parts_make_the_whole_each_with_its_own_data():
     guide = ExactGuide(model).requires_grad_(False)
     x = model.bias + torch.randn(23, 2) @ model.weight.T
     for size in (1, 5, 23, 100, None):
-        told = in_parts(model, guide, {"x": x}, size)
-        torch.testing.assert_close(told.drawn["x"], x, rtol=0, atol=0.05)
-        assert torch.equal(told.observed["x"], x)
-        assert told.latents["z"].shape == (23, 2)
+        replicated = in_parts(model, guide, {"x": x}, size)
+        torch.testing.assert_close(replicated.drawn["x"], x, rtol=0, atol=0.05)
+        assert torch.equal(replicated.observed["x"], x)
+        assert replicated.latents["z"].shape == (23, 2)
 
 
 def test_grey_data_are_drawn_black_or_white_where_the_storys_are(vae):
     model, guide = vae
     model.likelihood = grey_bernoulli
     x = torch.rand(1, *IMAGE).expand(20_000, *IMAGE)
-    told = replicate(model, guide, {"x": x})
-    seen = as_drawn(x, told.drawn["x"])
+    replicated = replicate(model, guide, {"x": x})
+    seen = as_drawn(x, replicated.drawn["x"])
     assert set(seen.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(seen.mean(0), x[0], rtol=0, atol=0.02)
-    assert as_drawn(seen, told.drawn["x"]) is seen
+    assert as_drawn(seen, replicated.drawn["x"]) is seen
     assert as_drawn(x, torch.rand(3)) is x
     assert as_drawn(3 * x, seen).max() > 1  # counts, not grey pixels
 
 
-def test_kinds_are_one_hot_in_a_prior_replicate():
+def test_categories_are_one_hot_in_a_prior_replicate():
     model, _ = linear_mixture()
     y = replicate(model, None, {"x": torch.zeros(9000, 4)}).latents["y"]
     torch.testing.assert_close(y.mean(0).double(), torch.full((KINDS,), 1 / 3), rtol=0, atol=0.02)
