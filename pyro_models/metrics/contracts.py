@@ -1,7 +1,7 @@
 """What is asked of a story, of a guide, and of a pair in training or after it."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pyro_models.data import Dataset
 
 
+@runtime_checkable
 class Story(Protocol):
     """A model p(x, z) as the pictures and scores take it; checks, likelihoods and objectives take any program.
 
@@ -22,6 +23,7 @@ class Story(Protocol):
         """Return p(x | z): batch shape [..., batch] and event shape of a datum, for z [..., batch, latent]."""
 
 
+@runtime_checkable
 class MixtureStory(Story, Protocol):
     """A story with a category y above z."""
 
@@ -29,6 +31,7 @@ class MixtureStory(Story, Protocol):
         """Return p(z | y), event shape [latent]."""
 
 
+@runtime_checkable
 class AttributeStory(Story, Protocol):
     """A story with attributes y1, y2, ... beside x."""
 
@@ -36,6 +39,7 @@ class AttributeStory(Story, Protocol):
     """For each attribute's site, the network from z [..., latent] to logits [..., size]."""
 
 
+@runtime_checkable
 class Guide(Protocol):
     """A guide q(z | x) that can be asked for the distribution it draws from."""
 
@@ -43,7 +47,8 @@ class Guide(Protocol):
         """Return q(z | data), batch shape [batch] and event shape [latent]."""
 
 
-class SemiSupervisedGuide(Guide, Protocol):
+@runtime_checkable
+class SemiSupervisedGuide(Protocol):
     """A guide that infers a category y as well."""
 
     def classify(self, x: Tensor) -> OneHotCategorical:

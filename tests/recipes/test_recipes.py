@@ -13,12 +13,13 @@ from pyro_models.base import names
 from pyro_models.base.errors import UserError
 from pyro_models.cli.train import parse
 from pyro_models.data import Attribute, Dataset, Split, load, tables
-from pyro_models.metrics import generate, predict, reconstruct, score
+from pyro_models.metrics import contracts, generate, predict, reconstruct, score
 from pyro_models.objectives import ESTIMATORS, Relax, Scheduled, record_pair
 from pyro_models.recipes import (
     RECIPES,
     AutoencoderRecipe,
     ClassifierRecipe,
+    DiscreteRecipe,
     GMVAERecipe,
     JMVAERecipe,
     VAERecipe,
@@ -133,6 +134,17 @@ def test_the_guide_draws_the_latent_sites_of_the_story(recipe, split):
         p, q = record_pair(model, guide, x=batch_of(recipe, split)["x"], y=torch.eye(3)[split.labels])
         assert list(q) == ["z"]
         assert p["y"].is_observed
+
+
+@every_variant
+def test_each_half_has_what_pictures_and_scores_ask_of_it(recipe, split):
+    model, guide = pair_of(recipe, split)
+    story = {GMVAERecipe: contracts.MixtureStory, JMVAERecipe: contracts.AttributeStory}.get(
+        type(recipe), contracts.Story
+    )
+    assert isinstance(model, story) or isinstance(recipe, ClassifierRecipe)
+    assert isinstance(guide, contracts.Guide) or isinstance(recipe, ClassifierRecipe)
+    assert isinstance(guide, contracts.SemiSupervisedGuide) == isinstance(recipe, DiscreteRecipe)
 
 
 @every_variant
