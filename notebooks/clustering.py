@@ -45,7 +45,7 @@ from pyro_models.training.schedules import cosine
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = ps.load("digits" if SHORT else "mnist")
-EPOCHS = 4 if SHORT else GMVAERecipe().epochs
+EPOCHS = 3 if SHORT else GMVAERecipe().epochs
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
@@ -451,7 +451,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
     display(plots.mixture_points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
 
 
-for name, clusters, epochs in (("blobs", 3, 5), ("pinwheel", 5, 12)):
+for name, clusters, epochs in (("blobs", 3, 3), ("pinwheel", 5, 10)):
     points = ps.load(name)
     plane = GMVAERecipe.preset("table", data=name, clusters=clusters)
     plane = replace(plane, epochs=epochs) if SHORT else plane
