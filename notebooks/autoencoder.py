@@ -32,7 +32,7 @@ from guides import AutoencoderGuide
 from pyro_models import metrics, plots
 from pyro_models.data import to_float
 from pyro_models.recipes import AutoencoderRecipe
-from pyro_models.training.fit import parameters
+from pyro_models.training import parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = ps.load("digits" if SHORT else "mnist")

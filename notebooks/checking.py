@@ -40,8 +40,7 @@ from pyro_models import metrics, plots
 from pyro_models.checking import calibrate, checks_table, image_statistics, table_statistics, replicate
 from pyro_models.likelihood import evidence, gap
 from pyro_models.recipes import GMVAERecipe, VAERecipe
-from pyro_models.training.fit import parameters
-from pyro_models.training.schedules import cosine
+from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 

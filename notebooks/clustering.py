@@ -40,8 +40,7 @@ from pyro_models.data import Dataset, Split, to_float
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.likelihood import comparison_table
 from pyro_models.recipes import GMVAERecipe
-from pyro_models.training.fit import parameters
-from pyro_models.training.schedules import cosine
+from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = ps.load("digits" if SHORT else "mnist")
@@ -396,7 +395,7 @@ recipes = {name: replace(recipe, elbo=name, **more) for name, more in options.it
 images = recipe.batch(dataset, dataset.train[: 32 if SHORT else 64])
 estimators = {name: each.bound() for name, each in recipes.items()}
 comparisons = ps.compare(model, guide, estimators, [images], draws=5 if SHORT else 50)
-display(Markdown(comparison_table(comparisons, lambda name: recipes[name].bound_of or "the story")))
+display(Markdown(comparison_table(comparisons, {name: recipe.bound_of for name, recipe in recipes.items()})))
 display(
     plots.estimator_comparison(
         {

@@ -47,8 +47,7 @@ from pyro_models.data import Dataset, Split, one_hot_attributes, to_float
 from pyro_models.distributions import ProductOfNormals
 from pyro_models.objectives import Objective, jmvae, masked, mean_field, scaled, some_of, telbo, trace
 from pyro_models.recipes import JMVAERecipe
-from pyro_models.training.fit import parameters
-from pyro_models.training.schedules import cosine
+from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few steps on scikit-learn's digits, for a quick look
 dataset = ps.load("attributes", source="digits" if SHORT else "mnist")

@@ -37,8 +37,7 @@ from pyro_models import metrics, plots
 from pyro_models.data import to_float
 from pyro_models.objectives import iwae, mean_field, scaled, trace
 from pyro_models.recipes import VAERecipe
-from pyro_models.training.fit import parameters
-from pyro_models.training.schedules import cosine
+from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
 dataset = ps.load("digits" if SHORT else "mnist")

@@ -52,7 +52,7 @@ from pyro_models.objectives import (
     with_labels,
 )
 from pyro_models.recipes import ClassifierRecipe, GMVAERecipe
-from pyro_models.training.fit import parameters
+from pyro_models.training import parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few steps on scikit-learn's digits, for a quick look
 dataset = ps.load("digits") if SHORT else ps.load("mnist", split="article")

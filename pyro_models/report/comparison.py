@@ -48,4 +48,4 @@ def write_comparison(run: Run, names: Sequence[str], particles: int, draws: int,
     )
     path = run.folder / "figures" / "compare.png"
     replace(path, partial(picture.savefig, dpi=110))
-    return f"{comparison_table(comparisons, bounds_of.__getitem__)}\n\nbounds in {unit}; {path}"
+    return f"{comparison_table(comparisons, bounds_of)}\n\nbounds in {unit}; {path}"

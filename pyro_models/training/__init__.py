@@ -1,1 +1,5 @@
-"""Training: the loop, learning-rate schedules, distributed sessions and checkpoints."""
+"""The loop, its schedules, processes and checkpoints; imported when first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

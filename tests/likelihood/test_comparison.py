@@ -72,7 +72,7 @@ def test_the_sum_over_categories_is_less_noisy_than_drawing_them():
         comparisons["enum"].error + comparisons["graph"].error
     )
     bound_of = {"mean-field": "neither", "graph": "the story", "enum": "the story"}
-    lines = comparison_table(comparisons, bound_of.__getitem__).splitlines()
+    lines = comparison_table(comparisons, bound_of).splitlines()
     assert len(lines) == 5
     assert {line.count("|") for line in lines} == {1 + 4 + 2 * 4}
 

@@ -1,5 +1,5 @@
 "use strict";
-// Does again what criticism/program.py wrote down. A tensor is {data, shape}: its numbers, row after row.
+// Does again what report/program.py wrote down. A tensor is {data, shape}: its numbers, row after row.
 
 const size = shape => shape.reduce((a, b) => a * b, 1);
 const strides = shape => shape.map((_, d) => size(shape.slice(d + 1)));
