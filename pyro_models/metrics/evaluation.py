@@ -87,6 +87,9 @@ def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) 
     Returns:
         by site, [batch, *shape]: values, but for `x` the mean of its distribution.
 
+    Raises:
+        ValueError: the story has no site of such a name.
+
     >>> from pyro_models import VAE, distributions
     >>> values = generate(VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), ["z", "x"], batch=7)
     >>> values["z"].shape, values["x"].shape
@@ -94,17 +97,19 @@ def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) 
     """
     with eval_mode(model), Record() as p:
         poutine.condition(model, data=given)(batch=batch)
+    if unknown := (given.keys() | set(sites)) - p.sites.keys():
+        raise ValueError(f"the story has no site {', '.join(sorted(unknown))}: its sites are {', '.join(p.sites)}")
     return {name: p.sites[name].fn.mean if name == "x" else p.sites[name].value for name in sites}
 
 
-def decode(model: Program, z: Tensor) -> Tensor:
-    """Return E[p(x | z)] at latents z [batch, latent]: [batch, *image].
+def decode(model: Program, z: Tensor, *, site: str = "z") -> Tensor:
+    """Return E[p(x | z)] at latents z [batch, latent] of a site: [batch, *image].
 
     >>> from pyro_models import VAE, distributions
     >>> decode(VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), torch.zeros(7, 2)).shape
     torch.Size([7, 4])
     """
-    return generate(model, ["x"], len(z), z=z)["x"]
+    return generate(model, ["x"], len(z), **{site: z})["x"]
 
 
 def encode(guide: Program, batches: Iterable[Data], *, site: str = "z") -> Tensor:

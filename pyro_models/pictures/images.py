@@ -29,7 +29,7 @@ def reconstructions(run: Trained) -> dict[str, Any]:
 def prior_samples(run: Trained) -> dict[str, Any]:
     """Draw the means of x given latents that were drawn from the prior."""
     z = torch.randn(100, run.recipe.latent_dim).to(next(run.model.parameters()))
-    images = metrics.decode(run.model, z)
+    images = metrics.decode(run.model, z, site=run.recipe.latent_site)
     title = f"mean images at latents drawn from the prior ({run.recipe.pixels} pixels)"
     return {"prior-samples": plots.image_grid(images.clamp(0, 1), 10, title)}
 

@@ -33,7 +33,9 @@ def layout(run: Trained) -> Layout:
         test = test[:MOST_POINTS]
     z = run.recipe.encode(run, test)
     if run.recipe.latent_dim == 2:
-        return Layout({"mean of q(z | x) for each test datum": z}, float(z.abs().max() * 1.05), test)
+        return Layout(
+            {f"mean of q({run.recipe.latent_site} | x) for each test datum": z}, float(z.abs().max() * 1.05), test
+        )
     return Layout({f"t-SNE of the {z.shape[1]}-D latents of {len(test)} test data": plots.tsne(z)}, None, test)
 
 
@@ -93,7 +95,7 @@ def decoded_unit_plane(run: Trained) -> dict[str, Any]:
 
 
 def _decoded(run: Trained, lower: Tensor, upper: Tensor) -> dict[str, Any]:
-    images = metrics.decode(run.model, plots.latent_grid(lower, upper, 20).to(lower))
+    images = metrics.decode(run.model, plots.latent_grid(lower, upper, 20).to(lower), site=run.recipe.latent_site)
     extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
     title = f"mean image at each latent ({run.recipe.pixels} pixels)"
     return {"decoded-plane": plots.image_grid(images.clamp(0, 1), 20, title, extent)}

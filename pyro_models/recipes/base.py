@@ -51,6 +51,7 @@ class Recipe:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     target: ClassVar[str] = "x"  # the observed site whose log-density the bound is of
     latent_site: ClassVar[str] = "z"  # the one that maps and the explorer show
+    density: ClassVar[str] = "p(x)"  # whose logarithm `likelihood` estimates
 
     data: str = option(
         "digits",

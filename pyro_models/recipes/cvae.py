@@ -29,6 +29,7 @@ class CVAERecipe(VariationalRecipe):
     """Conditional VAE: z ~ Normal(loc(c), scale(c)), x ~ likelihood(decoder(c, z)), c quadrants of x or its label."""
 
     name: ClassVar[str] = "cvae"
+    density: ClassVar[str] = "p(x | c)"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # Pyro's tutorial on conditional VAEs (after Sohn, Lee and Yan, 2015): MLPs of 500-500, z of 200, Adam at a
         # constant 0.001, 50 epochs at most. Its prior sees the prediction of a network without z too; ours does not.
@@ -118,12 +119,6 @@ class CVAERecipe(VariationalRecipe):
     def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of likelihoods, which compare under one condition alone."""
         return f"{super().unit(dataset)}, {GIVEN[self.given]}"
-
-    @classmethod
-    def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
-        """Return the likelihood with the condition, the bound, the squared error, and log p(x | c) where estimated."""
-        columns = super().headline(result)
-        return {name.replace("p(x)", "p(x | c)"): value for name, value in columns.items()}
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of completions, reconstructions, latents and learning curves."""

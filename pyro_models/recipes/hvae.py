@@ -28,6 +28,7 @@ class HVAERecipe(VariationalRecipe):
 
     name: ClassVar[str] = "hvae"
     latent_site: ClassVar[str] = "z2"
+    latent_sites: ClassVar[tuple[str, ...]] = ("z1", "z2")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # Sønderby et al., 2016: sizes, step size, batch, epochs and warm-up of the command in the authors' README;
         # their model has a third level of 16, and batch norm.
@@ -86,13 +87,10 @@ class HVAERecipe(VariationalRecipe):
         guide = guides.HVAEGuide(encoder, nn.Linear(512, 2 * lower), network(512, 2 * upper, 256), top_down)
         return story, guide
 
-    def bound(self, weight: float = 1.0) -> objectives.Objective:
-        """Build the estimator of the bound, with both levels scaled by beta, times a weight, in the loss."""
-        return objectives.scaled(super().bound(), dict.fromkeys(("z1", "z2"), self.beta * weight))
-
     def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
-        """Build the bound with the weight of the KL terms after a fraction of the run."""
-        return self.bound(min(1.0, progress / self.warm_up) if self.warm_up else 1.0)
+        """Build the bound with the weight of the KL terms after a fraction of the run, on top of beta."""
+        weight = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
+        return objectives.scaled(self.bound(), dict.fromkeys(self.latent_sites, weight))
 
     @property
     def is_scheduled(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from pyro_models import data as datasets
 from pyro_models import distributions, objectives
@@ -28,7 +28,7 @@ class LatentRecipe(Recipe):
             "likelihood": result["units"]["elbo"].removeprefix("nats per image, "),
             "elbo": f"{result['test']['elbo']:.2f}",
             "mse": f"{result['test']['mse']:.5f}",
-            "log p(x) (samples)": log_likelihood_cell(result),
+            f"log {cls.density} (samples)": log_likelihood_cell(result),
         }
 
 
@@ -41,6 +41,8 @@ def log_likelihood_cell(result: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class VariationalRecipe(LatentRecipe):
     """The options of the recipes with a bound to estimate and a likelihood to choose."""
+
+    latent_sites: ClassVar[tuple[str, ...]] = ("z",)  # those whose KL beta scales
 
     elbo: Literal["trace", "mean-field", "iwae", "renyi", "rws", "dreg"] = option(
         "mean-field",
@@ -87,11 +89,13 @@ class VariationalRecipe(LatentRecipe):
             raise UserError(f"`likelihood={self.likelihood}` is a density of grey pixels, not of {self.pixels} ones")
 
     def bound(self) -> objectives.Objective:
-        """Build the estimator of the bound, with z scaled by beta in the loss."""
+        """Build the estimator of the bound, with the latent sites scaled by beta in the loss."""
         options: dict[str, Any] = {"particles": self.particles}
         if self.elbo == "renyi":
             options["alpha"] = self.alpha
-        return objectives.scaled(partial(objectives.ESTIMATORS[self.elbo], **options), {"z": self.beta})
+        return objectives.scaled(
+            partial(objectives.ESTIMATORS[self.elbo], **options), dict.fromkeys(self.latent_sites, self.beta)
+        )
 
     @property
     def evaluation_size(self) -> int:

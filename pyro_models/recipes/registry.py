@@ -42,7 +42,7 @@ def table() -> str:
             {
                 "recipe": f"`{name}`",
                 "what it is": str(recipe.__doc__).replace("|", "\\|"),
-                "networks": ", ".join(get_args(get_type_hints(recipe)["network"])),
+                "networks": ", ".join(get_args(get_type_hints(recipe).get("network"))),
                 "presets": ", ".join(recipe.presets),
             }
             for name, recipe in RECIPES.items()

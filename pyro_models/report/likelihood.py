@@ -50,7 +50,7 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
         "unit": recipe.unit_of("log_likelihood", run.dataset),
     }
     text = (
-        f"log p(x) = {_in_words(estimate)} (standard error) {estimate['unit']}, {len(test)} test data, "
+        f"log {recipe.density} = {_in_words(estimate)} (standard error) {estimate['unit']}, {len(test)} test data, "
         f"{samples} samples\n"
         f"Monte-Carlo error of that mean: {estimate['monte_carlo_error']:.4f}\n"
         "effective share of the samples: "
@@ -62,15 +62,15 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
         try:
             split = gap(run.model, run.guide, {name: values[:gap_of] for name, values in data.items()}, **options)
         except NoClosedFamily as error:
-            text += f"the gap below log p(x) is not split: {error}\n"
+            text += f"the gap below log {recipe.density} is not split: {error}\n"
         else:
             each |= {f"gap_{name}": values for name, values in split.items()}
             parts = {name: _mean(values) for name, values in split.items()}
             estimate["gap"] = parts | {"data": len(split["gap"])}
+            gained, stays = (_in_words(parts[name]) for name in ("amortisation", "approximation"))
             text += (
-                f"log p(x) - elbo of the first {len(split['gap'])}: {_in_words(parts['gap'])}, of which a better guide "
-                f"of its family would gain {_in_words(parts['amortisation'])}, and {_in_words(parts['approximation'])} "
-                "would stay\n"
+                f"log {recipe.density} - elbo of the first {len(split['gap'])}: {_in_words(parts['gap'])}, of which a better "
+                f"guide of its family would gain {gained}, and {stays} would stay\n"
             )
     path = run.folder / "likelihood.npz"
     arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in each.items()}

@@ -78,12 +78,18 @@ def _results(run: Run, results: dict[str, Any]) -> str:
     if estimate := results.get("log_likelihood"):
         mean = f"{estimate['mean']:.4f} ± {estimate['standard_error']:.4f}"
         unit = f"{estimate['unit']}, {estimate['samples']} samples"
-        rows.append({"name": "log p(x)", test: mean, "validation": "", "unit": unit})
-        more = [{"of log p(x)": name, "": value} for name, value in _flat(estimate).items() if name != "unit"]
+        rows.append({"name": f"log {run.recipe.density}", test: mean, "validation": "", "unit": unit})
+        more = [
+            {f"of log {run.recipe.density}": name, "": value}
+            for name, value in _flat(estimate).items()
+            if name != "unit"
+        ]
         command = _verb(run, "likelihood", "--samples", str(estimate["samples"]))
         return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p>{command}</p>"
     answerable = run.recipe.unanswered("log-likelihood") is None
-    return _table(rows) + (f"<p>For log p(x): {_verb(run, 'likelihood')}</p>" if answerable else "")
+    return _table(rows) + (
+        f"<p>For log {html.escape(run.recipe.density)}: {_verb(run, 'likelihood')}</p>" if answerable else ""
+    )
 
 
 def _checks(run: Run) -> str:
