@@ -162,8 +162,10 @@ class Recipe:
         given: dict[str, Any] = {"size": self.batch_size, "steps": self.steps, "seed": self.seed} | changes
         if labelled is not None:
             given |= {"labelled": labelled, "to_labelled": self.labelled_batch}
-        if len(split) < given["size"]:
-            raise UserError(f"`batch_size` {given['size']} is more than the {len(split)} training data")
+        if len(split) < given["size"] and given["steps"] is None:
+            raise UserError(
+                f"`batch_size` {given['size']} is more than the {len(split)} training data; `steps` cycles through them"
+            )
         if given["size"] % processes:
             raise UserError(f"`batch_size` {given['size']} does not divide among {processes} processes")
         to_batch = lambda part: self.training_batch(dataset, part)  # noqa: E731

@@ -69,8 +69,8 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
             estimate["gap"] = parts | {"data": len(split["gap"])}
             gained, stays = (_in_words(parts[name]) for name in ("amortisation", "approximation"))
             text += (
-                f"log {recipe.density} - elbo of the first {len(split['gap'])}: {_in_words(parts['gap'])}, of which a better "
-                f"guide of its family would gain {gained}, and {stays} would stay\n"
+                f"log {recipe.density} - elbo of the first {len(split['gap'])}: {_in_words(parts['gap'])}, of which a "
+                f"better guide of its family would gain {gained}, and {stays} would stay\n"
             )
     path = run.folder / "likelihood.npz"
     arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in each.items()}

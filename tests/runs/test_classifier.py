@@ -42,7 +42,7 @@ def test_twelve_labels_of_three_blobs_are_enough(tmp_path, monkeypatch):
     assert found["test"]["accuracy"] == found["test"]["f1"] == 1.0
     assert found["units"] == {
         "elbo": "nats per label",
-        "accuracy": "share of data whose kind is their label",
+        "accuracy": "share of data whose inferred class is their label",
         "f1": "mean over labels of the harmonic mean of precision and recall",
     }
     assert set(found["test"]) == {"elbo", "accuracy", "f1"}
@@ -133,7 +133,7 @@ def test_seeds_draw_other_labels_unless_these_have_their_own(tmp_path, capsys):
     assert [set(run) >= {"seed", "test", "classes"} for run in found["seeds"]] == [True, True]
     assert found["test"]["f1"] == pytest.approx(np.mean([run["test"]["f1"] for run in found["seeds"]]))
     first, second = (open_run(folder / f"seed-{seed}") for seed in (1, 2))
-    drawn = [run.recipe.pools(run.dataset.train)[1].x for run in (first, second)]
+    drawn = [run.recipe.training_splits(run.dataset.train)[1].x for run in (first, second)]
     assert not torch.equal(*drawn)
     assert first.recipe.label_seed is second.recipe.label_seed is None
     capsys.readouterr()
@@ -171,11 +171,11 @@ def line(complaint_of):
         ("--labels 9999", "--labels must be at most the number of training data, 1372, not 9999"),
         ("--labels 0", "--labels must be at least 1, not 0"),
         ("--unlabelled 1300", "--unlabelled 1300 is more than the 1272 training data left"),
-        ("--unlabelled 0", "--batch-size 256 is more than the 100 training data; --steps goes round them"),
-        ("--batch-size 1300", "--batch-size 1300 is more than the 1272 training data; --steps goes round them"),
+        ("--unlabelled 0", "--batch-size 256 is more than the 100 training data; --steps cycles through them"),
+        ("--batch-size 1300", "--batch-size 1300 is more than the 1272 training data; --steps cycles through them"),
         ("--split article", "--split article goes with the 60,000 training images of mnist, not with digits"),
         ("--data blobs", "--data blobs is a table: use --preset table, or --network mlp"),
-        ("--data blobs --network article", "--network article wants images of 28 x 28, not [2]"),
+        ("--data blobs --network article", "--network article takes images of 28 x 28, not [2]"),
         ("--elbo trace", "unknown option '--elbo'"),
         ("--preset tabel", "unknown preset 'tabel': did you mean 'table'?"),
     ],
@@ -193,7 +193,7 @@ def test_images_of_ones_own_that_do_not_do_get_one_line(line, tmp_path):
     assert "--labels are asked for, and the data have none" in line(*options, str(tmp_path / "bare.npz"))
     assert "labelled -1 to 1, and 3 classes are labelled 0 to 2" in line(*options, str(tmp_path / "odd.npz"))
     complaint = line(*options, str(tmp_path / "own.npz"), "--network", "article")
-    assert "--network article wants images of 28 x 28, not [1, 8, 8]" in complaint
+    assert "--network article takes images of 28 x 28, not [1, 8, 8]" in complaint
     assert "not with" in line(*options, str(tmp_path / "own.npz"), "--split", "article")
 
 

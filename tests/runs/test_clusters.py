@@ -166,7 +166,7 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     assert "50 values of y are more than the 46 training data" in line("--preset", "table", *data, "--clusters", "50")
     assert "is a table: use --preset table, or --likelihood normal" in line(*data)
     assert "--batch-size must be at least 2" in line("--preset", "table", *data[:2], "--batch-size", "1")
-    assert "--network conv wants images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")
+    assert "--network conv takes images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")
     assert "--temperature must be between" in line("--temperature", "0")
 
 

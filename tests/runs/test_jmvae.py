@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pyro_models import metrics
 from pyro_models import pictures as recipe_pictures
 from pyro_models.cli.train import main
 from pyro_models.cli.verbs import main as verbs
@@ -17,7 +18,7 @@ from pyro_models.data import attributes as data_module
 from pyro_models.data import to_float
 from pyro_models.metrics import attributes as attributes_module
 from pyro_models.metrics import conditions as metrics_conditions
-from pyro_models.metrics.attributes import attribute_classifier, three_cs
+from pyro_models.metrics.attributes import attribute_classifier
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.report import pictures
 from pyro_models.runs import folder as folder_module
@@ -237,7 +238,8 @@ def test_attributes_of_ones_own_some_missing_are_learnt_and_asked_for(own, tmp_p
     assert {"correctness", "correctness_2", "correctness_1", "coverage_2", "coverage_1"} <= set(found["test"])
     covered = [found["test"][f"coverage_{given}"] for given in (1, 2)]
     assert found["test"]["coverage"] == pytest.approx(sum(covered) / 2)
-    for split, again in three_cs(open_run(folder)).items():
+    run = open_run(folder)
+    for split, again in run.recipe.final_scores(run).items():
         assert again == {name: found[split][name] for name in again}
     capsys.readouterr()
     given = ["--given", "size=1", "colour=2"]
@@ -257,7 +259,7 @@ def test_all_that_is_given_is_asked_for_as_many_times_as_asked(own, tmp_path, mo
         return imagine(model, guide, attributes, codes, **options)
 
     assert main([*QUICK, "--data", own, "--out", str(tmp_path / "run")]) == 0
-    monkeypatch.setattr(metrics_conditions, "generate_given", listens)
+    monkeypatch.setattr(metrics, "generate_given", listens)
     assert verbs(["sample", str(tmp_path / "run"), *words, "--count", "5", "--seed", "4"]) == 0
     assert asked == [([[2, 1, -1]] * 5, 4)]
 
@@ -302,7 +304,7 @@ def test_combinations_that_training_never_saw_are_what_is_asked_for(tmp_path, mo
 
     monkeypatch.setattr(data_module, "COPIES", 1)
     monkeypatch.setattr(attributes_module, "attribute_classifier", lambda *_: Blind())
-    monkeypatch.setattr(metrics_conditions, "generate_given", listens)
+    monkeypatch.setattr(metrics, "generate_given", listens)
     words = ["--data", "mnist-a", "--source", "digits", "--split", "compositional", "--steps", "1"]
     assert main([*QUICK, *words, "--out", str(tmp_path / "run")]) == 0
     found = results(tmp_path / "run")
@@ -332,20 +334,28 @@ def drawn(tmp_path, monkeypatch):
 
 
 def test_pictures_are_drawn_of_attributes_some_missing(own, drawn):
-    imagined = [f"images-from-{name}" for name in ("colour-and-size-and-place", "colour", "size", "place")]
+    generated = [f"images-from-{name}" for name in ("colour-and-size-and-place", "colour", "size", "place")]
     maps = [f"latent-map-by-{name}" for name in ("colour", "size", "place")]
-    found = drawn(own, "imagined", "given", "scales", "borders", "latent_map")
-    assert found == [*imagined, "codes-given-attributes", "codes-of-images", "borders", *maps]
+    found = drawn(
+        own,
+        "generated_images",
+        "latents_given_attributes",
+        "latents_of_images",
+        "attribute_regions",
+        "latent_map_by_attribute",
+    )
+    assert found == [*generated, "latents-given-attributes", "latents-of-images", "decision-regions", *maps]
 
 
 def test_pictures_are_drawn_of_attributes_that_are_never_known_together(tmp_path, drawn):
-    found = drawn(write(tmp_path / "own.npz", NEVER_TOGETHER, ("size", "place")), "imagined", "given", "scales")
-    assert {"images-from-size", "images-from-place", "codes-given-attributes", "codes-of-images"} <= set(found)
+    data = write(tmp_path / "own.npz", NEVER_TOGETHER, ("size", "place"))
+    found = drawn(data, "generated_images", "latents_given_attributes", "latents_of_images")
+    assert {"images-from-size", "images-from-place", "latents-given-attributes", "latents-of-images"} <= set(found)
 
 
 def test_the_name_of_an_attribute_may_hold_what_a_files_may_not(tmp_path, drawn):
     codes = np.stack([np.arange(N) % 2, np.arange(N) // 2 % 2], -1)
-    found = drawn(write(tmp_path / "own.npz", codes, ("and/or", "size")), "imagined", "latent_map")
+    found = drawn(write(tmp_path / "own.npz", codes, ("and/or", "size")), "generated_images", "latent_map_by_attribute")
     assert {"images-from-and-or", "latent-map-by-and-or"} <= set(found)
 
 
@@ -412,7 +422,7 @@ def line(complaint_of):
         ("--split compositional", "goes with the attributes of mnist-a, not with attributes"),
         ("--split compositional --data digits", "goes with the attributes of mnist-a, not with digits"),
         ("--split article", "--split: unknown value 'article': choose from iid, compositional"),
-        ("--source digits --data digits", "--source goes with attributes and mnist-a, made from"),
+        ("--source digits --data digits", "--source goes with attributes and mnist-a, which are made"),
         ("--source kmnist", "--source: unknown value 'kmnist': did you mean 'mnist'?"),
         ("--objective jmvea", "--objective: unknown value 'jmvea': did you mean 'jmvae'?"),
         ("--private-weight 2", "--variant and --private-weight go with --objective telbo, not with jmvae"),
@@ -423,7 +433,7 @@ def line(complaint_of):
             "--image-weight 2 with --elbo iwae bounds nothing: give --image-weight 1",
         ),
         ("--elbo iwae --particles 5 --warm-up 0.5", "--elbo iwae"),
-        ("--elbo enum", "--elbo enum is for discrete sites, of which jmvae has none"),
+        ("--elbo enum", "--elbo: unknown value 'enum': choose from trace, mean-field, iwae, renyi, rws, dreg"),
         ("--warm-up 2", "--warm-up must be between 0 and 1, not 2"),
         ("--attribute-weight -1", "--attribute-weight must be between 0 and 1e+06, not -1"),
         ("--width 0", "--width must be between 1 and 100000, not 0"),
@@ -446,7 +456,7 @@ def test_images_without_attributes_get_one_line(line, tmp_path):
     np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(N) + 5)
     for name in ("bare", "odd"):
         complaint = line("--data", str(tmp_path / f"{name}.npz"))
-        assert f"{name}.npz has no attributes: labels, or an array of that name, would be some" in complaint
+        assert f"{name}.npz has no attributes: give labels, or an array named attributes" in complaint
 
 
 @pytest.mark.parametrize("options", [["--warm-up", "0.5"], [*TELBO, "--variant", "two-stage"]])
@@ -464,7 +474,7 @@ def test_a_run_that_changes_on_its_way_cannot_be_made_longer(own, tmp_path, caps
     ("words", "complaint"),
     [
         ("", "no condition is given: give --given NAME=VALUE, with a name out of side, digit"),
-        ("--given left", "--given left: say NAME=VALUE, as side=left"),
+        ("--given left", "--given left: give NAME=VALUE, as side=left"),
         ("--given digits=1", "--given digits=1: unknown attribute 'digits': did you mean 'digit'?"),
         ("--given digit=7", "unknown digit '7': choose from 1, 2"),
         ("--given side=lift", "unknown side 'lift': did you mean 'left'? choose from left, right"),
@@ -494,7 +504,7 @@ def test_a_story_without_attributes_has_none_to_sample_by(tmp_path, capsys):
     capsys.readouterr()
     assert verbs(["sample", str(tmp_path / "run"), "--given", "digit=1"]) == 1
     (complaint,) = capsys.readouterr().err.strip().splitlines()
-    assert "the story of vae tells of no attributes that could be given" in complaint
+    assert "the story of vae has no attributes that could be given" in complaint
 
 
 def test_data_that_have_changed_since_get_one_line(own, tmp_path, capsys):

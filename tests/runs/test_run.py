@@ -169,7 +169,7 @@ def test_a_refused_resume_leaves_every_byte_as_it_was(tmp_path, stopped, capsys)
 
 def test_a_cosine_run_keeps_its_number_of_epochs(whole, capsys):
     error = refused(["vae", "--out", str(whole), "--resume", "--epochs", "9"], capsys, code=2)
-    assert "--epochs cannot change under --schedule cosine, stages or --final-temperature" in error
+    assert "--epochs cannot change: the schedule of the run so far depends on it" in error
 
 
 def test_a_run_keeps_its_number_of_processes(stopped, capsys):
@@ -183,7 +183,7 @@ def test_a_checkpoint_that_lacks_something_or_does_not_fit(stopped, capsys):
     state = torch.load(stopped / "checkpoint.pt", weights_only=True)
     torch.save({"recipe": state["recipe"]}, stopped / "checkpoint.pt")
     words = ["vae", "--out", str(stopped), "--resume", "--epochs", "2"]
-    assert "no checkpoint of a run" in refused(words, capsys)
+    assert "is not a checkpoint of a run" in refused(words, capsys)
     torch.save(state | {"weights": {}}, stopped / "checkpoint.pt")
     assert "does not fit the recipe" in refused(words, capsys)
 
@@ -276,15 +276,15 @@ def test_two_processes_train_one_model(tmp_path):
     program = tmp_path / "both.py"
     program.write_text(
         "import os, sys, torch\n"
-        "from pyro_models.training import run\n"
+        "from pyro_models.runs import trainer\n"
         "from pyro_models.cli.train import main\n"
-        "run.CHECKPOINT_SECONDS = 0.0\n"
-        "build, pairs = run._build, []\n"
+        "trainer.CHECKPOINT_SECONDS = 0.0\n"
+        "build, runs = trainer.build, []\n"
         "def keep(*args):\n"
-        "    pairs.append(build(*args)); return pairs[-1]\n"
-        "run._build = keep\n"
+        "    runs.append(build(*args)); return runs[-1]\n"
+        "trainer.build = keep\n"
         "code = main(sys.argv[1:])\n"
-        'torch.save(run._pair(pairs[0]).state_dict(), f\'{os.environ["RANKS"]}/{os.environ["RANK"]}.pt\')\n'
+        'torch.save(runs[0].pair.state_dict(), f\'{os.environ["RANKS"]}/{os.environ["RANK"]}.pt\')\n'
         "sys.exit(code)\n"
     )
 
@@ -327,7 +327,8 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
         "with distributed_session('cpu') as processes:\n"
         "    torch.manual_seed(0)\n"
         "    recipe = AutoencoderRecipe(network='simple')\n"
-        "    pair, data = recipe.pair((1, 28, 28)), load('digits')\n"
+        "    data = load('digits')\n"
+        "    pair = recipe.pair(data)\n"
         "    batches = Batches(\n"
         "        data.train, size=128, to_batch=lambda rows: {'x': to_float(rows.x, 'grey')},\n"
         "        rank=processes.rank, processes=processes.count)\n"
