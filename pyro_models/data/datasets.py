@@ -75,7 +75,7 @@ class Dataset:
         test: to report final results on, and for nothing else.
         columns: the names of a table's columns, which have mean 0 and standard deviation 1 over its training rows.
         attributes: those whose indices the splits hold, in their order.
-        judges: training images in all combinations of attributes, where some combinations are held out of training; a
+        all_combinations: training images in all combinations of attributes, where some are held out of training: a
             classifier that judges generated images has to know them all.
     """
 
@@ -86,7 +86,7 @@ class Dataset:
     test: Split
     columns: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()
-    judges: Split | None = None
+    all_combinations: Split | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,7 +100,10 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set on `device`."""
-        return replace(self.each(lambda _, part: part.to(device)), judges=self.judges and self.judges.to(device))
+        return replace(
+            self.each(lambda _, part: part.to(device)),
+            all_combinations=self.all_combinations and self.all_combinations.to(device),
+        )
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -212,7 +215,7 @@ def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool
     made = source.each(lambda part, digits: make(part, digits, allowed[part]))
     made = replace(made, name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
     if compositional:
-        made = replace(made, judges=make("judges", source.train, torch.ones_like(allowed["train"]), copies=2))
+        made = replace(made, all_combinations=make("judges", source.train, torch.ones_like(allowed["train"]), copies=2))
     return made if name == "mnist-a" else _binarised(made)  # mnist-a is binary already
 
 

@@ -58,7 +58,7 @@ class AttributeClassifier(nn.Module):
 def attribute_classifier(
     dataset: Dataset, pixels: PixelMode, *, steps: int | None = None, seed: int = 0
 ) -> AttributeClassifier:
-    """Train a classifier of the attributes on the data set's `judges`, or its training images, apart from any model.
+    """Train a classifier of attributes, apart from any model, on `all_combinations` of the data or their training images.
 
     Args:
         dataset: with attributes.
@@ -66,7 +66,7 @@ def attribute_classifier(
         steps: of Adam, 128 images each; None takes two passes over the data, but at least 300 steps and at most 4,000.
         seed: of the first weights and of the order of the images.
     """
-    train = dataset.judges or dataset.train
+    train = dataset.all_combinations or dataset.train
     steps = steps or max(300, min(4000, len(train) // 64))
     values: Any = train.attributes
     with torch.random.fork_rng():

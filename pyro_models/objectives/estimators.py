@@ -370,11 +370,11 @@ def _parts(p: Sites, q: Sites, divergence: Divergence) -> dict[str, Tensor]:
     """The terms, and the loss, of each draw."""
     reconstruction = kl = loss = torch.zeros(())
     each: dict[str, Tensor] = {}
-    seen: dict[str, Tensor] = {}
+    observed: dict[str, Tensor] = {}
     for name, site in p.items():
         if site.is_observed:
             cost = _expected(-site.log_prob(), q)
-            seen[f"reconstruction_{name}"] = -cost
+            observed[f"reconstruction_{name}"] = -cost
             reconstruction = reconstruction - cost
         else:
             cost = each[f"kl_{name}"] = _expected(divergence(q[name], site), q)
@@ -383,7 +383,7 @@ def _parts(p: Sites, q: Sites, divergence: Divergence) -> dict[str, Tensor]:
     terms = {"loss": loss, "elbo": reconstruction - kl}
     if each:
         terms |= {"reconstruction": reconstruction, "kl": kl}
-    for several in (seen, each):
+    for several in (observed, each):
         if len(several) > 1:
             terms |= several
     return terms

@@ -151,10 +151,10 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Coll
             with frozen_parameters(module) if "elbo" in frozen else nullcontext():
                 terms = Terms(bound(story, infer, **batch))
             for name, (weight, estimator, given) in parts(batch).items():
-                seen = poutine.block(story, hide=[site for site in batch if site not in given])
+                marginal = poutine.block(story, hide=[site for site in batch if site not in given])
                 fixed = frozen_parameters(module) if name in frozen else nullcontext()
                 with fixed, torch.set_grad_enabled(weight != 0):
-                    part = estimator(seen, infer, **given)
+                    part = estimator(marginal, infer, **given)
                 terms = terms.plus(part, weight, suffix=name.removeprefix("elbo"))
         return terms
 

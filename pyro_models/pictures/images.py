@@ -64,11 +64,11 @@ def adversaries(run: Trained) -> dict[str, Any]:
 
 def labelled(run: Trained) -> dict[str, Any]:
     """Draw the images whose labels were seen (at most 200 of them), by label."""
-    _, seen = run.recipe.training_splits(run.dataset.train)
-    if run.dataset.is_table or seen is None or seen.labels is None:
+    _, labelled_data = run.recipe.training_splits(run.dataset.train)
+    if run.dataset.is_table or labelled_data is None or labelled_data.labels is None:
         return {}
-    shown = seen[:200]
+    shown = labelled_data[:200]
     images = to_float(shown[shown.labels.argsort()].x, run.recipe.pixels)
-    blank = images.new_zeros(-len(images) % 20, *images.shape[1:])
-    title = f"{'' if len(images) == len(seen) else f'{len(images)} of '}the {len(seen)} images whose labels were seen"
+    blank, count = images.new_zeros(-len(images) % 20, *images.shape[1:]), len(labelled_data)
+    title = f"{'' if len(images) == count else f'{len(images)} of '}the {count} images whose labels were seen"
     return {"labelled": plots.image_grid(torch.cat([images, blank]), 20, title)}

@@ -178,11 +178,11 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
 
     def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
         """Return the bound with an exact sum over y."""
-        enum, found = objectives.ESTIMATORS["enum"], {}
+        enum, scores = objectives.ESTIMATORS["enum"], {}
         for name in ("test", "validation"):
             batches = self.evaluation_batches(run, run.dataset.parts[name], 200)
-            found[name] = {"elbo_exact": metrics.evaluate(run.model, run.guide, enum, batches)["elbo"]}
-        return found
+            scores[name] = {"elbo_exact": metrics.evaluate(run.model, run.guide, enum, batches)["elbo"]}
+        return scores
 
     def details(self, run: Trained) -> dict[str, Any]:
         """Return the scores of each class where labels are seen, and of a table those of a Gaussian mixture."""

@@ -112,8 +112,8 @@ class VariationalRecipe(LatentRecipe):
         estimators = {}
         for name in names or [name for name in ("trace", "mean-field", "graph", "enum") if name in taken]:
             changes: dict[str, Any] = {"elbo": name, "beta": 1.0, "particles": particles if name in WEIGHTED else 1}
-            one = replace(self, **changes, alpha=self.alpha if name == "renyi" else VariationalRecipe.alpha)
-            estimators[name] = (one.bound(), one.bound_of)
+            alone = replace(self, **changes, alpha=self.alpha if name == "renyi" else VariationalRecipe.alpha)
+            estimators[name] = (alone.bound(), alone.bound_of)
         return estimators
 
     def likelihood_of_pixels(self, shape: tuple[int, ...]) -> distributions.Likelihood:

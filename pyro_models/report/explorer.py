@@ -32,8 +32,8 @@ def decoder_program(model: nn.Module, **known: Tensor) -> dict[str, Any]:
         UserError: the story cannot be written down as one.
     """
     with torch.no_grad(), Recorder(known) as recorder:
-        found = means(model, **known)
-    return recorder.program({site: mean for site, mean in found.items() if site not in known})
+        outputs = means(model, **known)
+    return recorder.program({site: mean for site, mean in outputs.items() if site not in known})
 
 
 def rounded(model: nn.Module) -> nn.Module:

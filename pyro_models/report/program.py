@@ -37,10 +37,10 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Do what is asked for, and write it down where it is done to what is followed."""
-        followed = any(_address(one) in self.memory for one in _tensors((args, kwargs)))
-        given = dict(zip((one.name for one in func._schema.arguments), args, strict=False)) | (kwargs or {})
+        followed = any(_address(tensor) in self.memory for tensor in _tensors((args, kwargs)))
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | (kwargs or {})
         if followed:  # what is referred to is the memory before the operation writes into it
-            inputs = [self._refer(given.get(one.name, one.default_value)) for one in func._schema.arguments]
+            inputs = [self._refer(given.get(a.name, a.default_value)) for a in func._schema.arguments]
         out = func(*args, **(kwargs or {}))
         self.kept.append(out)
         if not followed:
@@ -50,13 +50,13 @@ class Recorder(TorchDispatchMode):
             raise UserError(f"it looks at values ({op}), and what it does may depend on them")
         if in_place and not (op.endswith("_") and _is_whole(args[0])):
             raise UserError(f"it writes into a part of a tensor ({op})")
-        if not in_place and all(_address(one) in self.memory for one in _tensors(out)):
+        if not in_place and all(_address(tensor) in self.memory for tensor in _tensors(out)):
             return out
         if not in_place:
-            out = tree_map(lambda one: one.contiguous() if isinstance(one, Tensor) else one, out)
+            out = tree_map(lambda value: value.contiguous() if isinstance(value, Tensor) else value, out)
             self.kept.append(out)
         first, *others = _tensors(out)
-        self.memory |= {_address(one): None for one in others if one.numel()}
+        self.memory |= {_address(other): None for other in others if other.numel()}
         self.memory[_address(first)] = number = next(self.numbers)
         self.calls[number] = {"op": op.removesuffix("_"), "inputs": inputs, "shape": list(first.shape)}
         return out
@@ -64,7 +64,7 @@ class Recorder(TorchDispatchMode):
     def _refer(self, value: Any) -> Any:
         """Return what stands for an argument: of a tensor, in whose memory it lies and how."""
         if isinstance(value, list | tuple):
-            return [self._refer(one) for one in value]
+            return [self._refer(item) for item in value]
         if not isinstance(value, Tensor):
             return value if isinstance(value, int | float | str | None) else str(value)
         reference: dict[str, Any] = {"shape": list(value.shape)}
@@ -87,19 +87,19 @@ class Recorder(TorchDispatchMode):
             result; `constants` by number, `packed`; `outputs` by name. A tensor is `shape` and `of`, the number or the
             input's name, with `stride` and `offset` unless it is the whole of that as it lies.
         """
-        found = {name: self._refer(value) for name, value in outputs.items()}
+        references = {name: self._refer(value) for name, value in outputs.items()}
         needed: set[Any] = set()
-        left: list[Any] = [*found.values()]
+        left: list[Any] = [*references.values()]
         while left:
-            one = left.pop()
-            left += one if isinstance(one, list) else []
-            if isinstance(one, dict) and one["of"] not in needed:
-                needed.add(one["of"])
-                left += self.calls.get(one["of"], {}).get("inputs", [])
+            reference = left.pop()
+            left += reference if isinstance(reference, list) else []
+            if isinstance(reference, dict) and reference["of"] not in needed:
+                needed.add(reference["of"])
+                left += self.calls.get(reference["of"], {}).get("inputs", [])
         return {
             "calls": [{"number": number} | call for number, call in self.calls.items() if number in needed],
             "constants": {number: packed(value) for number, value in self.constants.items() if number in needed},
-            "outputs": found,
+            "outputs": references,
         }
 
 
@@ -112,7 +112,7 @@ def packed(value: Tensor) -> dict[str, str]:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    return [one for one in tree_leaves(value) if isinstance(one, Tensor)]
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _address(value: Tensor) -> int:

@@ -31,7 +31,7 @@ def row(results: dict[str, Any]) -> dict[str, str]:
     each = [headline({**results, **seed}) for seed in seeds]
     columns = {}
     for title, value in headline(results).items():
-        values = [one[title] for one in each]
+        values = [columns_of_seed[title] for columns_of_seed in each]
         columns[title] = f"{value} ({', '.join(values)})" if len(set(values)) > 1 else value
     minutes = results["seconds"] / 60 / max(1, len(seeds))
     return {"command": f"`{results['command']}`"} | columns | {"minutes a run": f"{minutes:.1f}"}

@@ -163,8 +163,10 @@ def test_held_out_combinations_never_occur_in_training_and_each_single_value_doe
         kept = torch.isin(source.labels, made.labels)
         assert torch.equal(made.labels, source.labels[kept].repeat(10))
     assert torch.equal(dataset.train.labels, digits.train.labels.repeat(10))
-    assert torch.equal(dataset.judges.labels, digits.train.labels.repeat(2))  # who judges sees all combinations
-    assert len(dataset.judges.attributes.unique(dim=0)) == 240
+    assert torch.equal(
+        dataset.all_combinations.labels, digits.train.labels.repeat(2)
+    )  # the classifier sees all combinations
+    assert len(dataset.all_combinations.attributes.unique(dim=0)) == 240
     assert load("mnist-a", source="digits").judges is None
 
 

@@ -205,10 +205,11 @@ def test_the_classifier_depends_on_its_seed_alone_and_leaves_the_noise_alone(sid
 
 def test_the_classifier_learns_from_the_images_set_apart_for_it_where_there_are_some(sides):
     torch.set_default_dtype(torch.float32)
-    apart = replace(sides, judges=sides.validation)
+    apart = replace(sides, all_combinations=sides.validation)
     judge = attribute_classifier(apart, "grey", steps=2)
     same, other = (
-        attribute_classifier(replace(sides, train=part), "grey", steps=2) for part in (apart.judges, sides.train)
+        attribute_classifier(replace(sides, train=part), "grey", steps=2)
+        for part in (apart.all_combinations, sides.train)
     )
     weights = [list(classifier.parameters()) for classifier in (judge, same, other)]
     assert all(map(torch.equal, weights[0], weights[1]))

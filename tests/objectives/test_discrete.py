@@ -229,7 +229,7 @@ def test_a_discrete_site_that_no_gradient_reaches_is_refused(pair, x, estimator)
 
 
 def test_what_bounds_nothing_is_refused(pair, x):
-    with pytest.raises(ValueError, match="relaxed in one place"):
+    with pytest.raises(ValueError, match="relaxed in one of model and guide"):
         relaxed(enum, 0.5)(*pair, x=x)
     for estimator in (rws, relaxed(dreg, 0.5)):
         with pytest.raises(ValueError, match="'z' is scaled by 8"):
