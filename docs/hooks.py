@@ -31,7 +31,7 @@ def options(of: type) -> str:
             {
                 "option": f"`--{field.name.replace('_', '-')}`{{ .option }}",
                 "default": f"`{default}`" if default else "",
-                "what it does": help.replace("|", "\\|"),
+                "what it does": help,
             }
         )
     return table(rows)

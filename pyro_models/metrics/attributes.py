@@ -58,7 +58,7 @@ class AttributeClassifier(nn.Module):
 def attribute_classifier(
     dataset: Dataset, pixels: PixelMode, *, steps: int | None = None, seed: int = 0
 ) -> AttributeClassifier:
-    """Train a classifier of attributes, apart from any model, on `all_combinations` of the data or their training images.
+    """Train a classifier of attributes, apart from any model, on `all_combinations` of the data or training images.
 
     Args:
         dataset: with attributes.

@@ -41,7 +41,7 @@ def table() -> str:
         [
             {
                 "recipe": f"`{name}`",
-                "what it is": str(recipe.__doc__).replace("|", "\\|"),
+                "what it is": str(recipe.__doc__),
                 "networks": ", ".join(get_args(get_type_hints(recipe).get("network"))),
                 "presets": ", ".join(recipe.presets),
             }
