@@ -271,7 +271,7 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     (folder / "checkpoint.pt").unlink()
     (folder / "report.html").unlink()
     (folder / "checks.json").write_text("{}")
-    assert verbs(["likelihood", str(folder), "--samples", "2"]) == 0
+    assert verbs(["likelihood", str(folder), "--samples", "2", "--gap", "0"]) == 0
     assert "2 samples" in (folder / "report.html").read_text()
     monkeypatch.undo()
     assert verbs(["report", str(folder), "--megabytes", "1"]) == 0

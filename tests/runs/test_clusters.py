@@ -8,6 +8,7 @@ import torch
 
 from pyro_models.cli.train import main
 from pyro_models.cli.verbs import main as verbs
+from pyro_models.report import pictures
 from pyro_models.runs import trainer
 from pyro_models.runs.seeds import summary
 
@@ -15,8 +16,10 @@ QUICK = ["--epochs", "1", "--batch-size", "200"]
 
 
 @pytest.fixture(autouse=True)
-def single_precision():
+def without_pictures(monkeypatch):
+    """Single precision, and no pictures, which tests/pictures draws."""
     torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
 
 
 @pytest.fixture
@@ -35,8 +38,10 @@ def line(capsys):
     return run
 
 
-def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys):
+def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
+    monkeypatch.undo()
+    torch.set_default_dtype(torch.float32)
     assert main(["gmvae", "--preset", "table", "--data", "blobs", *QUICK, "--out", str(folder)]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert results["gaussian_mixture"]["accuracy"] == 1.0
@@ -76,10 +81,10 @@ def test_several_seeds_are_summed_up_and_resumed(tmp_path, capsys, monkeypatch):
     assert main([*words[:-1], str(single), "--seed", "5"]) == 0
     assert json.loads((single / "results.json").read_text())["test"] == results["seeds"][1]["test"]
     (folder / "seed-6" / "results.json").unlink()
-    monkeypatch.setattr(trainer, "fit", lambda *a, **k: iter(()))  # what is finished is not trained again
-    assert main(["gmvae", "--out", str(folder), "--resume", "--seeds", "3"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", lambda *a, **k: iter(()))  # what is finished is not trained again
+        assert main(["gmvae", "--out", str(folder), "--resume", "--seeds", "3"]) == 0
     assert json.loads((folder / "results.json").read_text())["test"] == results["test"]
-    monkeypatch.undo()
     capsys.readouterr()
     assert verbs(["results", str(folder)]) == 0
     assert "--seeds 3" in capsys.readouterr().out
