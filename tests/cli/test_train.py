@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from pyro_models import report
 from pyro_models.cli.train import main, parse
 from pyro_models.cli.verbs import main as verbs
+from pyro_models.metrics import attributes
 from pyro_models.recipes.registry import RECIPES
 from pyro_models.report import pictures
 from pyro_models.runs.folder import open_run
@@ -24,10 +26,12 @@ EXTRA |= {"jmvae": ["--steps", "2", "--width", "16"], "cvae": ["--given", "2"], 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Single precision, and no pictures, which tests/pictures draws; `monkeypatch.undo()` draws them."""
+    """Single precision, a coarse judge of attributes, and no pictures; `monkeypatch.undo()` draws them."""
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
     monkeypatch.setattr(report, "write_pictures", lambda run: None)
+    few_steps = partial(attributes.attribute_classifier, steps=3)
+    monkeypatch.setattr(attributes, "attribute_classifier", few_steps)
 
 
 def test_help_answers_without_torch():

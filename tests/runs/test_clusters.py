@@ -38,10 +38,8 @@ def line(capsys):
     return run
 
 
-def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys, monkeypatch):
+def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys):
     folder = tmp_path / "run"
-    monkeypatch.undo()
-    torch.set_default_dtype(torch.float32)
     assert main(["gmvae", "--preset", "table", "--data", "blobs", *QUICK, "--out", str(folder)]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert results["gaussian_mixture"]["accuracy"] == 1.0
@@ -49,7 +47,6 @@ def test_a_table_goes_end_to_end_beside_scikit_learns_mixture(tmp_path, capsys, 
     assert results["units"]["elbo"] == f"{unit}, bound of neither story: y relaxed at temperature 0.5, discrete kl"
     assert results["units"]["elbo_exact"] == f"{unit}, sum over y"
     assert {"accuracy", "purity", "nmi", "ari", "clusters_used", "elbo", "elbo_exact"} <= set(results["test"])
-    assert (folder / "figures" / "01-points.png").is_file()
     assert main(["gmvae", "--out", str(folder), "--resume", "--epochs", "1"]) == 0
     capsys.readouterr()
     assert verbs(["results", str(folder)]) == 0
