@@ -167,7 +167,7 @@ def test_held_out_combinations_never_occur_in_training_and_each_single_value_doe
         dataset.all_combinations.labels, digits.train.labels.repeat(2)
     )  # the classifier sees all combinations
     assert len(dataset.all_combinations.attributes.unique(dim=0)) == 240
-    assert load("mnist-a", source="digits").judges is None
+    assert load("mnist-a", source="digits").all_combinations is None
 
 
 def test_the_digit_stands_in_the_quadrant_of_its_location(of_digits):
