@@ -49,6 +49,13 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown option {word!r}: " + (f"did you mean '--{close[0]}'?" if close else "see --help"))
         return parsed
 
+    def add_numbers(self, options: dict[str, tuple[int, str]]) -> None:
+        """Add an option for each whole number: by name, its default and its meaning."""
+        for name, (default, meaning) in options.items():
+            self.add_argument(
+                flag(name), type=int, default=default, metavar="N", help=f"{meaning} (default: {default})"
+            )
+
     def at_least(self, given: argparse.Namespace, lows: dict[str, int]) -> None:
         """Refuse options below their lowest values."""
         for name, low in lows.items():

@@ -55,10 +55,8 @@ def report_verb(words: Sequence[str]) -> int:
 def likelihood(words: Sequence[str]) -> int:
     """Estimate log p(x) of the test data by importance sampling, and split the gap between it and the bound."""
     parser = _of_a_run("likelihood", likelihood.__doc__)
-    options = {"samples": (500, 2), "gap": (100, 0), "seed": (0, 0)}
-    meanings = ("draws of the guide for each datum", "data whose gap is split; 0: none", "seed of the noise")
-    for (name, (default, _)), meaning in zip(options.items(), meanings, strict=True):
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    samples, split = (500, "draws of the guide for each datum"), (100, "data whose gap is split; 0: none")
+    parser.add_numbers({"samples": samples, "gap": split, "seed": (0, "seed of the noise")})
     given = parser.parse_args(words)
     parser.at_least(given, {"samples": 2, "gap": 2 if given.gap else 0, "seed": 0})
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -78,8 +76,7 @@ def check(words: Sequence[str]) -> int:
         "replicates": (100, FEWEST_REPLICATES, "number of replicates, prior and posterior predictive each"),
         "seed": (0, 0, "seed of the noise"),
     }
-    for name, (default, _, meaning) in options.items():
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    parser.add_numbers({name: (default, meaning) for name, (default, _, meaning) in options.items()})
     statistic = "a further statistic of x: a function from [n, *shape] to [n] or to one number; may be repeated"
     parser.add_argument("--statistic", action="append", default=[], metavar="MODULE:FUNCTION", help=statistic)
     parser.add_argument(
@@ -109,8 +106,7 @@ def sample(words: Sequence[str]) -> int:
         metavar="NAME=VALUE",
         help="attributes to condition on, as digit=2 side=left",
     )
-    parser.add_argument("--count", type=int, default=16, metavar="N", help="number of images to draw (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    parser.add_numbers({"count": (16, "number of images to draw"), "seed": (0, "seed of the draws")})
     given = parser.parse_args(words)
     parser.at_least(given, {"count": 1, "seed": 0})
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -161,8 +157,7 @@ def compare(words: Sequence[str]) -> int:
         "draws": (30, 2, "draws of each gradient"),
         "batches": (3, 1, "batches of training data, the first of an epoch"),
     }
-    for name, (default, _, meaning) in options.items():
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    parser.add_numbers({name: (default, meaning) for name, (default, _, meaning) in options.items()})
     given = parser.parse_args(words)
     parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)

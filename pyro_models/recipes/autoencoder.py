@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,10 @@ class AutoencoderRecipe(LatentRecipe):
     """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"
+    unanswered: ClassVar[Mapping[Question, str]] = {
+        "replicates": "the autoencoder cannot generate x, as z has no prior: there are no replicates to check",
+        "log-likelihood": "the autoencoder is no density of x: it has no log p(x) to estimate",
+    }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # The article on auto-encoders: one sigmoid layer each way, a code of 20, Adam at a constant 0.01, 50 epochs.
         "article": {"network": "simple", "latent_dim": 20, "learning_rate": 0.01, "schedule": "constant", "epochs": 50}
@@ -44,14 +48,6 @@ class AutoencoderRecipe(LatentRecipe):
     def bound(self) -> objectives.Objective:
         """Build the ELBO, which has no noise: the latent is a point mass."""
         return objectives.ESTIMATORS["mean-field"]
-
-    def unanswered(self, question: Question) -> str | None:
-        """Return why x can neither be drawn anew nor has a density: there is no prior of z."""
-        reasons = {
-            "replicates": "cannot generate x, as z has no prior: there are no replicates to check",
-            "log-likelihood": "is no density of x: it has no log p(x) to estimate",
-        }
-        return f"the {self.name} {reasons[question]}" if question in reasons else None
 
     def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
         """Return the estimators that need no noise."""

@@ -52,6 +52,7 @@ class Recipe:
     target: ClassVar[str] = "x"  # the observed site whose log-density the bound is of
     latent_site: ClassVar[str] = "z"  # the one that maps and the explorer show
     density: ClassVar[str] = "p(x)"  # whose logarithm `likelihood` estimates
+    unanswered: ClassVar[Mapping[Question, str]] = {}  # why a question cannot be put to the pair
 
     data: str = option(
         "digits",
@@ -318,10 +319,6 @@ class Recipe:
     def site_names(self, dataset: datasets.Dataset) -> dict[str, Sequence[str]]:
         """Return the names of the columns or categories at each site."""
         return {"x": dataset.columns}
-
-    def unanswered(self, question: Question) -> str | None:
-        """Return why a question cannot be put to this recipe's pair; None where it can."""
-        return None
 
     def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
         """Return estimators of the bound to compare, each with what it is a bound of where that is not the story.

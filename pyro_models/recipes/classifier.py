@@ -27,6 +27,11 @@ class ClassifierRecipe(DiscreteRecipe):
 
     name: ClassVar[str] = "classifier"
     target: ClassVar[str] = "y"
+    unanswered: ClassVar[Mapping[Question, str]] = {  # as the story is of y alone
+        "replicates": "the classifier cannot generate x: there are no replicates to check",
+        "log-likelihood": "the classifier is no density of x: it has no log p(x) to estimate",
+        "explorer": "the classifier has no latent z to move",
+    }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # The article on virtual adversarial training: its net, split and xi, VAT alone, 3,000 steps of 100 labelled
         # and 512 unlabelled images, Adam at a constant 0.001.
@@ -116,15 +121,6 @@ class ClassifierRecipe(DiscreteRecipe):
     def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of log p(y | x)."""
         return "nats per label"
-
-    def unanswered(self, question: Question) -> str | None:
-        """Return why x is neither drawn nor decoded: the story is of y alone."""
-        reasons = {
-            "replicates": "cannot generate x: there are no replicates to check",
-            "log-likelihood": "is no density of x: it has no log p(x) to estimate",
-            "explorer": "has no latent z to move",
-        }
-        return f"the {self.name} {reasons[question]}"
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the classifier and its empty guide, which share the network."""

@@ -30,6 +30,9 @@ class CVAERecipe(VariationalRecipe):
 
     name: ClassVar[str] = "cvae"
     density: ClassVar[str] = "p(x | c)"
+    unanswered: ClassVar[Mapping[Question, str]] = {
+        "explorer": "what z decodes to depends on the condition, which differs from image to image"
+    }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # Pyro's tutorial on conditional VAEs (after Sohn, Lee and Yan, 2015): MLPs of 500-500, z of 200, Adam at a
         # constant 0.001, 50 epochs at most. Its prior sees the prediction of a network without z too; ours does not.
@@ -123,12 +126,6 @@ class CVAERecipe(VariationalRecipe):
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of completions, reconstructions, latents and learning curves."""
         return completions, pictures.reconstructions, pictures.latent_map, pictures.learning_curves
-
-    def unanswered(self, question: Question) -> str | None:
-        """Return why the explorer cannot be made: what z decodes to depends on the condition."""
-        if question == "explorer":
-            return "what z decodes to depends on the condition, which differs from image to image"
-        return None
 
 
 def completions(run: Trained) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from pyro_models import data as datasets
 from pyro_models import distributions, objectives
@@ -108,7 +108,7 @@ class VariationalRecipe(LatentRecipe):
 
     def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
         """Return estimators of the bound at beta 1, each with what it is a bound of where that is not the story."""
-        taken = type_options(type(self), "elbo")
+        taken = get_args(get_type_hints(type(self))["elbo"])
         estimators = {}
         for name in names or [name for name in ("trace", "mean-field", "graph", "enum") if name in taken]:
             changes: dict[str, Any] = {"elbo": name, "beta": 1.0, "particles": particles if name in WEIGHTED else 1}
@@ -123,8 +123,3 @@ class VariationalRecipe(LatentRecipe):
         if self.likelihood == "continuous-bernoulli":
             return distributions.continuous_bernoulli
         return distributions.grey_bernoulli if self.pixels == "grey" else distributions.bernoulli
-
-
-def type_options(recipe: type[Recipe], field: str) -> tuple[str, ...]:
-    """Return the values that an option of a recipe takes."""
-    return get_type_hints(recipe)[field].__args__

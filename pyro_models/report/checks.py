@@ -38,7 +38,7 @@ def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int,
     Raises:
         UserError: the recipe cannot generate data, a statistic fails, or a file cannot be written.
     """
-    if reason := run.recipe.unanswered("replicates"):
+    if reason := run.recipe.unanswered.get("replicates"):
         raise UserError(reason)
     pair, whole = (run.model, run.guide), run.dataset.parts[split]
     with eval_mode(*pair, seed=derived_seed(seed, "data")):

@@ -59,7 +59,7 @@ def explorer(run: Run, room: int) -> tuple[str, str]:
         UserError: why there can be no explorer.
     """
     recipe: Any = run.recipe
-    if reason := recipe.unanswered("explorer"):
+    if reason := recipe.unanswered.get("explorer"):
         raise UserError(reason)
     site = recipe.latent_site
     model = copy.deepcopy(run.model).float().cpu()

@@ -32,7 +32,7 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
         UserError: the recipe's story is no density of x.
     """
     recipe, test = run.recipe, run.dataset.test
-    if reason := recipe.unanswered("log-likelihood"):
+    if reason := recipe.unanswered.get("log-likelihood"):
         raise UserError(reason)
     with eval_mode(run.model, run.guide, seed=derived_seed(seed, "data")):
         data = recipe.batch(run.dataset, test)

@@ -86,7 +86,7 @@ def _results(run: Run, results: dict[str, Any]) -> str:
         ]
         command = _verb(run, "likelihood", "--samples", str(estimate["samples"]))
         return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p>{command}</p>"
-    answerable = run.recipe.unanswered("log-likelihood") is None
+    answerable = run.recipe.unanswered.get("log-likelihood") is None
     return _table(rows) + (
         f"<p>For log {html.escape(run.recipe.density)}: {_verb(run, 'likelihood')}</p>" if answerable else ""
     )
@@ -94,7 +94,7 @@ def _results(run: Run, results: dict[str, Any]) -> str:
 
 def _checks(run: Run) -> str:
     """Return checks.json as tables, and the pictures of the checks; or the command that makes them."""
-    if reason := run.recipe.unanswered("replicates"):
+    if reason := run.recipe.unanswered.get("replicates"):
         return f"<p>{html.escape(reason)}.</p>"
     if not (run.folder / "checks.json").exists():
         return f"<p>For predictive checks: {_verb(run, 'check')}</p>"

@@ -50,7 +50,10 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
     with distributed_session(options.device) as processes:
         dataset = processes.first_alone(partial(recipe.load, options.data_dir))
         recipe.check_data(dataset)
-        recipe.batches(dataset, processes=processes.count)  # which refuses a size before there is a folder
+        dataset = dataset.to(processes.device)
+        batches = recipe.batches(
+            dataset, rank=processes.rank, processes=processes.count
+        )  # refused before a folder is made
         folder, state = processes.from_first(partial(prepare, recipe, options, processes))
         run = build(recipe, dataset, folder, processes)
         optimizer = torch.optim.Adam(parameters(run.model, run.guide), lr=recipe.learning_rate, fused=True)
@@ -62,7 +65,7 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
             run.guide,
             recipe.training_objective(run.guide, run.dataset.train),
             optimizer,
-            recipe.batches(run.dataset, rank=processes.rank, processes=processes.count),
+            batches,
             epochs=recipe.epochs,
             done=len(run.metrics),
             seed=recipe.seed,
