@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pyro
 import torch
@@ -10,20 +9,18 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
-from pyro_models.objectives import AtMean, Objective, Record
+from pyro_models.objectives import AtMean, Objective, Program, Record, modules_of
 
-Program = Callable[..., Any]
-"""A model or a guide: a module, or any function with sample sites."""
 Data = Mapping[str, Tensor]
 """What a pair is called with: tensors [n, *shape], by the names of its arguments."""
 
 
 @contextmanager
-def eval_mode(*programs: Any, seed: int = 0) -> Iterator[None]:
+def eval_mode(*programs: Program | nn.Module, seed: int = 0) -> Iterator[None]:
     """Without gradients or validation, modules in evaluation mode, noise from `seed`; all is restored afterwards.
 
     Args:
-        programs: modules, whose modes change, and functions, which are left as they are.
+        programs: modules, and functions and methods, of which the modules are found that they reach (`modules_of`).
         seed: of the noise.
 
     >>> dropout = nn.Dropout(0.9)
@@ -33,7 +30,7 @@ def eval_mode(*programs: Any, seed: int = 0) -> Iterator[None]:
     >>> dropout.training
     True
     """
-    modules = [program for program in programs if isinstance(program, nn.Module)]
+    modules = modules_of(*programs)
     modes = {part: part.training for module in modules for part in module.modules()}
     store = pyro.get_param_store()
     devices = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}

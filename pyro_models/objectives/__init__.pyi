@@ -39,6 +39,10 @@ from .multimodal import masked as masked
 from .multimodal import mvae as mvae
 from .multimodal import some_of as some_of
 from .multimodal import telbo as telbo
+from .programs import Arguments as Arguments
+from .programs import Program as Program
+from .programs import arguments as arguments
+from .programs import modules_of as modules_of
 from .terms import consistency as consistency
 from .terms import discriminative as discriminative
 from .terms import entropy as entropy

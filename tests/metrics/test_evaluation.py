@@ -1,17 +1,21 @@
 """Terms averaged over batches, latents, reconstructions and generated data, against the networks themselves."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
+from pyro import poutine
+from torch import nn
 
 from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
 from pyro_models.data import to_float
 from pyro_models.distributions import grey_bernoulli
 from pyro_models.metrics.evaluation import decode, encode, eval_mode, evaluate, generate, in_batches, reconstruct
-from pyro_models.objectives import iwae, mean_field, trace
+from pyro_models.objectives import iwae, mean_field, modules_of, trace
 from tests.conftest import IMAGE
 from tests.linear_mixture import KINDS, linear_mixture
 
@@ -174,3 +178,45 @@ def test_each_part_is_put_back_in_its_own_mode():
     with eval_mode(whole, lambda: None):
         assert not trained.training
     assert (whole.training, frozen.training, trained.training) == (True, False, True)
+
+
+class Pair:
+    """A plain object, as in many Pyro programs, whose network is no registered module."""
+
+    def __init__(self):
+        self.network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5)).float()
+
+    def model(self, x):
+        pyro.sample("x", dist.Normal(self.network(x), 1.0).to_event(2), obs=x)
+
+
+NETWORK = nn.BatchNorm1d(2, dtype=torch.float32)
+
+
+def global_model(x):
+    pyro.sample("x", dist.Normal(NETWORK(x), 1.0).to_event(2), obs=x)
+
+
+def closure_model():
+    network = nn.BatchNorm1d(2).float()
+
+    def model(x):
+        return [pyro.sample("x", dist.Normal(each(x), 1.0).to_event(2), obs=x) for each in [network]]
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "program",
+    [Pair().model, global_model, closure_model(), partial(Pair().model), poutine.scale(Pair().model, 2.0)],
+    ids=["method", "global", "closure", "partial", "handler"],
+)
+def test_evaluation_leaves_alone_the_statistics_and_modes_of_every_network_that_a_program_reaches(program):
+    (network,) = modules_of(program)
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with eval_mode(program):
+        assert not any(part.training for part in network.modules())
+        poutine.trace(program).get_trace(torch.randn(5, 2, dtype=torch.float32))
+    assert all(part.training for part in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
