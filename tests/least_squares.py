@@ -8,7 +8,7 @@ class Unscaled(Messenger):
     """Take the scales off all sites, so that the loss is a sum of the terms as they are named."""
 
     def _pyro_sample(self, msg):
-        msg["scale"] = 1.0
+        msg["scale"] = msg["infer"]["_beta"] = 1.0
 
 
 def assert_weights_are_the_losss(calls):

@@ -3,6 +3,7 @@ from .adversarial import adversary as adversary
 from .adversarial import divergence as divergence
 from .adversarial import frozen_statistics as frozen_statistics
 from .adversarial import vat as vat
+from .draws import record_pair as record_pair
 from .estimators import ESTIMATORS as ESTIMATORS
 from .estimators import Objective as Objective
 from .estimators import Scheduled as Scheduled
@@ -31,7 +32,6 @@ from .handlers import RecordScales as RecordScales
 from .handlers import Relax as Relax
 from .handlers import ScaleSites as ScaleSites
 from .handlers import Site as Site
-from .handlers import record_pair as record_pair
 from .multimodal import all_of as all_of
 from .multimodal import frozen_parameters as frozen_parameters
 from .multimodal import jmvae as jmvae

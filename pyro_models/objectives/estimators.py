@@ -9,9 +9,13 @@ one to differentiate. The others are its parts, each with its own sign, unscaled
     kl             = E_q[log q(z | x) - log p(z)], and with several latent sites also kl_SITE for each
     elbo           = reconstruction - kl        a lower bound of log p(x), and itself where nothing is latent
 
-Each estimator here needs every site inside one plate whose length is the batch. There it equals Pyro's own of the same
-kind, where Pyro has it, value and gradient. It is written anew because it keeps the importance weights of each datum,
-and names the terms in the same pass.
+A pair is any two Pyro programs, with any arguments. Where one plate is common to all their sites, it is taken for
+that of the data: the values are Pyro's, value and gradient, divided by the number of data, and the weighted bounds are
+per datum. Where there is none, as with a latent that all data share, the values are of the whole, and the weighted
+bounds are of the joint density. `Terms.data` says which: the number of data, or 1.
+
+What is added to Pyro's estimators are the names of the terms, importance weights for each datum, and care: closed-form
+divergences are left for draws where they would not be part of the bound, and what bounds nothing is refused.
 
     >>> import torch, pyro, pyro.distributions as dist
     >>> def model(x):
@@ -30,30 +34,31 @@ and names the terms in the same pass.
     >>> round(terms["elbo"].item(), 4), terms.weights
     (-1.6822, {'elbo': -1.0})
 
-Discrete sites: `enum` sums over them, `graph` and `rws` draw them, and the others take them under `relaxed` alone,
-where every term is of the relaxed story, and no bound of the discrete one.
+Sites without reparameterisation, such as discrete ones: `enum` sums over them where they have finite support; `trace`,
+`graph` and `rws` draw them; the others take them under `relaxed` alone, where every term is of the relaxed story, and
+no bound of the discrete one.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import pyro
 import torch
-from pyro import poutine
+from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_models.base.errors import UserError
 from pyro_models.distributions import RelaxedOneHotCategorical
-from pyro_models.objectives.handlers import Detach, Enumerate, Relax, ScaleSites, Site, exp_of, record_pair
+from pyro_models.objectives.draws import Draw, Sites, draw, sum_plates
+from pyro_models.objectives.exact import OUTSIDE, enumerated_elbo, summed_log_weights
+from pyro_models.objectives.handlers import Detach, Relax, ScaleSites, Site, Unenumerable, exp_of
+from pyro_models.objectives.programs import Program
 
-Model = Callable[..., Any]
-"""A Pyro program, model or guide, that takes the batch as keyword arguments."""
 Divergence = Callable[[Site, Site], Tensor]
-"""From a site of the guide and that of the model to KL(q || p) for each datum, nats."""
-Sites = Mapping[str, Site]
+"""From a site of the guide and that of the model to KL(q || p), scaled and masked, for each element of their plates."""
 
 
 class Terms(dict[str, Tensor]):
@@ -62,6 +67,7 @@ class Terms(dict[str, Tensor]):
     Attributes:
         weights: such that loss = sum of weights[name] * terms[name] where no site is scaled; terms that are not in the
             sum have none. None where the loss is no such sum, or its weights are not known.
+        data: the number of data that the values are a mean over; 1 where they are of the whole.
 
     Example:
         >>> terms = Terms({"loss": torch.tensor(3.0), "elbo": torch.tensor(-3.0)}, {"elbo": -1.0})
@@ -70,9 +76,12 @@ class Terms(dict[str, Tensor]):
         (4.0, {'elbo': -1.0, 'penalty': 0.5})
     """
 
-    def __init__(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
+    def __init__(
+        self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None, data: int | None = None
+    ):
         super().__init__(terms)
         self.weights = getattr(terms, "weights", None) if weights is None else dict(weights)
+        self.data: int | None = getattr(terms, "data", None) if data is None else data
 
     def plus(self, other: Mapping[str, Tensor], weight: float = 1.0, prefix: str = "", suffix: str = "") -> "Terms":
         """Return these terms with weight * the loss of others added, and the terms of which that is made.
@@ -85,9 +94,10 @@ class Terms(dict[str, Tensor]):
         ours, theirs = self.weights, getattr(other, "weights", None)
         names = {name: prefix + name + suffix for name in other if name == "elbo" or name in (theirs or ())}
         terms = self | {names[name]: other[name] for name in names} | {"loss": self["loss"] + weight * other["loss"]}
+        data = self.data or getattr(other, "data", None)
         if ours is None or theirs is None:
-            return Terms(terms)
-        return Terms(terms, ours | {names[name]: weight * theirs[name] for name in theirs if weight})
+            return Terms(terms, None, data)
+        return Terms(terms, ours | {names[name]: weight * theirs[name] for name in theirs if weight}, data)
 
 
 def named(name: str, value: Tensor) -> Terms:
@@ -96,9 +106,9 @@ def named(name: str, value: Tensor) -> Terms:
 
 
 class Objective(Protocol):
-    """From a model, a guide and a batch to named terms, in nats per datum."""
+    """From a pair and what it is called with to named terms, in nats per datum."""
 
-    def __call__(self, model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the terms, best as `Terms`; `loss` carries the gradient."""
 
 
@@ -119,100 +129,158 @@ class Scheduled:
 
 
 def sampled_kl(q: Site, p: Site) -> Tensor:
-    """Estimate KL(q || p) for each datum by the one draw that both sites share, nats."""
-    return q.log_prob() - p.log_prob()
+    """Estimate KL(q || p) by the one draw that both sites share, nats."""
+    return _cost(q) - _times(p.log_prob(), p.scale)
 
 
 def analytic_kl(q: Site, p: Site) -> Tensor:
-    """Return KL(q || p) for each datum, nats: in closed form where there is one, else sampled.
+    """Return KL(q || p), nats: in closed form where there is one, else sampled.
 
-    Of relaxed sites it is the divergence of the exact categories that they relax.
+    Of relaxed sites it is the divergence of the exact categories that they relax. Of a point (`Delta`) it is sampled:
+    Pyro's formula leaves out the log-density that a guide may give it, as those do which transform an auxiliary draw.
     """
+    if _is_delta(q):
+        return sampled_kl(q, p)
     exact: list[Any] = [getattr(site.fn, "discrete", site.fn) for site in (q, p)]
     try:
-        return scale_and_mask(kl_divergence(*exact), mask=q.mask)
+        kl = scale_and_mask(kl_divergence(*exact), mask=q.mask)
     except NotImplementedError:
         return sampled_kl(q, p)
+    return _times(kl, q.scale)
 
 
 def trace(
-    model: Model, guide: Model, *, particles: int = 1, divergence: Divergence = sampled_kl, **batch: Tensor
+    model: Program,
+    guide: Program,
+    *args: Any,
+    particles: int = 1,
+    divergence: Divergence = sampled_kl,
+    plate: str | None = None,
+    **kwargs: Any,
 ) -> Terms:
     """The ELBO with every expectation estimated at `particles` draws from the guide.
 
-    Kingma and Welling, 2014, equation 6 (estimator A); Pyro's `Trace_ELBO`.
+    Kingma and Welling, 2014, equation 6 (estimator A); Pyro's `Trace_ELBO`. Sites without reparameterisation are
+    trained by the score function, without a baseline (Ranganath, Gerrish and Blei, 2014); `graph` has one.
+
+    Args:
+        model, guide: the pair.
+        args, kwargs: what both are called with.
+        particles: how many draws.
+        divergence: how a latent site's part is estimated.
+        plate: the name of the data's plate; None takes the outermost one common to all sites.
+
+    Raises:
+        UserError: the guide is not of the model, or a site has a dimension that no plate declares.
     """
-    return _means(_parts(*_draw(model, guide, batch, particles), divergence))
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    return _means(draws, [_parts(each, divergence, score=True) for each in draws])
 
 
-def mean_field(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
+def mean_field(
+    model: Program, guide: Program, *args: Any, particles: int = 1, plate: str | None = None, **kwargs: Any
+) -> Terms:
     """The ELBO with closed-form divergences where they exist.
 
-    Kingma and Welling, 2014, equation 7 (estimator B); Pyro's `TraceMeanField_ELBO`. As there, the guide's
-    latents may depend on each other only as far as the model's do. With relaxed sites, whose divergence is the discrete
-    one, the value bounds neither story; this is the loss of Jang et al. (2017), and `enum` is the bound.
+    Kingma and Welling, 2014, equation 7 (estimator B); Pyro's `TraceMeanField_ELBO`. Where the guide draws a site
+    before one that the model draws ahead of it, the closed form would be no part of the bound, and the draw takes its
+    place. With relaxed sites, whose divergence is the discrete one, the value bounds neither story; this is the loss of
+    Jang et al. (2017), and `enum` is the bound.
+
+    Raises:
+        UserError: as `trace`; or a site of the guide is not reparameterised.
     """
-    return trace(model, guide, particles=particles, divergence=analytic_kl, **batch)
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    _check_gradient(draws)
+    return _means(draws, [_parts(each, analytic_kl) for each in draws])
 
 
-def iwae(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
+def iwae(
+    model: Program, guide: Program, *args: Any, particles: int = 5, plate: str | None = None, **kwargs: Any
+) -> Terms:
     """The importance-weighted bound, E[log mean_k w_k], as the term `iwae`.
 
     Burda, Grosse and Salakhutdinov, 2016, equation 8.
 
     Raises:
-        ValueError: a site is scaled, and the result would bound nothing.
+        UserError: a site is scaled, and the result would bound nothing; or as `mean_field`.
     """
-    p, q = _draw(model, guide, batch, particles)
-    return _weighted_bound("iwae", p, q, _log_weights(p, q, particles), alpha=0.0)
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    _check_gradient(draws)
+    return _weighted_bound("iwae", draws, _log_weights(draws), alpha=0.0)
 
 
-def renyi(model: Model, guide: Model, *, particles: int = 5, alpha: float = 0.5, **batch: Tensor) -> Terms:
+def renyi(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    particles: int = 5,
+    alpha: float = 0.5,
+    plate: str | None = None,
+    **kwargs: Any,
+) -> Terms:
     """The variational Renyi bound, log E[w^(1 - alpha)] / (1 - alpha), as the term `renyi`.
 
     Li and Turner, 2016, equation 7; Pyro's `RenyiELBO`. Alpha = 0 gives `iwae`; alpha = 1 is the ELBO, which
     `trace` gives.
 
     Raises:
-        ValueError: alpha is 1, or a site is scaled.
+        UserError: alpha is 1; or as `iwae`.
     """
     if alpha == 1.0:
-        raise ValueError("renyi: alpha = 1 is the ELBO itself; use trace")
-    p, q = _draw(model, guide, batch, particles)
-    return _weighted_bound("renyi", p, q, _log_weights(p, q, particles), alpha)
+        raise UserError("renyi: `alpha=1` is the ELBO itself; use trace")
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    _check_gradient(draws)
+    return _weighted_bound("renyi", draws, _log_weights(draws), alpha)
 
 
-def graph(model: Model, guide: Model, *, particles: int = 1, **batch: Tensor) -> Terms:
+def graph(
+    model: Program, guide: Program, *args: Any, particles: int = 1, plate: str | None = None, **kwargs: Any
+) -> Terms:
     """The ELBO with drawn discrete sites, whose gradient is the score function's less a baseline.
 
     The baseline of a draw is the mean cost of the other particles of its datum (Kool, van Hoof and Welling, 2019), and
     with one particle that of the other data in the batch. Closed-form divergences; akin to Pyro's `TraceGraph_ELBO`.
     Where data see each other (batch norm in training) baseline and score are not independent: the gradient is biased.
+
+    Raises:
+        UserError: as `trace`.
     """
-    p, q = _draw(model, guide, batch, particles, discrete=True)
-    parts = _parts(p, q, analytic_kl)
-    cost, among = parts["loss"].detach(), 0 if particles > 1 else -1
-    baseline = (cost.sum(among, keepdim=True) - cost) / max(1, cost.shape[among] - 1)
-    for site in q.values():
-        if not site.fn.has_rsample:
-            score = site.log_prob() * (cost - baseline)
-            parts["loss"] = parts["loss"] + score - score.detach()
-    return _means(parts)
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    return _means(draws, [_parts(each, analytic_kl, score=True, baseline=True) for each in draws])
 
 
 def enum(
-    model: Model, guide: Model, *, particles: int = 1, divergence: Divergence = analytic_kl, **batch: Tensor
+    model: Program,
+    guide: Program,
+    *args: Any,
+    particles: int = 1,
+    divergence: Divergence = analytic_kl,
+    plate: str | None = None,
+    **kwargs: Any,
 ) -> Terms:
-    """The ELBO with an exact sum over each discrete site of the guide, and no noise from it.
+    """The ELBO with an exact sum over each discrete site, of the guide or of the model alone, and no noise from it.
 
-    The model runs at every value: 10 values of y cost up to 10 times the decoder. Pyro's `TraceEnum_ELBO` where the
-    guide is enumerated.
+    The model runs at every value: 10 values of y cost up to 10 times the decoder. Pyro's `TraceEnum_ELBO` where all
+    that can be enumerated is. Where sites of the model alone are summed out, where they form a chain, or where the
+    guide's stand in plates that a later site leaves, it is that class which computes, and `elbo` is the only term.
+
+    Raises:
+        UserError: as `trace`, or Pyro cannot sum out the sites, for its reason.
     """
-    with Enumerate():
-        return _means(_parts(*_draw(model, guide, batch, particles), divergence))
+    try:
+        draws = draw(model, guide, args, kwargs, particles=particles, enumerate=True, plate=plate)
+        if any(_is_scored(site) for each in draws for site in each.q.values()):
+            raise Unenumerable("a site of the guide is neither reparameterised nor enumerated")
+        return _means(draws, [_parts(each, divergence) for each in draws])
+    except Unenumerable:
+        loss, elbo, data = enumerated_elbo(model, guide, args, kwargs, particles, plate)
+        return Terms({"loss": loss, "elbo": elbo}, {"elbo": -1.0}, data)
 
 
-def rws(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
+def rws(
+    model: Program, guide: Program, *args: Any, particles: int = 5, plate: str | None = None, **kwargs: Any
+) -> Terms:
     """Reweighted wake-sleep: the model climbs `iwae`, the guide nears the posterior as the weights show it.
 
     No draw is differentiated, so that discrete sites cost nothing extra. The guide's is the wake-phase update of
@@ -220,42 +288,57 @@ def rws(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> T
     same with one datum, and weights several as if they were one.
 
     Raises:
-        ValueError: a site is scaled.
+        UserError: a site is scaled; or the guide samples a point, which has no density to fit; or as `trace`.
     """
     with Detach():
-        p, q = _draw(model, guide, batch, particles, discrete=True)
-    log_p, log_q = (_joint(sites).reshape(particles, -1) for sites in (p, q))
+        draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    for name, site in draws[0].q.items() if torch.is_grad_enabled() else ():
+        if _is_delta(site) and not any(each.is_auxiliary for each in draws[0].q.values()):
+            raise UserError(f"site {name!r} of the guide is a point, which has no density for rws to fit: use trace")
+    log_p, log_q = (torch.cat(joint) for joint in zip(*((_joint(d, d.p), _joint(d, d.q)) for d in draws), strict=True))
     log_weights = (log_p - log_q).detach()
     gradient = -(log_weights.softmax(0) * (log_p + log_q)).sum(0).mean()
-    return _steered(gradient, _weighted_bound("iwae", p, q, log_weights, alpha=0.0))
+    return _steered(gradient, _weighted_bound("iwae", draws, log_weights, alpha=0.0))
 
 
-def dreg(model: Model, guide: Model, *, particles: int = 5, **batch: Tensor) -> Terms:
+def dreg(
+    model: Program, guide: Program, *args: Any, particles: int = 5, plate: str | None = None, **kwargs: Any
+) -> Terms:
     """The bound of `iwae` with the doubly reparameterised gradient for the guide.
 
     Its signal does not fade as particles grow (Tucker, Lawson, Gu and Maddison, 2019, equation 8). The guide runs
     twice: once to draw, and once to differentiate its density by the draws with its parameters fixed.
 
     Raises:
-        ValueError: a site is scaled.
+        UserError: as `iwae`.
     """
     if not torch.is_grad_enabled():
-        return iwae(model, guide, particles=particles, **batch)
-    _, drawn = _draw(model, guide, batch, particles)
-    leaves, fixed, moving = [], {}, []
-    for name, site in drawn.items():
-        exp = exp_of(site.fn)  # a relaxed draw is a function of its logarithm, which its density reads
-        moving.append(exp.inv(site.value))
-        leaves.append(moving[-1].detach().requires_grad_())
-        fixed[name] = replace(site, value=exp(leaves[-1]))
-    p, q = _draw(model, guide, batch, particles, latents=fixed)
-    log_p, log_weights = _joint(p).reshape(particles, -1), _log_weights(p, q, particles)
+        return iwae(model, guide, *args, particles=particles, plate=plate, **kwargs)
+    first = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    _check_gradient(first)
+    leaves: list[Tensor] = []
+    moving: list[Tensor] = []
+    fixed: list[tuple[dict[str, Site], Mapping[str, Tensor]]] = []
+    for each in first:
+        values: dict[str, Site] = {}
+        fixed.append((values, each.subsamples))
+        for name, site in each.q.items():
+            if site.is_observed or _is_delta(site):  # a point is a function of its parameters or of another draw
+                continue
+            exp = exp_of(site.fn)  # a relaxed draw is a function of its logarithm, which its density reads
+            moving.append(exp.inv(site.value))
+            leaves.append(moving[-1].detach().requires_grad_())
+            values[name] = replace(site, value=exp(leaves[-1]))
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, again=fixed)
+    log_p, log_weights = torch.cat([_joint(each, each.p) for each in draws]), _log_weights(draws)
     weights = log_weights.detach().softmax(0)
-    slopes = torch.autograd.grad((weights.square() * log_weights).sum(0).mean(), leaves, retain_graph=True)
     gradient = -(weights * log_p).sum(0).mean()
+    squares = (weights.square() * log_weights).sum(0).mean()
+    slopes = torch.autograd.grad(squares, leaves, retain_graph=True, allow_unused=True) if leaves else ()
     for slope, original in zip(slopes, moving, strict=True):
-        gradient = gradient - (slope * original).sum()
-    return _steered(gradient, _weighted_bound("iwae", p, q, log_weights.detach(), alpha=0.0))
+        if slope is not None:
+            gradient = gradient - (slope * original).sum()
+    return _steered(gradient, _weighted_bound("iwae", draws, log_weights.detach(), alpha=0.0))
 
 
 ESTIMATORS: dict[str, Callable[..., Terms]] = {
@@ -270,44 +353,70 @@ ESTIMATORS: dict[str, Callable[..., Terms]] = {
 }
 
 
-def log_weights(model: Model, guide: Model, *, particles: int, hidden: Collection[str] = (), **batch: Tensor) -> Tensor:
-    """Return log p(x, z) - log q(z | x) at draws from the guide: [particles, batch], nats.
+def log_weights(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    particles: int,
+    hidden: Iterable[str] = (),
+    plate: str | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Return log p(x, z) - log q(z | x) at draws from the guide: [particles, data], or [particles, 1] of the whole.
 
-    Over discrete sites it sums p(x, y, z_y) / q(z_y | x, y), which needs no draw that a sure q(y | x) never makes.
-    The model draws its sites that are `hidden`, and their densities do not count.
+    They are in nats. Over discrete sites it sums p(x, y, z_y) / q(z_y | x, y), which needs no draw that a sure q(y | x)
+    never makes; over those of the model alone it sums p. Where the guide's stand in plates of their own, they are
+    drawn. The model draws its sites that are `hidden`, and their densities do not count.
 
     Raises:
-        ValueError: a site is scaled (beta, a subsampled plate): inside a logsumexp that bounds nothing.
+        UserError: a site is scaled (beta, a subsampled plate): inside a logsumexp that bounds nothing; or as `trace`.
     """
-    with Enumerate():
-        p, q = _draw(model, guide, batch, particles, hidden=hidden)
-    drawn = {name: site for name, site in q.items() if not site.is_enumerated}
-    return _log_weights(p, drawn, particles, enumerated=len(q) - len(drawn))
+    hidden = list(hidden)
+    try:
+        draws = draw(model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate)
+        return _log_weights(draws)
+    except Unenumerable:
+        return summed_log_weights(model, guide, args, kwargs, particles, hidden, plate)
 
 
-def elbos(model: Model, guide: Model, *, particles: int, hidden: Collection[str] = (), **batch: Tensor) -> Tensor:
-    """Return the ELBO of each datum at draws from the guide: [particles, batch], nats.
+def elbos(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    particles: int,
+    hidden: Iterable[str] = (),
+    plate: str | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Return the ELBO of each datum at draws from the guide: [particles, data], or [particles, 1] of the whole, nats.
 
     Discrete sites are summed over, and divergences are in closed form where there is one, as in `enum`. The model draws
     its sites that are `hidden`, and their densities do not count.
+
+    Raises:
+        UserError: as `enum`.
     """
-    with Enumerate():
-        p, q = _draw(model, guide, batch, particles, hidden=hidden)
-    return _parts(p, q, analytic_kl)["elbo"].reshape(particles, -1)
+    hidden = list(hidden)
+    try:
+        draws = draw(model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate)
+        return torch.cat([_parts(each, analytic_kl)["elbo"].expand(each.rows, -1) for each in draws])
+    except Unenumerable:
+        return summed_log_weights(model, guide, args, kwargs, particles, hidden, plate)
 
 
 def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
     """`objective` with the log-densities of the named sites scaled; itself where every scale is 1.
 
-    Only `loss` is scaled: `elbo`, `reconstruction` and `kl` keep their meaning.
+    Only `loss` is scaled: `elbo`, `reconstruction` and `kl` keep their meaning. A scale in the program itself
+    (`poutine.scale`, a subsampled plate) is part of every term.
     """
     scales = {site: scale for site, scale in scales.items() if scale != 1.0}
     if not scales:
         return objective
 
-    def with_scales(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
+    def with_scales(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         with ScaleSites(scales):
-            return objective(model, guide, **batch)
+            return objective(model, guide, *args, **kwargs)
 
     return with_scales
 
@@ -315,71 +424,81 @@ def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
 def relaxed(objective: Objective, temperature: float) -> Objective:
     """`objective` with each one-hot category that is sampled relaxed at `temperature` (see `Relax`)."""
 
-    def soft(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
+    def soft(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         with Relax(temperature):
-            return objective(model, guide, **batch)
+            return objective(model, guide, *args, **kwargs)
 
     return soft
 
 
-def _draw(
-    model: Model,
-    guide: Model,
-    batch: dict[str, Tensor],
-    particles: int,
-    *,
-    discrete: bool = False,
-    latents: Sites | None = None,
-    hidden: Collection[str] = (),
-) -> tuple[Sites, Sites]:
-    """Record the pair, in a plate of particles where there are several: batch shapes [batch] or [particles, batch].
+def _check_gradient(draws: list[Draw]) -> None:
+    """Refuse sites of the guide that no gradient reaches, where one is asked for, and half-relaxed ones."""
+    for name, site in draws[0].q.items():
+        if _is_scored(site):
+            raise UserError(
+                f"site {name!r} is not reparameterised: this estimator has no gradient for it; use trace, graph, enum "
+                "or rws, or relax it"
+            )
+
+
+def _is_scored(site: Site) -> bool:
+    """Whether only the score function gives a site of the guide a gradient, and one is asked for."""
+    return torch.is_grad_enabled() and not (site.fn.has_rsample or site.is_enumerated)
+
+
+def _is_delta(site: Site) -> bool:
+    fn = site.fn
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
+
+
+def _times(value: Tensor, scale: Tensor | float) -> Tensor:
+    return value if isinstance(scale, float) and scale == 1.0 else value * scale
+
+
+def _cost(site: Site) -> Tensor:
+    """The log-density of a site of the guide; where the score function trains it, without a gradient of its own."""
+    log_q = _times(site.log_prob(), site.scale)
+    return log_q.detach() if _is_scored(site) else log_q
+
+
+def _parts(draw: Draw, divergence: Divergence, *, score: bool = False, baseline: bool = False) -> dict[str, Tensor]:
+    """The terms, and the loss, of each particle and datum of a run: [rows, data].
 
     Args:
-        discrete: whether the guide may draw what it does not reparameterise.
-        latents: what the guide is to draw, where that is known.
-        hidden: sites of the model that are not recorded.
+        draw: the run.
+        divergence: how a latent site's part is estimated.
+        score: whether the loss gets the score function's gradient for sites without reparameterisation.
+        baseline: whether that is less a baseline.
     """
-    if particles > 1:
-        repeat = pyro.plate("particles", particles, dim=-2)
-        model, guide = repeat(model), repeat(guide)
-    if hidden:
-        model = poutine.block(model, hide=list(hidden))  # outside the plate, so that each particle has its own draw
-    p, q = record_pair(model, guide, latents=latents, **batch)
-    plates = 2 if particles > 1 else 1
-    shape = next(iter(p.values())).fn.batch_shape[-plates:]
-    for name, site in p.items():
-        if site.fn.batch_shape[-plates:] != shape or len(shape) < plates:
-            raise ValueError(f"site {name!r} stands outside the plate of the data: these estimators are per datum")
-        if name in q and q[name].scale is not site.scale and q[name].scale != site.scale:
-            raise ValueError(f"site {name!r} is scaled by {site.scale} in the model and {q[name].scale} in the guide")
-        if name not in q:
-            continue
-        guided = q[name]
-        if not (discrete or guided.fn.has_rsample or guided.is_enumerated or not torch.is_grad_enabled()):
-            raise ValueError(
-                f"site {name!r} is not reparameterised: this estimator has no gradient for it; relax it, or use graph, "
-                "enum or rws"
-            )
-        soft = [isinstance(half.fn, RelaxedOneHotCategorical) for half in (site, guided)]
-        if soft[0] != soft[1] or (soft[0] and guided.is_enumerated):
-            raise ValueError(f"site {name!r} is relaxed in one of model and guide, exact in the other: no bound")
-    return p, q
-
-
-def _parts(p: Sites, q: Sites, divergence: Divergence) -> dict[str, Tensor]:
-    """The terms, and the loss, of each draw."""
+    p, q = draw.p, draw.q
     reconstruction = kl = loss = torch.zeros(())
     each: dict[str, Tensor] = {}
     observed: dict[str, Tensor] = {}
-    for name, site in p.items():
-        if site.is_observed:
-            cost = _expected(-site.log_prob(), q)
+    whole: list[Tensor] = []  # each site's cost for every element of its plates
+    ordered = _closed_forms(p, q)
+    for name, site in [*p.items(), *((name, site) for name, site in q.items() if name not in p)]:
+        if name in q and name in p and not site.is_observed:
+            _check_relaxation(name, site, q[name])
+            cost = (divergence if name in ordered else sampled_kl)(q[name], site)
+        elif name in p:
+            cost = -_times(site.log_prob(), site.scale)
+        else:
+            cost = _cost(site)
+        whole.append(cost)
+        cost = draw.each(_expected(cost, site, name, q), site)
+        if name in p and site.is_observed:
             observed[f"reconstruction_{name}"] = -cost
             reconstruction = reconstruction - cost
         else:
-            cost = each[f"kl_{name}"] = _expected(divergence(q[name], site), q)
+            each[f"kl_{name}"] = cost
             kl = kl + cost
-        loss = loss + site.scale * cost
+        loss = loss + _times(cost, site.beta)
+    for site in q.values() if score else ():
+        if _is_scored(site):
+            term = draw.each(_score(site) * _signal(whole, site, draw, baseline), site)
+            loss = loss + term - term.detach()
     terms = {"loss": loss, "elbo": reconstruction - kl}
     if each:
         terms |= {"reconstruction": reconstruction, "kl": kl}
@@ -389,43 +508,137 @@ def _parts(p: Sites, q: Sites, divergence: Divergence) -> dict[str, Tensor]:
     return terms
 
 
-def _expected(cost: Tensor, q: Sites) -> Tensor:
-    """Average over the values of the enumerated sites, each with its probability; other costs stay as they are."""
-    enumerated = [site.log_prob() for site in q.values() if site.is_enumerated]
+def _closed_forms(p: Sites, q: Sites) -> set[str]:
+    """The latent sites whose closed-form divergence is part of the bound.
+
+    It is the expectation over the site, given what both densities of it depend on: that must not have been drawn from
+    it in turn, so that what the model draws before the site, the guide must draw before it too.
+    """
+    model_order, guide_order = [name for name in p if name in q], [name for name in q if name in p]
+    if model_order == guide_order:
+        return set(model_order)
+    before = {name: set(guide_order[:k]) for k, name in enumerate(guide_order)}
+    return {name for k, name in enumerate(model_order) if before[name] >= set(model_order[:k])}
+
+
+def _check_relaxation(name: str, p: Site, q: Site) -> None:
+    soft = [isinstance(site.fn, RelaxedOneHotCategorical) for site in (p, q)]
+    if soft[0] != soft[1] or (soft[0] and q.is_enumerated):
+        raise UserError(f"site {name!r} is relaxed in one of model and guide, exact in the other: no bound")
+
+
+def _score(site: Site) -> Tensor:
+    """The part of a site's log-density whose gradient is that of its draw's probability; no scale or mask is in it."""
+    return site.fn.score_parts(site.value).score_function
+
+
+def _signal(costs: list[Tensor], site: Site, draw: Draw, baseline: bool) -> Tensor:
+    """What a draw of a site costs: the costs of all sites, summed over the plates in which it does not stand."""
+    kept = [frame.dim for frame in site.frames if frame.dim is not None]
+    cost = torch.zeros(())
+    for each in costs:
+        cost = cost + sum_plates(each.detach(), draw.nesting, kept)
+    if not baseline:
+        return cost
+    among = -1 - draw.nesting if draw.rows > 1 else draw.plate and draw.plate.dim
+    if among is None or cost.ndim < -among or among not in (-1 - draw.nesting, *kept):
+        return cost
+    return cost - (cost.sum(among, keepdim=True) - cost) / max(1, cost.shape[among] - 1)
+
+
+def _expected(cost: Tensor, site: Site, name: str, q: Sites) -> Tensor:
+    """Average a cost over the values of the enumerated sites on which it depends, each with its probability.
+
+    Raises:
+        UserError: one of them stands in a plate that the cost's site does not: all its values would count at once.
+    """
+    enumerated = [each for each in q.values() if each.is_enumerated]
     if not enumerated:
         return cost
-    weighted = sum(enumerated[1:], enumerated[0]).exp() * cost
-    return weighted.sum(tuple(range(len(enumerated))))
+    dimensions = {-each.value.ndim + len(each.fn.event_shape): each for each in enumerated}  # the leftmost of each
+    used = {dim for dim in dimensions if _varies(cost, dim)}
+    probabilities: dict[int, Tensor] = {}
+    while used - probabilities.keys():
+        for dim in used - probabilities.keys():
+            each = dimensions[dim]
+            for frame in each.frames:
+                if site.frame(frame.name) is None:
+                    raise UserError(OUTSIDE.format(name, frame.name))
+            probabilities[dim] = each.fn.log_prob(each.value)  # a mask leaves the probabilities as they are
+            used = used | {other for other in dimensions if _varies(probabilities[dim], other)}
+    if probabilities:
+        ordered = [probabilities[dim] for dim in dimensions if dim in probabilities]
+        cost = sum(ordered[1:], ordered[0]).exp() * cost
+        cost = cost.sum(sorted(used), keepdim=True)
+    while cost.ndim > 0 and -cost.ndim in dimensions:
+        cost = cost.squeeze(0)
+    return cost
 
 
-def _means(parts: Mapping[str, Tensor]) -> Terms:
-    means = {name: part.mean() if name == "loss" else part.detach().mean() for name, part in parts.items()}
-    return Terms(means, {"elbo": -1.0})
+def _varies(value: Tensor, dim: int) -> bool:
+    return value.ndim >= -dim and value.shape[dim] > 1
 
 
-def _joint(sites: Sites) -> Tensor:
-    """Return the log-density of all sites together, unless one is scaled."""
+def _means(draws: list[Draw], parts: list[dict[str, Tensor]]) -> Terms:
+    """Average over draws, particles and data; a term that some draws lack, as their programs took another way, is 0."""
+    means: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for each in parts for name in each):
+        values = [each[name] if name == "loss" else each[name].detach() for each in parts if name in each]
+        means[name] = sum((value.mean() for value in values[1:]), values[0].mean()) / len(parts)
+    return Terms(means, {"elbo": -1.0}, draws[0].data)
+
+
+def _joint(draw: Draw, sites: Sites) -> Tensor:
+    """Return the log-density of all sites of a program but those enumerated in the guide, unless one is scaled.
+
+    Returns:
+        [*enumerated, rows, data], nats.
+    """
     total = torch.zeros(())
     for name, site in sites.items():
-        if not isinstance(site.scale, float) or site.scale != 1.0:
-            raise ValueError(f"site {name!r} is scaled by {site.scale}: its importance weights bound nothing")
-        total = total + site.log_prob()
+        if site.is_enumerated:
+            continue
+        if site.beta != 1.0 or not isinstance(site.scale, float) or site.scale != 1.0:
+            scale = float(torch.as_tensor(site.scale * site.beta).mean())
+            raise UserError(
+                f"site {name!r} is scaled by {scale:g}: inside importance weights a scale bounds nothing; use trace, "
+                "mean-field, graph or enum"
+            )
+        if draw.plate is not None and site.frame(draw.plate.name) is None:
+            raise UserError(
+                f"site {name!r} stands outside of plate {draw.plate.name!r}, so that its data have no importance "
+                "weights each: leave out `plate` for that of the whole"
+            )
+        total = total + draw.each(site.log_prob(), site)
     return total
 
 
-def _log_weights(p: Sites, q: Sites, particles: int, enumerated: int = 0) -> Tensor:
-    log_weights = _joint(p) - _joint(q)
-    if enumerated:
-        log_weights = log_weights.logsumexp(tuple(range(enumerated)))
-    return log_weights.reshape(particles, -1)
+def _log_weights(draws: list[Draw]) -> Tensor:
+    """Return log p - log q, [particles, data], with the enumerated sites summed out.
+
+    Raises:
+        Unenumerable: one of them stands in a plate beside the data's, or has a mask.
+    """
+    rows = []
+    for each in draws:
+        plates = {each.plate.name} if each.plate else set()
+        for name, site in each.q.items():
+            if site.is_enumerated and (site.mask is not None or {frame.name for frame in site.frames} - plates):
+                raise Unenumerable(f"site {name!r} stands in a plate of its own, or is masked")
+        log_weights = _joint(each, each.p) - _joint(each, each.q)
+        if log_weights.ndim > 2:
+            log_weights = log_weights.logsumexp(tuple(range(log_weights.ndim - 2)))
+        rows.append(log_weights)
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
-def _weighted_bound(name: str, p: Sites, q: Sites, log_weights: Tensor, alpha: float) -> Terms:
+def _weighted_bound(name: str, draws: list[Draw], log_weights: Tensor, alpha: float) -> Terms:
     power = (1.0 - alpha) * log_weights
     bound = ((power.logsumexp(0) - math.log(len(power))) / (1.0 - alpha)).mean()
-    return Terms(_means(_parts(p, q, sampled_kl)) | {"loss": -bound, name: bound.detach()}, {name: -1.0})
+    terms = _means(draws, [_parts(each, sampled_kl) for each in draws])
+    return Terms(terms | {"loss": -bound, name: bound.detach()}, {name: -1.0}, terms.data)
 
 
 def _steered(gradient: Tensor, terms: Terms) -> Terms:
     """The terms, with the gradient of another loss and the value of their own."""
-    return Terms(terms | {"loss": terms["loss"].detach() + gradient - gradient.detach()}, terms.weights)
+    return Terms(terms | {"loss": terms["loss"].detach() + gradient - gradient.detach()}, terms.weights, terms.data)

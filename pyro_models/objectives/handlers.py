@@ -10,11 +10,12 @@ therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimato
     AtMean                 fn, done                  value (mean or mode), done
     Relax                  fn                        fn
     MaskMissing            observed value            value (NaN filled), mask (and-ed)
-    ScaleSites             name                      scale (multiplied)
+    ScaleSites             name                      scale (multiplied), infer["_beta"], infer["_scale"]
     Detach                 value, after the draw     value
 
-Scales and masks change neither each other nor the draw, so their order does not matter. `Site.log_prob` applies the
-mask, the loss of an estimator the scale: the terms beside the loss are masked and never scaled. Handlers of the draw
+Scales and masks change neither each other nor the draw, so their order does not matter. A program's own scales and
+masks (`poutine.scale`, a subsampled plate) are part of it: every term has them. Those of `ScaleSites` are the loss's
+alone; `Site` keeps the two apart. Handlers of the draw
 exclude each other: the innermost sets `done`, and the others pass. `Relax` changes the distribution alone: inside
 `Enumerate` it leaves no support to enumerate, and outside it the site would be both, which is refused.
 
@@ -26,7 +27,7 @@ terms; they keep what they see of the handlers inside them, so that `RecordScale
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import get_provenance
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -41,6 +43,13 @@ from torch.distributions.transforms import identity_transform
 
 from pyro_models.distributions.layers import parameter_names
 from pyro_models.distributions.relaxed import CachedExp, RelaxedOneHotCategorical
+
+PARTICLES = "_particles"  # the name of the plate of particles
+MANY = 4096  # values of all discrete sites together, above which they are not enumerated side by side
+
+
+class Unenumerable(Exception):
+    """Discrete sites cannot each take all values along a dimension of their own: they are too many, or in plates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +60,12 @@ class Site:
         fn: the distribution, expanded over the plates around it.
         value: what was drawn from it, or observed.
         is_observed: which of the two.
-        scale: what multiplies the log-density (`poutine.scale`, a subsampled plate, `ScaleSites`).
+        scale: what the program multiplies the log-density by (`poutine.scale`, a subsampled plate).
         mask: where the log-density counts (`poutine.mask`); None where it counts everywhere.
         is_enumerated: whether the value is the whole support, along a dimension of its own left of the plates.
+        frames: the plates around it, the outermost first; those of particles are left out.
+        beta: what the loss multiplies the log-density by (`ScaleSites`).
+        is_auxiliary, is_deterministic: whether Pyro marks it as an auxiliary draw of a guide, or as a computed value.
     """
 
     fn: TorchDistribution
@@ -62,10 +74,18 @@ class Site:
     scale: Tensor | float
     mask: Tensor | bool | None
     is_enumerated: bool = False
+    frames: tuple[CondIndepStackFrame, ...] = ()
+    beta: float = 1.0
+    is_auxiliary: bool = False
+    is_deterministic: bool = False
 
     def log_prob(self) -> Tensor:
-        """Return the log-density with the mask and without the scale: one value for each datum of the plates."""
+        """Return the log-density with the mask and without a scale: one value for each element of the plates."""
         return scale_and_mask(self.fn.log_prob(self.value), mask=self.mask)
+
+    def frame(self, plate: str) -> CondIndepStackFrame | None:
+        """Return the frame of a plate around the site, None where it does not stand in it."""
+        return next((frame for frame in self.frames if frame.name == plate), None)
 
 
 class Record(Messenger):
@@ -74,8 +94,13 @@ class Record(Messenger):
     This is what `poutine.trace` and `poutine.replay` do together, less what no estimator here reads; a training step of
     a small net spends a tenth less time.
 
+    Args:
+        latents: by name, sites whose values the program's own latent sites take.
+        subsamples: by name, the indices that its plates take.
+
     Attributes:
         sites: from the name of each site to what happened there, in order.
+        subsamples: from the name of each plate to its indices.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -85,26 +110,38 @@ class Record(Messenger):
         -0.9189
     """
 
-    def __init__(self, latents: Mapping[str, Site] | None = None):
+    def __init__(self, latents: Mapping[str, Site] | None = None, subsamples: Mapping[str, Tensor] | None = None):
         super().__init__()
         self.latents = latents or {}
+        self.subsamples = dict(subsamples or {})
         self.sites: dict[str, Site] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.latents and not msg["is_observed"]:
-            msg["value"] = self.latents[msg["name"]].value
+        name = msg["name"]
+        if name in self.latents and not msg["is_observed"]:
+            msg["value"] = self.latents[name].value
+            msg["done"] = True
+        elif name in self.subsamples and msg["value"] is None and site_is_subsample(msg):
+            msg["value"] = self.subsamples[name]
             msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
-            self.sites[msg["name"]] = Site(
-                msg["fn"],
-                msg["value"],
-                msg["is_observed"],
-                msg["scale"],
-                msg["mask"],
-                msg["infer"].get("is_enumerated", False),
-            )
+        if site_is_subsample(msg):
+            self.subsamples[msg["name"]] = msg["value"]
+            return
+        infer, frames = msg["infer"], msg["cond_indep_stack"]
+        self.sites[msg["name"]] = Site(
+            msg["fn"],
+            msg["value"],
+            msg["is_observed"],
+            infer.get("_scale", msg["scale"]),
+            msg["mask"],
+            infer.get("is_enumerated", False),
+            frames[1:] if frames and frames[0].name == PARTICLES else frames,
+            infer.get("_beta", 1.0),
+            infer.get("is_auxiliary", False),
+            infer.get("_deterministic", False),
+        )
 
 
 class ScaleSites(Messenger):
@@ -120,7 +157,10 @@ class ScaleSites(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.scales:
-            msg["scale"] = msg["scale"] * self.scales[msg["name"]]
+            beta = self.scales[msg["name"]]
+            msg["infer"].setdefault("_scale", msg["scale"])
+            msg["infer"]["_beta"] = msg["infer"].get("_beta", 1.0) * beta
+            msg["scale"] = msg["scale"] * beta
 
 
 class AtMean(Messenger):
@@ -162,6 +202,12 @@ class Relax(Messenger):
 class Enumerate(Messenger):
     """Give each discrete latent site its whole support instead of a draw, along a new dimension left of all others.
 
+    Args:
+        nesting: the number of dimensions from the right that plates, and particles, may take.
+
+    Raises:
+        Unenumerable: the values of all sites together are more than 4,096.
+
     Example:
         >>> import pyro, pyro.distributions as dist
         >>> with Enumerate(), pyro.plate("data", 7):
@@ -170,13 +216,20 @@ class Enumerate(Messenger):
         [3, 1, 3]
     """
 
+    def __init__(self, nesting: int = 0):
+        super().__init__()
+        self.nesting = nesting
+
     def __enter__(self) -> "Enumerate":
-        self.dimensions = 0
+        self.dimensions, self.values = self.nesting, 1
         return super().__enter__()
 
     def _pyro_sample(self, msg: Any) -> None:
         if _is_open(msg) and msg["fn"].has_enumerate_support:
             support = msg["fn"].enumerate_support(expand=False)
+            self.values *= len(support)
+            if self.values > MANY:
+                raise Unenumerable(f"up to site {msg['name']!r}, discrete sites have {self.values} values together")
             self.dimensions = 1 + max(self.dimensions, len(msg["fn"].batch_shape))
             msg["value"] = support.reshape(len(support), *[1] * (self.dimensions - 1), *msg["fn"].event_shape)
             msg["infer"]["is_enumerated"] = True
@@ -307,37 +360,3 @@ def exp_of(fn: Any) -> Any:
 
 def _is_open(msg: Any) -> bool:
     return not (msg["is_observed"] or msg["done"] or site_is_subsample(msg))
-
-
-def record_pair(
-    model: Callable[..., Any], guide: Callable[..., Any], *, latents: Mapping[str, Site] | None = None, **batch: Tensor
-) -> tuple[dict[str, Site], dict[str, Site]]:
-    """Run the guide, then the model at what the guide drew: the sites of the model, and of the guide.
-
-    Args:
-        model, guide: the pair.
-        latents: what the guide is to draw; None lets it draw.
-        batch: what both are called with.
-
-    Raises:
-        ValueError: the guide's sites are not the model's latent ones.
-
-    Example:
-        >>> import torch, pyro, pyro.distributions as dist
-        >>> def model(x):
-        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def guide(x):
-        ...     pyro.sample("z", dist.Normal(x / 2, 0.5))
-        >>> p, q = record_pair(model, guide, x=torch.tensor(1.0))
-        >>> list(p), list(q), bool(p["z"].value == q["z"].value)
-        (['z', 'x'], ['z'], True)
-    """
-    with Record(latents) as q:
-        guide(**batch)
-    with Record(latents=q.sites) as p:
-        model(**batch)
-    latent = {name for name, site in p.sites.items() if not site.is_observed}
-    if latent != q.sites.keys():
-        raise ValueError(f"the model's latent sites are {sorted(latent)}, the guide's are {sorted(q.sites)}")
-    return p.sites, q.sites

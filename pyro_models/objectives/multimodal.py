@@ -15,8 +15,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_models.objectives.estimators import Model, Objective, Terms, named
+from pyro_models.objectives.estimators import Objective, Terms, named
 from pyro_models.objectives.handlers import CaptureSite, MaskMissing
+from pyro_models.objectives.programs import Program
 
 Posterior = Callable[..., TorchDistribution]
 """From some of the keyword arguments x, y1, y2, ... to q(z | these)."""
@@ -84,7 +85,7 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
         {'elbo': -1.0, 'elbo_x': -1.0, 'elbo_y': -2.0}
     """
 
-    def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def objective(model: Program, guide: Program, **batch: Tensor) -> Terms:
         x, y = _halves(batch)
         features = _features(guide, x["x"])
         with MaskMissing(), CaptureSite("z") as captured:
@@ -143,7 +144,7 @@ def mvae(bound: Objective, *, choose: Choose = some_of) -> Objective:
 def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Collection[str] = ()) -> Objective:
     """Minus the bound of all, minus weight times that of each part of a batch; `frozen` ones train the guide alone."""
 
-    def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def objective(model: Program, guide: Program, **batch: Tensor) -> Terms:
         module = _module(model) if frozen else nn.Module()
         story = module.forward if frozen else model  # calling a frozen module makes Pyro warn of it
         infer = partial(guide, **_features(guide, batch["x"]))
@@ -161,7 +162,7 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Coll
     return objective
 
 
-def _module(model: Model) -> nn.Module:
+def _module(model: Program) -> nn.Module:
     """Return the module that `model` is, or is the `forward` of."""
     module = getattr(model, "__self__", model)
     if not isinstance(module, nn.Module) or model not in (module, module.forward):
@@ -169,7 +170,7 @@ def _module(model: Model) -> nn.Module:
     return module
 
 
-def _features(guide: Model, x: Tensor) -> dict[str, Tensor]:
+def _features(guide: Program, x: Tensor) -> dict[str, Tensor]:
     """What the guide, or the one that it is a method of, computes of x alone, as a keyword argument of its methods."""
     compute = getattr(getattr(guide, "__self__", guide), "features", lambda x: None)
     features = compute(x)
@@ -179,7 +180,7 @@ def _features(guide: Model, x: Tensor) -> dict[str, Tensor]:
 def masked(objective: Objective) -> Objective:
     """`objective` where missing attributes, which are NaN, do not count (see `MaskMissing`)."""
 
-    def whole(model: Model, guide: Model, **batch: Tensor) -> dict[str, Tensor]:
+    def whole(model: Program, guide: Program, **batch: Tensor) -> dict[str, Tensor]:
         with MaskMissing():
             return objective(model, guide, **batch)
 

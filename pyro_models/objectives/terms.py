@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.objectives.adversarial import Classify, SharedNoise, divergence, frozen_statistics, module_of
-from pyro_models.objectives.estimators import Model, Objective, Terms, named
+from pyro_models.objectives.estimators import Objective, Terms, named
 from pyro_models.objectives.handlers import AtMean, CaptureSite
+from pyro_models.objectives.programs import Program
 
 Term = Callable[[Classify, Tensor, Tensor], Tensor]
 """From (classify, x, log_q) to a scalar in nats."""
@@ -57,7 +58,7 @@ def regularised(
     if not wanted:
         return objective
 
-    def whole(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def whole(model: Program, guide: Program, **batch: Tensor) -> Terms:
         again, x = SharedNoise(classify), batch["x"]
         with CaptureSite(site) as captured:
             result = Terms(objective(model, guide, **batch))
@@ -77,7 +78,7 @@ def discriminative(classify: Classify) -> Objective:
     A classifier p(y | x) assigns no density to x alone; with `regularised`, unlabelled data train it all the same.
     """
 
-    def objective(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def objective(model: Program, guide: Program, **batch: Tensor) -> Terms:
         with AtMean(), pyro.plate("data", len(batch["x"])):
             pyro.sample("y", classify(batch["x"]))
         return Terms({"loss": batch["x"].new_zeros(())}, {})
@@ -155,7 +156,7 @@ def with_labels(
         share: weight of the labelled bound; labelled data per unlabelled one, for every datum to count equally.
     """
 
-    def both(model: Model, guide: Model, **batch: Tensor) -> Terms:
+    def both(model: Program, guide: Program, **batch: Tensor) -> Terms:
         x, y = batch.pop("labelled_x"), batch.pop("labelled_y")
         terms = Terms(objective(model, guide, **batch)) if objective else Terms({"loss": x.new_zeros(())}, {})
         prefix = "labelled_" if "elbo" in terms else ""

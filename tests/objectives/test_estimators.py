@@ -159,36 +159,9 @@ def test_renyi_of_order_one_is_refused(vae, x):
         renyi(*vae, alpha=1.0, x=x)
 
 
-def test_a_site_outside_the_plate_is_refused():
-    def model(x):
-        scale = pyro.sample("scale", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(scale, 1.0), obs=x)
-
-    def guide(x):
-        pyro.sample("scale", dist.Normal(0.0, 1.0))
-
-    with pytest.raises(ValueError, match="outside the plate"):
-        iwae(model, guide, x=torch.randn(7))
-
-
-def test_a_latent_without_reparameterisation_is_refused(x):
-    def model(x):
-        with pyro.plate("data", len(x)):
-            y = pyro.sample("y", dist.Bernoulli(0.5))
-            pyro.sample("x", dist.Normal(y[:, None, None, None], 1.0).expand(x.shape).to_event(3), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("y", dist.Bernoulli(0.3))
-
-    with pytest.raises(ValueError, match="'y' is not reparameterised"):
-        trace(model, guide, x=x)
-
-
 def test_a_guide_of_another_story_is_refused(vae, x):
     model, _ = vae
-    with pytest.raises(ValueError, match=r"latent sites are \['z'\], the guide's are \[\]"):
+    with pytest.raises(ValueError, match="'z' is latent in the model and not sampled by the guide"):
         trace(model, lambda x: None, x=x)
 
 

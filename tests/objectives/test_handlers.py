@@ -50,5 +50,5 @@ def test_a_guide_that_draws_an_observed_site_is_refused(vae, x):
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Bernoulli(torch.full(x.shape, 0.5)).to_event(3))
 
-    with pytest.raises(ValueError, match="latent sites"):
+    with pytest.raises(ValueError, match="'x' is observed in the model and sampled by the guide"):
         record_pair(model, guide, x=x)
