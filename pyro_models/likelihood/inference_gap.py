@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pyro
@@ -12,9 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_models.base.errors import UserError
-from pyro_models.likelihood.importance import DRAWS, importance, other_sites, shares
-from pyro_models.metrics.evaluation import Data, Program, eval_mode, in_batches
-from pyro_models.objectives import Enumerate, Record, elbos
+from pyro_models.likelihood.importance import DRAWS, importance, inspect, rows, shares
+from pyro_models.metrics.evaluation import eval_mode, in_batches
+from pyro_models.objectives import Arguments, Enumerate, Program, Record, arguments, elbos
+from pyro_models.objectives.draws import layout_of
+from pyro_models.objectives.handlers import PARTICLES as PLATE
 
 PARTICLES = 10  # of the bound that the parameters of each datum maximise
 
@@ -27,9 +31,9 @@ class NoClosedFamily(UserError):
 def gap(
     model: Program,
     guide: Program,
-    data: Data,
+    data: Arguments,
     *,
-    target: str = "x",
+    target: str | None = None,
     samples: int = 500,
     seed: int = 0,
     draws: int = DRAWS,
@@ -49,9 +53,10 @@ def gap(
         learning_rate: of Adam, at its peak.
 
     Returns:
-        of each datum, [n] nats: `elbo`; `gap`, log p(x) - elbo, with log p(x) estimated from draws of the guide and as
-        many of the best member; `amortisation`, what that member gains on the guide; `approximation`, what it lacks.
-        With few samples log p(x) comes out too low, and so does `approximation`.
+        of each datum, [n] nats, or [1] of the whole where latents are shared: `elbo`; `gap`, log p(x) - elbo, with
+        log p(x) estimated from draws of the guide and as many of the best member; `amortisation`, what that member
+        gains on the guide; `approximation`, what it lacks. With few samples log p(x) comes out too low, and so does
+        `approximation`.
 
     Raises:
         NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on the draw of a Normal one.
@@ -65,15 +70,19 @@ def gap(
     ['amortisation', 'approximation', 'elbo', 'gap']
     """
     parts = []
+    args, kwargs = arguments(data)
     with eval_mode(model, guide, seed=seed):
-        hidden = other_sites(model, data, target)
-        for batch in tqdm(list(in_batches(data, max(1, draws // PARTICLES))), disable=None):
+        hidden, size = inspect(model, guide, args, kwargs, target)
+        batches = [kwargs] if size else list(in_batches(kwargs, max(1, draws // PARTICLES)))
+        for batch in tqdm(batches, disable=None):
+            most = max(1, draws // (size or rows(batch)))
             given = {name: values for name, values in batch.items() if name not in hidden}
-            amortised = lambda batch=batch, **_: guide(**batch)  # noqa: E731
-            best, parameters = datum_wise(amortised, given)
-            maximise(model, best, given, parameters, steps, learning_rate, hidden)
-            elbo, highest = (_bound(model, each, given, hidden, samples, draws) for each in (amortised, best))
-            both = [importance(model, each, given, hidden, samples, draws).log_p for each in (amortised, best)]
+            amortised = partial(guide, **{name: batch[name] for name in hidden}) if hidden else guide
+            best, parameters = datum_wise(model, amortised, args, given)
+            pairs = [(amortised, args, given), (best, args, given)]
+            maximise(model, best, args, given, parameters, steps, learning_rate, hidden)
+            elbo, highest = (_bound(model, *each, hidden, samples, most) for each in pairs)
+            both = [importance(model, *each, frozenset(hidden), samples, most).log_p for each in pairs]
             log_p = torch.stack(both).logsumexp(0) - math.log(2.0)
             parts.append(
                 {"elbo": elbo, "gap": log_p - elbo, "amortisation": highest - elbo, "approximation": log_p - highest}
@@ -81,16 +90,19 @@ def gap(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _bound(model: Program, guide: Program, batch: Data, hidden: frozenset[str], samples: int, draws: int) -> Tensor:
-    particles = shares(samples, draws // len(next(iter(batch.values()))))
-    sums = [elbos(model, guide, particles=share, hidden=hidden, **batch).sum(0) for share in particles]
+def _bound(
+    model: Program, guide: Program, args: Any, kwargs: Any, hidden: frozenset[str], samples: int, most: int
+) -> Tensor:
+    particles = shares(samples, most)
+    sums = [elbos(model, guide, *args, particles=share, hidden=hidden, **kwargs).sum(0) for share in particles]
     return torch.stack(sums).sum(0) / samples
 
 
 def maximise(
     model: Program,
     guide: Program,
-    batch: Data,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
     parameters: list[Tensor],
     steps: int,
     learning_rate: float,
@@ -100,7 +112,7 @@ def maximise(
 
     Args:
         model, guide: the pair.
-        batch: what the model is called with.
+        args, kwargs: what both are called with.
         parameters: of the guide, which change in place.
         steps: of Adam.
         learning_rate: of Adam, at its peak.
@@ -111,33 +123,41 @@ def maximise(
     for _ in range(steps):
         optimizer.zero_grad()
         with torch.enable_grad():
-            loss = -elbos(model, guide, particles=PARTICLES, hidden=hidden, **batch).mean(0).sum()
+            loss = -elbos(model, guide, *args, particles=PARTICLES, hidden=hidden, **kwargs).mean(0).sum()
         loss.backward(inputs=parameters)
         optimizer.step()
         schedule.step()
 
 
-def datum_wise(guide: Program, batch: Data) -> tuple[Program, list[Tensor]]:
+def datum_wise(
+    model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Program, list[Tensor]]:
     """Return a guide of the same family with parameters for each datum, and these, which start at the guide's own.
 
     Raises:
-        NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on the draw of a Normal one.
+        NoClosedFamily: a site of the guide is neither Normal nor discrete, depends on the draw of a Normal one, or
+            stands in a plate that is sequential or subsampled.
     """
+    layout = layout_of(model, guide, args, kwargs, particles=True, enumerate=True)
+    wide = pyro.plate(PLATE, 1, dim=-1 - layout.nesting)(guide) if layout.vectorised else guide  # as in `elbos`
     runs = []
     for _ in range(2):  # a site that depends on a draw has other parameters each time
-        with Enumerate(), Record() as q:
-            pyro.plate("particles", 1, dim=-2)(guide)(**batch)  # so that the plate of `elbos` can widen that dimension
+        with Enumerate(layout.nesting + layout.vectorised), Record() as q:
+            wide(*args, **kwargs)
         runs.append({name: _with_parameters(name, site.fn) for name, site in q.sites.items()})
     families, again = runs
     for name in families:
         if not all(map(torch.equal, families[name][0], again[name][0])):
             raise NoClosedFamily(f"site {name!r} depends on the draw of another: it has no parameters for each datum")
+        for frame in q.sites[name].frames:
+            if frame.dim is None or frame.full_size not in (None, frame.size):
+                raise NoClosedFamily(f"site {name!r} stands in plate {frame.name!r}, which is sequential or subsampled")
 
-    size = len(next(iter(batch.values())))
-
-    def parametrised(**batch: Tensor) -> None:
-        with pyro.plate("data", size):
-            for name, family in families.items():
+    def parametrised(*_: Any, **__: Any) -> None:
+        for name, family in families.items():
+            with ExitStack() as plates:
+                for frame in q.sites[name].frames:
+                    plates.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
                 pyro.sample(name, family[1]())
 
     return parametrised, [parameter for parameters, _ in families.values() for parameter in parameters]

@@ -4,6 +4,7 @@ from .adversarial import divergence as divergence
 from .adversarial import frozen_statistics as frozen_statistics
 from .adversarial import vat as vat
 from .draws import record_pair as record_pair
+from .draws import run_pair as run_pair
 from .estimators import ESTIMATORS as ESTIMATORS
 from .estimators import Objective as Objective
 from .estimators import Scheduled as Scheduled

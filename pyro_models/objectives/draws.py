@@ -87,7 +87,9 @@ class Draw:
         return self._flat(sum_plates(value, self.nesting, (frame.dim,)))
 
     def _flat(self, value: Tensor) -> Tensor:
-        left = value.shape[: -self.nesting]
+        left = list(value.shape[: -self.nesting])
+        while left and left[0] == 1:  # of a parameter that has a dimension for particles
+            left = left[1:]
         return value.reshape(*left, -1) if self.rows > 1 and left else value.reshape(*left, 1, -1)
 
 
@@ -168,6 +170,12 @@ def record_pair(
     """
     p, q = _run(model, guide, args, kwargs, latents)
     check_match(p.sites, q.sites)
+    return p.sites, q.sites
+
+
+def run_pair(model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[dict[str, Site], dict[str, Site]]:
+    """Return the sites of a run of the model, and of the guide, whether or not they match."""
+    p, q = _run(model, guide, args, kwargs)
     return p.sites, q.sites
 
 
@@ -362,58 +370,64 @@ def _try_out(model: Program, guide: Program, args: Any, kwargs: Any, particles: 
         for part, _ in modes:
             part.training = False
         try:
-            single = _run(model, guide, args, kwargs)
-            nesting = _nesting([site for record in single for site in record.sites.values()])
+            single = plain = _run(model, guide, args, kwargs)
+            nesting = _nesting([site for record in plain for site in record.sites.values()])
             if enumerate:
-                _check_events(model, guide, args, kwargs, nesting, single)
+                try:
+                    with Enumerate(nesting):
+                        single = _run(model, guide, args, kwargs)
+                except Unenumerable:
+                    enumerate = False
+                _check_events(plain, single)
             if not particles:
                 return Layout(nesting)
-            reason = _difference(model, guide, args, kwargs, nesting, single)
+            reason = _difference(model, guide, args, kwargs, nesting, single, enumerate)
             return Layout(nesting, not reason, reason)
         finally:
             for part, mode in modes:
                 part.training = mode
 
 
-def _check_events(
-    model: Program, guide: Program, args: Any, kwargs: Any, nesting: int, single: tuple[Record, Record]
-) -> None:
+def _check_events(plain: tuple[Record, Record], enumerated: tuple[Record, Record]) -> None:
     """Refuse a program that takes the dimension of an enumerated site for one of an event."""
-    try:
-        with Enumerate(nesting):
-            enumerated = _run(model, guide, args, kwargs)
-    except Unenumerable:
-        return
-    for together, alone in zip(enumerated, single, strict=True):
-        for name in together.sites.keys() & alone.sites.keys():
-            shapes = [list(record.sites[name].fn.event_shape) for record in (together, alone)]
+    for alone, together in zip(plain, enumerated, strict=True):
+        for name in alone.sites.keys() & together.sites.keys():
+            shapes = [list(record.sites[name].fn.event_shape) for record in (alone, together)]
             if shapes[0] != shapes[1]:
                 raise UserError(
-                    f"site {name!r} has events of {shapes[1]}, and of {shapes[0]} where discrete sites take all their "
+                    f"site {name!r} has events of {shapes[0]}, and of {shapes[1]} where discrete sites take all their "
                     "values along a dimension left of the plates: let nothing but broadcasting meet that dimension, or "
                     "draw the sites (graph, trace or rws)"
                 )
 
 
 def _difference(
-    model: Program, guide: Program, args: Any, kwargs: Any, nesting: int, single: tuple[Record, Record]
+    model: Program, guide: Program, args: Any, kwargs: Any, nesting: int, single: tuple[Record, Record], enumerate: bool
 ) -> str:
     """Say in what two particles in one run differ from two runs at the same draws; an empty text if in nothing."""
     repeat = pyro.plate(PARTICLES, 2, dim=-1 - nesting)
     try:
-        both = _run(repeat(model), repeat(guide), args, kwargs)
+        with Enumerate(nesting + 1) if enumerate else nullcontext():
+            both = _run(repeat(model), repeat(guide), args, kwargs)
         latents, shapes = ({**p.sites, **q.sites} for p, q in (both, single))
         for particle in range(2):
-            values = _slices(latents, shapes, particle)
+            values = {
+                name: replace(
+                    site, value=_select(site.value, site, nesting, particle).reshape(shapes[name].value.shape)
+                )
+                for name, site in latents.items()
+                if not site.is_observed
+            }
             with Record(values, both[1].subsamples) as q:
                 guide(*args, **kwargs)
             with Record(values, both[0].subsamples) as p:
                 model(*args, **kwargs)
-            for together, alone in zip((record.sites for record in both), (p.sites, q.sites), strict=True):
-                if together.keys() != alone.keys():
-                    return f"the sites are {sorted(together)}, and {sorted(alone)} of one particle"
-                for name, site in alone.items():
-                    ours, theirs = together[name].log_prob()[particle].sum(), site.log_prob().sum()
+            for together, alone in zip(both, (p, q), strict=True):
+                if together.sites.keys() != alone.sites.keys():
+                    return f"the sites are {sorted(together.sites)}, and {sorted(alone.sites)} of one particle"
+                for name, site in alone.sites.items():
+                    ours = _select(together.sites[name].log_prob(), None, nesting, particle).sum()
+                    theirs = site.log_prob().sum()
                     if not torch.allclose(ours, theirs, TOLERANCE, TOLERANCE * site.value.numel() ** 0.5, True):
                         return f"site {name!r} has another density there"
     except Exception as error:  # whatever a program raises: it was not written for another dimension
@@ -421,10 +435,7 @@ def _difference(
     return ""
 
 
-def _slices(sites: Sites, shapes: Sites, particle: int) -> dict[str, Site]:
-    """The values of a particle, in the shape that a run of its own gives them."""
-    return {
-        name: replace(site, value=site.value[particle].reshape(shapes[name].value.shape))
-        for name, site in sites.items()
-        if not site.is_observed
-    }
+def _select(value: Tensor, site: Site | None, nesting: int, particle: int) -> Tensor:
+    """The part of a particle in the values of a site, or in its log-density."""
+    dim = value.ndim - nesting - 1 - (len(site.fn.event_shape) if site else 0)
+    return value.select(dim, particle if value.shape[dim] > 1 else 0)

@@ -476,7 +476,7 @@ def _parts(draw: Draw, divergence: Divergence, *, score: bool = False, baseline:
     reconstruction = kl = loss = torch.zeros(())
     each: dict[str, Tensor] = {}
     observed: dict[str, Tensor] = {}
-    whole: list[Tensor] = []  # each site's cost for every element of its plates
+    whole: list[tuple[Site, Tensor]] = []  # each site's cost for every element of its plates
     ordered = _closed_forms(p, q)
     for name, site in [*p.items(), *((name, site) for name, site in q.items() if name not in p)]:
         if name in q and name in p and not site.is_observed:
@@ -486,7 +486,7 @@ def _parts(draw: Draw, divergence: Divergence, *, score: bool = False, baseline:
             cost = -_times(site.log_prob(), site.scale)
         else:
             cost = _cost(site)
-        whole.append(cost)
+        whole.append((site, cost))
         cost = draw.each(_expected(cost, site, name, q), site)
         if name in p and site.is_observed:
             observed[f"reconstruction_{name}"] = -cost
@@ -532,16 +532,17 @@ def _score(site: Site) -> Tensor:
     return site.fn.score_parts(site.value).score_function
 
 
-def _signal(costs: list[Tensor], site: Site, draw: Draw, baseline: bool) -> Tensor:
+def _signal(costs: list[tuple[Site, Tensor]], site: Site, draw: Draw, baseline: bool) -> Tensor:
     """What a draw of a site costs: the costs of all sites, summed over the plates in which it does not stand."""
-    kept = [frame.dim for frame in site.frames if frame.dim is not None]
+    kept = {frame.name: frame.dim for frame in site.frames if frame.dim is not None}
     cost = torch.zeros(())
-    for each in costs:
-        cost = cost + sum_plates(each.detach(), draw.nesting, kept)
+    for other, each in costs:
+        common = [kept[frame.name] for frame in other.frames if frame.name in kept]
+        cost = cost + sum_plates(each.detach(), draw.nesting, common)
     if not baseline:
         return cost
     among = -1 - draw.nesting if draw.rows > 1 else draw.plate and draw.plate.dim
-    if among is None or cost.ndim < -among or among not in (-1 - draw.nesting, *kept):
+    if among is None or cost.ndim < -among or among not in (-1 - draw.nesting, *kept.values()):
         return cost
     return cost - (cost.sum(among, keepdim=True) - cost) / max(1, cost.shape[among] - 1)
 
@@ -610,7 +611,7 @@ def _joint(draw: Draw, sites: Sites) -> Tensor:
                 "weights each: leave out `plate` for that of the whole"
             )
         total = total + draw.each(site.log_prob(), site)
-    return total
+    return total if total.ndim else total.expand(draw.rows, 1)
 
 
 def _log_weights(draws: list[Draw]) -> Tensor:

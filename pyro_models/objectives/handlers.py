@@ -226,12 +226,18 @@ class Enumerate(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if _is_open(msg) and msg["fn"].has_enumerate_support:
-            support = msg["fn"].enumerate_support(expand=False)
+            expand = msg["infer"].get("expand", False)
+            try:
+                support = msg["fn"].enumerate_support(expand=expand)
+            except NotImplementedError:  # as of a Binomial whose counts differ: it is drawn
+                return
             self.values *= len(support)
             if self.values > MANY:
                 raise Unenumerable(f"up to site {msg['name']!r}, discrete sites have {self.values} values together")
+            inner = support.shape[1:] if expand else [1] * len(msg["fn"].batch_shape) + list(msg["fn"].event_shape)
+            padding = max(self.dimensions, len(msg["fn"].batch_shape)) - len(msg["fn"].batch_shape)
             self.dimensions = 1 + max(self.dimensions, len(msg["fn"].batch_shape))
-            msg["value"] = support.reshape(len(support), *[1] * (self.dimensions - 1), *msg["fn"].event_shape)
+            msg["value"] = support.reshape(len(support), *[1] * padding, *inner)
             msg["infer"]["is_enumerated"] = True
             msg["done"] = True
 

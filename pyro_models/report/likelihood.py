@@ -1,6 +1,7 @@
 """The evidence of a run's test data and its inference gap: results.json, likelihood.npz and a few sentences."""
 
 import json
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
-from pyro_models.likelihood import NoClosedFamily, evidence, gap
+from pyro_models.likelihood import NoClosedFamily, UntrustedEstimate, evidence, gap
 from pyro_models.metrics import eval_mode
 from pyro_models.runs import Run
 
@@ -37,7 +38,9 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
     with eval_mode(run.model, run.guide, seed=derived_seed(seed, "data")):
         data = recipe.batch(run.dataset, test)
     options: dict[str, Any] = {"target": recipe.target, "samples": samples, "seed": seed}
-    result = evidence(run.model, run.guide, data, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrustedEstimate)  # the text says it
+        result = evidence(run.model, run.guide, data, **options)
     share = (result.effective / samples).double()
     effective = {"mean": share.mean().item(), "median": share.median().item(), "smallest": share.min().item()}
     estimate: dict[str, Any] = {
@@ -46,6 +49,7 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
         "samples": samples,
         "effective": effective,
         "below_10": int((result.effective < 10).sum()),
+        "untrusted": int(result.untrusted.sum()),
         "seed": seed,
         "unit": recipe.unit_of("log_likelihood", run.dataset),
     }
@@ -57,7 +61,9 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
         + ", ".join(f"{name} {value:.2%}" for name, value in effective.items())
         + f"; fewer than 10 samples for {estimate['below_10']} data\n"
     )
-    each = {"log_p": result.log_p, "effective": result.effective, "error": result.error}
+    if estimate["untrusted"]:
+        text += f"{result.doubts}\n"
+    each = {name: getattr(result, name) for name in ("log_p", "effective", "error", "pareto_k")}
     if gap_of:
         try:
             split = gap(run.model, run.guide, {name: values[:gap_of] for name, values in data.items()}, **options)

@@ -1,6 +1,7 @@
 """Importance-sampled log p(x) against stories whose evidence is known."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from pyro_models.likelihood import importance as module
-from pyro_models.likelihood.importance import evidence, log_likelihood
+from pyro_models.likelihood.importance import UntrustedEstimate, evidence, log_likelihood, pareto_k
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 from tests.linear_mixture import COLUMNS, KINDS, SCALE, joint_of_kinds, linear_mixture
+
+pytestmark = pytest.mark.filterwarnings("ignore::pyro_models.likelihood.importance.UntrustedEstimate")
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def test_the_same_weights_give_the_same_whatever_the_batches(monkeypatch, draws)
     """The weights stand in a table of data and samples, from which each call takes the next of its data."""
     table, done = 3 * torch.randn(101, 11) - 90, torch.zeros(11, dtype=torch.long)
 
-    def from_table(model, guide, *, particles, hidden, x):
+    def from_table(model, guide, *args, particles, hidden, x):
         (first, *_), start = x[:, 0].long().tolist(), int(done[x[:, 0].long()[0]])
         done[first : first + len(x)] += particles
         assert particles * len(x) <= max(draws, len(x))
@@ -125,6 +128,7 @@ def test_the_same_weights_give_the_same_whatever_the_batches(monkeypatch, draws)
 @pytest.mark.parametrize("samples", [3, 50, 5000])
 def test_the_latents_decoded_at_a_time_do_not_grow_with_the_samples(vae, samples):
     model, guide = vae
+    evidence(model, guide, {"x": torch.zeros(3, 1, 4, 4)}, samples=2)  # the first time, the pair is tried out
     decoded = []
     model.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0].shape[:-1].numel()))
     x = torch.bernoulli(torch.rand(23, 1, 4, 4))
@@ -211,7 +215,8 @@ def test_a_site_above_the_target_is_marginalised_by_its_prior():
             pyro.sample("x", dist.Normal(2 * y, 1.0), obs=x)
 
     x = torch.tensor([-1.0, 0.0, 1.0, 2.0])
-    estimate = evidence(model, lambda x, y: None, {"x": x, "y": torch.ones(4)}, samples=40_000, draws=400_000)
+    data = {"x": x, "y": torch.ones(4)}
+    estimate = evidence(model, lambda x, y: None, data, target="x", samples=40_000, draws=400_000)
     expected = (0.3 * dist.Normal(2.0, 1.0).log_prob(x).exp() + 0.7 * dist.Normal(0.0, 1.0).log_prob(x).exp()).log()
     torch.testing.assert_close(estimate.log_p, expected, rtol=0, atol=0.02)
     assert ((estimate.log_p - expected).abs() < 4 * estimate.error + 1e-6).all()
@@ -228,7 +233,7 @@ def test_a_target_that_is_not_observed_and_a_site_that_cannot_be_left_out_are_na
     with pytest.raises(
         ValueError, match=r"site 'w' is observed and is no argument: it cannot be left out of log p\(x\)"
     ):
-        evidence(renamed, lambda **given: None, {"x": data["x"], "words": data["w"]})
+        evidence(renamed, lambda **given: None, {"x": data["x"], "words": data["w"]}, target="x")
 
 
 def test_factors_and_deterministic_sites_stay_in_the_model(model, rows):
@@ -240,3 +245,38 @@ def test_factors_and_deterministic_sites_stay_in_the_model(model, rows):
 
     estimate = log_likelihood(with_factor, ExactGuide(model), {"x": rows}, samples=5)
     torch.testing.assert_close(estimate, model.evidence(rows) - 3.0)
+
+
+def shared_latent(x):
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def shared_guide(x, shift=0.0, widen=1.0):
+    pyro.sample("loc", dist.Normal(x.sum() / (len(x) + 1) + shift, widen * (len(x) + 1) ** -0.5))
+
+
+def test_where_a_latent_is_shared_the_estimate_is_of_all_data_together():
+    x = torch.randn(6)
+    joint = dist.MultivariateNormal(torch.zeros(6), torch.eye(6) + torch.ones(6, 6)).log_prob(x)
+    for data in ({"x": x}, (x,), x):
+        torch.testing.assert_close(log_likelihood(shared_latent, shared_guide, data, samples=3), joint.reshape(1))
+    estimate = evidence(shared_latent, partial(shared_guide, widen=1.5), x, samples=4000)
+    assert abs(estimate.log_p - joint) < 4 * estimate.error
+    assert (estimate.pareto_k < 0.7).all()
+
+
+def test_an_estimate_that_cannot_be_trusted_says_so():
+    x = torch.randn(6)
+    with pytest.warns(UntrustedEstimate, match=r"100% of 1 estimates of log p cannot be trusted"):
+        estimate = evidence(shared_latent, partial(shared_guide, shift=2.0, widen=0.5), x, samples=500)
+    assert estimate.untrusted.all()
+    assert evidence(shared_latent, shared_guide, x, samples=500).pareto_k == -math.inf  # of equal weights
+
+
+def test_the_shape_of_a_tail_is_found():
+    for shape in (0.3, 0.6, 0.9):
+        weights = dist.Pareto(torch.ones(20), 1 / shape).sample((4000,)).log()
+        tails = weights.sort(0, descending=True).values[:190].T
+        assert torch.tensor([pareto_k(tail) for tail in tails]).mean() == pytest.approx(shape, abs=0.1)

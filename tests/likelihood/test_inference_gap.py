@@ -69,8 +69,8 @@ def test_both_parts_have_the_closed_forms_of_a_linear_story(model, rows):
 def test_the_maximum_is_the_best_member_of_the_family(model, rows):
     guide = DiagonalGuide(model)
     with torch.no_grad():
-        best, (loc, log_scale) = datum_wise(guide, {"x": rows})
-    maximise(model, best, {"x": rows}, [loc, log_scale], 300, 0.03)
+        best, (loc, log_scale) = datum_wise(model, guide, (), {"x": rows})
+    maximise(model, best, (), {"x": rows}, [loc, log_scale], 300, 0.03)
     posterior = guide.exact.posterior(rows)
     scale, _ = best_diagonal(posterior.precision_matrix)
     torch.testing.assert_close(loc[0], posterior.mean, rtol=0, atol=0.12)
