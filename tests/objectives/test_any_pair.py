@@ -247,7 +247,7 @@ def test_the_doubly_reparameterised_gradient_of_a_transformed_draw_is_that_of_iw
     def gradients(estimator):
         draws = [
             torch.autograd.grad(estimator(positive, guide, x, particles=8)["loss"], list(guide.parameters()))
-            for _ in range(400)
+            for _ in range(60)
         ]
         return torch.stack([torch.cat([part.flatten() for part in draw]) for draw in draws])
 
