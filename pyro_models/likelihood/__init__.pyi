@@ -2,6 +2,7 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import comparison_table as comparison_table
 from .importance import Evidence as Evidence
+from .importance import UntrustedEstimate as UntrustedEstimate
 from .importance import evidence as evidence
 from .importance import log_likelihood as log_likelihood
 from .inference_gap import NoClosedFamily as NoClosedFamily

@@ -63,9 +63,9 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         epochs = fit(
             run.model,
             run.guide,
+            batches,
             recipe.training_objective(run.guide, run.dataset.train),
             optimizer,
-            batches,
             epochs=recipe.epochs,
             done=len(run.metrics),
             seed=recipe.seed,

@@ -3,18 +3,24 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Batches
-from pyro_models.objectives import Objective, Scheduled
+from pyro_models.objectives import ESTIMATORS, Objective, Program, Scheduled, frozen_statistics, modules_of
 from pyro_models.training.processes import average, average_gradients
+from pyro_models.training.sources import Source, as_source
+
+LEARNING_RATE = 1e-3  # of Adam, where no optimiser is given
+MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -37,90 +43,202 @@ class NonFiniteTerm(FloatingPointError):
 
 
 def fit(
-    model: nn.Module,
-    guide: nn.Module,
-    objective: Objective | Scheduled,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
+    model: Program,
+    guide: Program,
+    data: Any,
+    objective: str | Objective | Scheduled = "trace",
+    optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
     *,
     epochs: int,
+    batch_size: int | None = None,
     done: int = 0,
     seed: int = 0,
-    learning_rate: Callable[[float], float] | None = None,
+    learning_rate: float | Callable[[float], float] | None = None,
 ) -> Iterator[Epoch]:
-    """Train a model and its guide, one epoch for each `next`.
+    """Train any model and its guide, one epoch for each `next`.
 
-    The noise of an epoch is seeded by (seed, epoch, process). A run resumed from the weights and the optimiser state at
-    the end of an epoch is therefore identical to an uninterrupted one, bit for bit on the CPU. Under an initialised
-    `torch.distributed` the gradients are averaged over the processes. Torch's global random state is set; Pyro's
-    global parameter store is left as it was.
+    All is trained on which the objective depends: the parameters of modules, and those of `pyro.param`. The noise of an
+    epoch is seeded by (seed, epoch, process). A run resumed from the weights and the optimiser state at the end of an
+    epoch is therefore identical to an uninterrupted one, bit for bit on the CPU. Under an initialised
+    `torch.distributed` the gradients are averaged over the processes. Torch's global random state is set; of Pyro's
+    global parameter store, only what the pair asks of it by `pyro.param` or `pyro.module` changes.
 
-    >>> from guides.vae import VAEGuide
-    >>> from pyro_models import nn
-    >>> from pyro_models.data import Split
-    >>> from pyro_models.distributions import bernoulli
-    >>> from pyro_models.objectives import trace
-    >>> from pyro_models.vae import VAE
-    >>> model = VAE(nn.decoder(nn.mlp(2, 16), (1, 4, 4)), bernoulli, latent_dim=2)
-    >>> guide = VAEGuide(nn.encoder(nn.mlp(16, 4), (1, 4, 4)))
-    >>> images = Split(torch.ones(20, 1, 4, 4))
-    >>> batches = Batches(images, size=10, to_batch=lambda rows: {"x": rows.x})
-    >>> optimizer = torch.optim.Adam(parameters(model, guide))
-    >>> for epoch in fit(model, guide, trace, optimizer, batches, epochs=2):
-    ...     print(epoch.number, sorted(epoch.terms))
-    1 ['elbo', 'kl', 'loss', 'reconstruction']
-    2 ['elbo', 'kl', 'loss', 'reconstruction']
+    >>> import pyro.distributions as dist
+    >>> from pyro.infer.autoguide import AutoNormal
+    >>> def regression(x, y):
+    ...     slope = pyro.sample("slope", dist.Normal(0.0, 10.0))
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+    >>> x = torch.linspace(-1.0, 1.0, 50)
+    >>> guide = AutoNormal(regression)
+    >>> for epoch in fit(regression, guide, {"x": x, "y": 2 * x}, epochs=200, learning_rate=0.1):
+    ...     pass
+    >>> round(guide.median()["slope"].item())
+    2
 
     Args:
-        model, guide: called with the items of a batch as keyword arguments.
-        objective: the loss, or a schedule of losses.
-        optimizer: over the parameters of both.
-        batches: of the training data.
+        model, guide: functions, modules or methods, called with the items of a batch.
+        data: a dictionary of keyword arguments, a tuple of positional ones or a tensor, which each step sees whole, or
+            `batch_size` rows of; a `TensorDataset`, a `Split` or `Batches`; or a `DataLoader` or a list of batches,
+            each of which is a dictionary, a tuple or a tensor.
+        objective: the name of an estimator, the loss, or a schedule of losses.
+        optimizer: over the parameters of both; or from the list of all parameters to one, such as
+            `partial(torch.optim.SGD, lr=0.1)`; None takes Adam.
         epochs: the last epoch to run.
+        batch_size: rows in a batch; None takes all at once.
         done: the number of epochs already run.
-        seed: of the noise.
-        learning_rate: from the fraction of the run that is over, in [0, 1), to the learning rate; None keeps the
-            optimiser's.
+        seed: of the noise, the order of rows and the first values of parameters that the pair makes when it first runs.
+        learning_rate: a number, which Adam takes in place of 0.001; or from the fraction of the run that is over, in
+            [0, 1), to the learning rate.
 
     Raises:
         NonFiniteTerm: a term, or a weight, is infinite or NaN; the message names the term and the step.
+        UserError: the data cannot be cut into batches of which the objective is a mean, or nothing is to be trained.
     """
+    if isinstance(objective, str):
+        if objective not in ESTIMATORS:
+            raise UserError(f"`objective={objective}` is no estimator: {nearest(objective, ESTIMATORS)}")
+        objective = ESTIMATORS[objective]
     run_model, run_guide = program(model), program(guide)
+    source = as_source(run_model, run_guide, data, batch_size, seed)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        fixed = learning_rate if isinstance(learning_rate, float | int) else LEARNING_RATE
+        make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=fixed))
+        optimizer = make(_trainable(run_model, run_guide, _at(objective, 0.0), source, seed))
+    return _epochs(run_model, run_guide, source, objective, optimizer, epochs, done, seed, learning_rate)
+
+
+def _at(objective: Objective | Scheduled, progress: float) -> Objective:
+    return objective.at(progress) if isinstance(objective, Scheduled) else objective
+
+
+def _epochs(
+    model: Program,
+    guide: Program,
+    source: Source,
+    objective: Objective | Scheduled,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    done: int,
+    seed: int,
+    learning_rate: float | Callable[[float], float] | None,
+) -> Iterator[Epoch]:
     for epoch in range(done, epochs):
         start = time.perf_counter()
-        torch.manual_seed(derived_seed(seed, "noise", epoch, batches.rank))
-        model.train()
-        guide.train()
+        torch.manual_seed(derived_seed(seed, "noise", epoch, source.rank))
+        for half in (model, guide):
+            if isinstance(owner := getattr(half, "__self__", half), nn.Module):
+                owner.train()
         names: list[str] = []
         history = torch.empty(0)  # one tensor: many small ones kept among a step's large ones would fragment the heap
-        with pyro.get_param_store().scope():  # else a second pair in the process would share this one's parameters
-            for step, batch in enumerate(batches.epoch(epoch)):
-                progress = (epoch + step / len(batches)) / epochs
-                if learning_rate is not None:
+        steps = len(source)
+        with _OwnParameters(model, guide) as store:
+            for step, (args, kwargs) in enumerate(source.epoch(epoch)):
+                progress = (epoch + step / steps) / epochs
+                if callable(learning_rate):
                     _set(optimizer, learning_rate(progress))
-                current = objective.at(progress) if isinstance(objective, Scheduled) else objective
                 with pyro.validation_enabled(epoch == done and step == 0):
-                    terms = current(run_model, run_guide, **batch)
+                    terms = _at(objective, progress)(model, guide, *args, **kwargs)
+                store.add_new_to(optimizer)
                 optimizer.zero_grad()
                 terms["loss"].backward()
                 average_gradients(optimizer)
                 optimizer.step()
                 if step == 0:
-                    names, history = list(terms), terms["loss"].new_empty(len(batches), len(terms))
-                history[step] = torch.stack([terms[name].detach() for name in names])
+                    names, history = list(terms), terms["loss"].new_zeros(steps, len(terms))
+                history[step] = torch.stack([terms.get(name, history.new_zeros(())).detach() for name in names])
         means = _averages(names, history, optimizer, epoch + 1)  # timed too, as it waits for the device
         yield Epoch(epoch + 1, time.perf_counter() - start, means)
 
 
-def program(module: nn.Module) -> Callable[..., Any]:
+class _OwnParameters:
+    """The parameter store while an epoch runs: parameters of modules do not stay there, those of `pyro.param` do.
+
+    A module that is called leaves its parameters in the store by their names, and a second one with the same names
+    would share them.
+    """
+
+    def __init__(self, *programs: Program):
+        self.store = pyro.get_param_store()
+        self.modules = modules_of(*programs)
+
+    def __enter__(self) -> "_OwnParameters":
+        self.before = set(self.store.keys())
+        self.known = len(self.before)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        owned = {id(parameter) for module in self.modules for parameter in module.parameters()}
+        for name in set(self.store.keys()) - self.before:
+            if id(_unconstrained(self.store[name])) in owned and "$$$" not in name:  # that is of `pyro.module`
+                del self.store[name]
+
+    def add_new_to(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimiser train what `pyro.param` has made since the last call."""
+        if len(self.store.keys()) == self.known:
+            return
+        self.known = len(self.store.keys())
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        values = [_unconstrained(self.store[name]) for name in self.store.keys() - self.before]
+        if new := [value for value in values if id(value) not in trained]:
+            optimizer.add_param_group({"params": new})
+
+
+def _unconstrained(value: Any) -> Tensor:
+    return value.unconstrained()
+
+
+def _trainable(model: Program, guide: Program, objective: Objective, source: Source, seed: int) -> list[Tensor]:
+    """Return what the objective depends on and can be trained, after a first run, which makes what is made lazily.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    modules = modules_of(model, guide)
+    devices = {parameter.device.index for module in modules for parameter in module.parameters() if parameter.is_cuda}
+    with (
+        torch.random.fork_rng(devices),
+        _OwnParameters(model, guide),
+        ExitStack() as frozen,
+        poutine.trace(param_only=True) as asked,
+    ):
+        torch.manual_seed(derived_seed(seed, "initial values"))
+        for module in modules:
+            frozen.enter_context(frozen_statistics(module))
+        args, kwargs = next(iter(source.epoch(0)))
+        loss = objective(model, guide, *args, **kwargs)["loss"]
+    owners: list[Any] = [getattr(half, "__self__", half) for half in (model, guide)]
+    own = [owner for owner in owners if isinstance(owner, nn.Module)]
+    reachable = [parameter for parameter in parameters(*modules_of(model, guide)) if parameter.requires_grad]
+    slopes = torch.autograd.grad(loss, reachable, allow_unused=True) if loss.requires_grad and reachable else []
+    kept = {id(parameter) for parameter in parameters(*own)}
+    kept |= {id(parameter) for parameter, slope in zip(reachable, slopes, strict=False) if slope is not None}
+    nodes: list[Any] = list(asked.trace.nodes.values())
+    stored = [_unconstrained(node["value"]) for node in nodes if node["type"] == "param"]
+    found = [parameter for parameter in reachable if id(parameter) in kept] + stored
+    found = list({id(parameter): parameter for parameter in found if parameter.requires_grad}.values())
+    if not found:
+        raise UserError("there is nothing to train: the pair has no module with parameters and no pyro.param")
+    return found
+
+
+def program(half: Program) -> Program:
     """Return a callable that runs a model or a guide without a `pyro.param` message for each parameter.
 
     Calling a PyroModule sends these messages, which nothing here reads and which take a tenth of a small network's
-    step; calling its `forward` sends none. A module that samples its weights (`PyroSample`) does so when it is called,
-    and is returned as it is.
+    step; calling its `forward` sends none. A module with constrained parameters or sampled weights (`PyroParam`,
+    `PyroSample`), and one of Pyro's own classes (`AutoGuide`), needs its call, and is returned as it is; so are
+    functions.
     """
-    parts = [part for part in module.modules() if isinstance(part, PyroModule)]
-    return module if any(part._pyro_samples for part in parts) else module.forward
+    if not isinstance(half, nn.Module):
+        return half
+    parts = [part for part in half.modules() if isinstance(part, PyroModule)]
+    needs_call = any(part._pyro_samples or part._pyro_params or _of_pyro(part) for part in parts)
+    return half if needs_call else half.forward
+
+
+def _of_pyro(module: nn.Module) -> bool:
+    return any(base.__module__.startswith(("pyro.infer", "pyro.contrib")) for base in type(module).__mro__)
 
 
 def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -383,7 +383,7 @@ def test_a_guess_that_overflows_is_reported_as_the_terms_that_it_spoils():
     objective = regularised(discriminative(pair[1].classify), all_terms(0.0), pair[1].classify)
     optimizer = torch.optim.SGD(parameters(*pair), lr=math.inf)
     batches = Batches(Split(torch.randn(12, COLUMNS)), size=6, to_batch=lambda rows: {"x": rows.x})
-    epochs = fit(*pair, objective, optimizer, batches, epochs=1)
+    epochs = fit(*pair, batches, objective, optimizer, epochs=1)
     with pytest.raises(NonFiniteTerm, match=r"entropy became nan.* in step 2 of epoch 1"):
         next(epochs)
 

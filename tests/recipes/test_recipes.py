@@ -163,7 +163,7 @@ def test_learning_one_batch_lowers_the_loss(recipe, split):
     pair = pair_of(recipe, split)
     optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3)
     objective = recipe.training_objective(pair[1], split)
-    losses = [e.terms["loss"] for e in fit(*pair, objective, optimizer, batches_of(recipe, split), epochs=EPOCHS)]
+    losses = [e.terms["loss"] for e in fit(*pair, batches_of(recipe, split), objective, optimizer, epochs=EPOCHS)]
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
@@ -217,7 +217,7 @@ def test_a_tied_autoencoder_has_one_parameter_fewer_and_shares_it_everywhere(spl
     assert model.decoder[0][0].weight is guide.encoder[1][0].weight
     torch.set_default_dtype(torch.float32)
     batches = batches_of(AutoencoderRecipe(), split, size=20)
-    list(fit(*tied, AutoencoderRecipe().bound(), torch.optim.Adam(parameters(*tied)), batches, epochs=1))
+    list(fit(*tied, batches, AutoencoderRecipe().bound(), torch.optim.Adam(parameters(*tied)), epochs=1))
     assert model.decoder[0][0].weight is guide.encoder[1][0].weight
     assert len(list(both.parameters())) == 3
 
@@ -482,7 +482,7 @@ def test_a_mixture_with_known_parameters_is_recovered():
     pair = recipe.pair(Dataset("rows", "grey", split, split, split, ("a", "b")))
     optimizer = torch.optim.Adam(parameters(*pair), lr=recipe.learning_rate)
     batches = recipe.batches(Dataset("rows", "grey", split, split, split, ("a", "b")), size=50)
-    for _ in fit(*pair, recipe.training_objective(pair[1], split), optimizer, batches, epochs=recipe.epochs):
+    for _ in fit(*pair, batches, recipe.training_objective(pair[1], split), optimizer, epochs=recipe.epochs):
         pass
     inferred = predict(pair[1].classify, [x])
     assert score(inferred, labels, 2)["accuracy"] > 0.99

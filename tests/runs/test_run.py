@@ -333,7 +333,7 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
         "        data.train, size=128, to_batch=lambda rows: {'x': to_float(rows.x, 'grey')},\n"
         "        rank=processes.rank, processes=processes.count)\n"
         "    optimizer = torch.optim.SGD(parameters(*pair), lr=1e-3)\n"
-        "    list(fit(*pair, recipe.bound(), optimizer, batches, epochs=1))\n"
+        "    list(fit(*pair, batches, recipe.bound(), optimizer, epochs=1))\n"
         "    if processes.rank == 0: torch.save(parameters(*pair), sys.argv[1])\n"
         "names = [task.read_text() for task in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
         "assert not any('gloo' in name for name in names), names\n"

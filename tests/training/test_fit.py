@@ -38,7 +38,7 @@ def same(ones, others):
 def test_stopping_and_going_on_is_bit_identical_to_never_stopping(vae, batches, objective, stop):
     def run(pair, optimizer, done, epochs):
         rate = cosine(0.01)
-        for _ in fit(*pair, objective, optimizer, batches, epochs=4, done=done, seed=9, learning_rate=rate):
+        for _ in fit(*pair, batches, objective, optimizer, epochs=4, done=done, seed=9, learning_rate=rate):
             done += 1
             if done == epochs:
                 break
@@ -59,20 +59,20 @@ def test_stopping_and_going_on_is_bit_identical_to_never_stopping(vae, batches, 
 def test_a_second_pair_in_the_same_process_is_trained_as_the_first_was(vae, batches):
     twin, before = copy.deepcopy(vae), weights(vae)
     for pair in (vae, twin):
-        list(fit(*pair, mean_field, adam(pair), batches, epochs=2, seed=1))
+        list(fit(*pair, batches, mean_field, adam(pair), epochs=2, seed=1))
     assert same(weights(vae), weights(twin))
     assert not any(torch.equal(one, other) for one, other in zip(before, weights(vae), strict=True))
 
 
 def test_pyros_parameter_store_is_left_alone(vae, batches):
     pyro.param("mine", torch.tensor(3.0))
-    list(fit(*vae, trace, adam(vae), batches, epochs=1))
+    list(fit(*vae, batches, trace, adam(vae), epochs=1))
     assert list(pyro.get_param_store().keys()) == ["mine"]
 
 
 def test_a_step_is_the_hand_written_step(vae, batches):
     pair = copy.deepcopy(vae)
-    (epoch,) = fit(*vae, mean_field, torch.optim.SGD(parameters(*vae), lr=0.1), batches, epochs=1, seed=2)
+    (epoch,) = fit(*vae, batches, mean_field, torch.optim.SGD(parameters(*vae), lr=0.1), epochs=1, seed=2)
     model, guide = pair
     torch.manual_seed(0)
     from pyro_models.base.seeds import derived_seed
@@ -104,7 +104,7 @@ def test_a_term_that_is_not_finite_stops_the_run_by_name_and_step(vae, batches):
         terms = mean_field(model, guide, **batch)
         return terms | {"kl": terms["kl"] * (float("nan") if len(calls) == 5 else 1.0)}
 
-    epochs = fit(*vae, objective, adam(vae), batches, epochs=3)
+    epochs = fit(*vae, batches, objective, adam(vae), epochs=3)
     assert next(epochs).number == 1
     with pytest.raises(NonFiniteTerm, match="kl became nan in step 2 of epoch 2"):
         next(epochs)
@@ -114,7 +114,7 @@ def test_the_step_size_follows_half_a_cosine(vae, batches):
     seen = []
     optimizer = adam(vae)
     optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
-    list(fit(*vae, trace, optimizer, batches, epochs=2, learning_rate=cosine(0.4)))
+    list(fit(*vae, batches, trace, optimizer, epochs=2, learning_rate=cosine(0.4)))
     expected = [0.2 * (1 + torch.cos(torch.tensor(torch.pi * k / 6)).item()) for k in range(6)]
     assert seen == pytest.approx(expected)
 
@@ -132,7 +132,7 @@ def test_nothing_is_kept_from_one_epoch_to_the_next(vae, batches):
         gc.collect()
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
-    epochs = fit(*vae, mean_field, adam(vae), batches, epochs=30)
+    epochs = fit(*vae, batches, mean_field, adam(vae), epochs=30)
     for _ in range(3):
         next(epochs)
     early = alive()
