@@ -394,7 +394,7 @@ options |= {name: {"particles": 5} for name in ("iwae", "dreg", "rws")}
 recipes = {name: replace(recipe, elbo=name, **more) for name, more in options.items()}
 images = recipe.batch(dataset, dataset.train[: 32 if SHORT else 64])
 estimators = {name: each.bound() for name, each in recipes.items()}
-comparisons = ps.compare(model, guide, estimators, [images], draws=5 if SHORT else 50)
+comparisons = ps.compare(model, guide, images, estimators, draws=5 if SHORT else 50)
 display(Markdown(comparison_table(comparisons, {name: recipe.bound_of for name, recipe in recipes.items()})))
 display(
     plots.estimator_comparison(

@@ -2,17 +2,19 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_models.base.errors import UserError, first_line, nearest
 from pyro_models.base.markdown import markdown
 from pyro_models.metrics.evaluation import eval_mode
-from pyro_models.objectives import Objective
+from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program, arguments, modules_of, run_pair
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Comparison:
         signal_to_noise: for each group, |mean gradient| / sqrt(variance), averaged over the batches; infinite where the
             gradient has no noise.
         milliseconds: of one step, forward and backward, the median over the draws.
+        data: the number of data that the bound is a mean over; 1 where it is of the whole.
+        refused: why the estimator has no value for the pair; the numbers are NaN then. None where it has one.
     """
 
     bound: float
@@ -33,63 +37,100 @@ class Comparison:
     variance: dict[str, float]
     signal_to_noise: dict[str, float]
     milliseconds: float
+    data: int = 1
+    refused: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the attributes; an infinite ratio becomes None, as JSON has no infinity."""
-        ratios = {name: ratio if math.isfinite(ratio) else None for name, ratio in self.signal_to_noise.items()}
-        return asdict(self) | {"signal_to_noise": ratios}
+        """Return the attributes; an infinite ratio, or a number that does not exist, becomes None."""
+        finite = lambda value: value if not isinstance(value, float) or math.isfinite(value) else None  # noqa: E731
+        ratios = {name: finite(ratio) for name, ratio in self.signal_to_noise.items()}
+        return {name: finite(value) for name, value in asdict(self).items()} | {"signal_to_noise": ratios}
 
 
 def compare(
-    model: nn.Module,
-    guide: nn.Module,
-    estimators: Mapping[str, Objective],
-    batches: list[dict[str, Tensor]],
+    model: Program,
+    guide: Program,
+    data: Arguments | list[Arguments],
+    estimators: Mapping[str, Objective] | Iterable[str] = tuple(ESTIMATORS),
     *,
     draws: int = 50,
     seed: int = 0,
 ) -> dict[str, Comparison]:
-    """Draw the gradient of each estimator's loss many times on the same batches; the estimators take turns.
+    """Draw the gradient of each estimator's loss many times on the same data; the estimators take turns.
 
     The pair is in evaluation mode throughout, so that dropout adds no noise that is not the estimator's; its weights do
-    not change.
+    not change. An estimator that the pair does not take is in the result with the reason.
 
     Args:
-        model, guide: the pair.
-        estimators: by name.
-        batches: what the pair is called with.
+        model, guide: the pair: modules, functions or methods.
+        data: what the pair is called with, or a list of such batches.
+        estimators: objectives by name, or the names of estimators; all by default.
         draws: of each gradient on each batch, 2 or more.
         seed: of the noise.
 
     Returns:
         a `Comparison` for each estimator.
 
-    >>> from guides import VAEGuide
-    >>> from pyro_models import VAE, distributions, objectives
-    >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
-    >>> guide = VAEGuide(torch.nn.Linear(4, 4))
-    >>> estimators = {"trace": objectives.trace, "mean-field": objectives.mean_field}
-    >>> comparisons = compare(model, guide, estimators, [{"x": torch.zeros(7, 4)}], draws=5)
-    >>> list(comparisons["mean-field"].variance)
-    ['decoder', 'encoder']
+    Raises:
+        UserError: an estimator's name is unknown.
+
+    >>> import pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         k = pyro.sample("k", dist.Bernoulli(0.5))
+    ...         pyro.sample("x", dist.Normal(3 * k, 1.0), obs=x)
+    >>> def guide(x):
+    ...     logit = pyro.param("logit", torch.tensor(0.1))
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("k", dist.Bernoulli(logits=logit * x))
+    >>> comparisons = compare(model, guide, torch.randn(20), ["graph", "enum", "iwae"], draws=20)
+    >>> comparisons["enum"].variance["logit"] < comparisons["graph"].variance["logit"], comparisons["enum"].data
+    (True, 20)
+    >>> comparisons["iwae"].refused[:32]
+    "site 'k' is not reparameterised:"
+    >>> pyro.clear_param_store()
     """
-    groups = dict(parameter_groups(model, guide))
-    tallies = {name: [Tally(groups) for _ in batches] for name in estimators}
-    times: dict[str, list[float]] = {name: [] for name in estimators}
-    parameters = [parameter for group in groups.values() for parameter in group]
-    device = parameters[0].device
+    if not isinstance(estimators, Mapping):
+        if unknown := [name for name in estimators if name not in ESTIMATORS]:
+            raise UserError(f"{unknown[0]!r} is no estimator: {nearest(unknown[0], ESTIMATORS)}")
+        estimators = {name: ESTIMATORS[name] for name in estimators}
+    calls = [arguments(batch) for batch in (data if isinstance(data, list) else [data])]
     with eval_mode(model, guide, seed=seed), torch.enable_grad():
+        run_pair(model, guide, *calls[0][0], **calls[0][1])  # makes the parameters that are made lazily
+        groups = dict(parameter_groups(model, guide))
+        parameters = [parameter for group in groups.values() for parameter in group]
+        device = parameters[0].device if parameters else torch.device("cpu")
+        tallies = {name: [Tally(groups) for _ in calls] for name in estimators}
+        times: dict[str, list[float]] = {name: [] for name in estimators}
+        results: dict[str, Comparison] = {}
+        sizes: dict[str, int] = {}
         for draw in range(-1, draws):  # the first, which warms up, does not count
-            for k, batch in enumerate(batches):
+            for k, (args, kwargs) in enumerate(calls):
                 for name, estimator in estimators.items():
+                    if name in results:
+                        continue
                     start = _clock(device)
-                    terms = estimator(model, guide, **batch)
-                    gradients = torch.autograd.grad(terms["loss"], parameters, materialize_grads=True)
+                    try:
+                        terms = estimator(model, guide, *args, **kwargs)
+                    except ValueError as error:
+                        nothing = dict.fromkeys(groups, math.nan)
+                        results[name] = Comparison(
+                            math.nan, math.nan, nothing, nothing, math.nan, refused=first_line(error)
+                        )
+                        continue
+                    gradients = _gradients(terms["loss"], parameters)
                     seconds = _clock(device) - start
+                    sizes[name] = getattr(terms, "data", None) or 1
                     if draw >= 0:
                         tallies[name][k].add(float(next(terms[b] for b in BOUNDS if b in terms)), gradients)
                         times[name].append(1000 * seconds)
-    return {name: _summary(tallies[name], times[name]) for name in estimators}
+    return {name: results.get(name) or _summary(tallies[name], times[name], sizes[name]) for name in estimators}
+
+
+def _gradients(loss: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+    if not loss.requires_grad or not parameters:
+        return tuple(torch.zeros_like(parameter) for parameter in parameters)
+    return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
 def _clock(device: torch.device) -> float:
@@ -101,19 +142,44 @@ def _clock(device: torch.device) -> float:
 BOUNDS = ("iwae", "renyi", "elbo")  # the term that an estimator bounds with, the tightest first
 
 
-def parameter_groups(model: nn.Module, guide: nn.Module) -> Iterator[tuple[str, list[nn.Parameter]]]:
-    """Yield the parameters of each part of the pair, by the name of the part."""
+def parameter_groups(model: Program, guide: Program) -> Iterator[tuple[str, list[Tensor]]]:
+    """Yield the parameters of a pair by the name of their part: of a module's children, or of `pyro.param`.
+
+    Modules that a function or a method reaches are named by their classes.
+    """
+    owned: set[int] = set()
     for program in (model, guide):
-        for name, part in program.named_children():
-            parameters = list(part.parameters())
+        owner: Any = getattr(program, "__self__", program)
+        modules = owner.named_children() if isinstance(owner, nn.Module) else _named(modules_of(program))
+        for name, part in modules:
+            parameters = [parameter for parameter in part.parameters() if id(parameter) not in owned]
+            owned |= {id(parameter) for parameter in parameters}
             if parameters:
-                yield name, parameters
+                yield name, list(parameters)
+        if isinstance(owner, nn.Module):
+            direct = [parameter for parameter in owner.parameters(recurse=False) if id(parameter) not in owned]
+            owned |= {id(parameter) for parameter in direct}
+            if direct:
+                yield type(owner).__name__, list(direct)
+    store = pyro.get_param_store()
+    for name in store.keys():  # noqa: SIM118
+        value: Any = store[name]
+        if id(value.unconstrained()) not in owned:
+            yield name, [value.unconstrained()]
+
+
+def _named(modules: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    names: dict[str, int] = {}
+    for module in modules:
+        name = type(module).__name__
+        names[name] = names.get(name, 0) + 1
+        yield name if names[name] == 1 else f"{name} {names[name]}", module
 
 
 class Tally:
     """Sums over draws of the gradients of one batch, and of their squared lengths, for each group of parameters."""
 
-    def __init__(self, groups: Mapping[str, list[nn.Parameter]]):
+    def __init__(self, groups: Mapping[str, Sequence[Tensor]]):
         self.sizes = {name: len(group) for name, group in groups.items()}
         self.sums: dict[str, Tensor] = {}
         self.squares = dict.fromkeys(groups, 0.0)
@@ -137,7 +203,7 @@ class Tally:
         return max(0.0, square / n**2 - variance / n), variance
 
 
-def _summary(tallies: list[Tally], times: list[float]) -> Comparison:
+def _summary(tallies: list[Tally], times: list[float], data: int) -> Comparison:
     bounds = torch.tensor([tally.bounds for tally in tallies], dtype=torch.float64).mean(0)  # of each draw
     moments = {name: [tally.moments(name) for tally in tallies] for name in tallies[0].sizes}
     return Comparison(
@@ -149,6 +215,7 @@ def _summary(tallies: list[Tally], times: list[float]) -> Comparison:
             for name, each in moments.items()
         },
         median(times),
+        data,
     )
 
 
@@ -167,6 +234,9 @@ def comparison_table(comparisons: Mapping[str, Comparison], bounds_of: Mapping[s
     """
     rows = []
     for name, comparison in comparisons.items():
+        if comparison.refused:
+            rows.append({"estimator": name, "bound of": "-", "bound": comparison.refused})
+            continue
         bound = f"{comparison.bound:.2f} +- {comparison.error:.2f}"
         row = {"estimator": name, "bound of": (bounds_of or {}).get(name) or "the story", "bound": bound}
         row["ms a step"] = f"{comparison.milliseconds:.1f}"
@@ -174,4 +244,5 @@ def comparison_table(comparisons: Mapping[str, Comparison], bounds_of: Mapping[s
             row[f"variance, {group}"] = f"{variance:.3g}"
             row[f"signal / noise, {group}"] = f"{comparison.signal_to_noise[group]:.3g}"
         rows.append(row)
-    return markdown(rows)
+    columns = max(rows, key=len)
+    return markdown([{column: row.get(column, "") for column in columns} for row in rows])

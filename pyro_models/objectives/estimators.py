@@ -50,7 +50,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import UserError, first_line
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.objectives.draws import Draw, Sites, draw, sum_plates
 from pyro_models.objectives.exact import OUTSIDE, enumerated_elbo, summed_log_weights
@@ -330,9 +330,11 @@ def dreg(
             leaves.append(moving[-1].detach().requires_grad_())
             values[name] = replace(site, value=exp(leaves[-1]))
     draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, again=fixed)
-    log_p, log_weights = torch.cat([_joint(each, each.p) for each in draws]), _log_weights(draws)
+    log_weights = _log_weights(draws)
     weights = log_weights.detach().softmax(0)
-    gradient = -(weights * log_p).sum(0).mean()
+    points = [{name: site for name, site in each.q.items() if _is_delta(site)} for each in draws]
+    direct = [_joint(each, each.p) - _joint(each, deltas) for each, deltas in zip(draws, points, strict=True)]
+    gradient = -(weights * torch.cat(direct)).sum(0).mean()
     squares = (weights.square() * log_weights).sum(0).mean()
     slopes = torch.autograd.grad(squares, leaves, retain_graph=True, allow_unused=True) if leaves else ()
     for slope, original in zip(slopes, moving, strict=True):
@@ -610,7 +612,12 @@ def _joint(draw: Draw, sites: Sites) -> Tensor:
                 f"site {name!r} stands outside of plate {draw.plate.name!r}, so that its data have no importance "
                 "weights each: leave out `plate` for that of the whole"
             )
-        total = total + draw.each(site.log_prob(), site)
+        try:
+            total = total + draw.each(site.log_prob(), site)
+        except (KeyError, NotImplementedError) as error:  # of a flow without an inverse
+            raise UserError(
+                f"site {name!r} has a density at its own draws alone ({first_line(error)}): use trace or iwae"
+            ) from error
     return total if total.ndim else total.expand(draw.rows, 1)
 
 

@@ -29,6 +29,7 @@ terms; they keep what they see of the handlers inside them, so that `RecordScale
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class Unenumerable(Exception):
     """Discrete sites cannot each take all values along a dimension of their own: they are too many, or in plates."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Site:
     """One `pyro.sample` of a program that ran.
 
@@ -79,9 +80,13 @@ class Site:
     is_auxiliary: bool = False
     is_deterministic: bool = False
 
+    @cached_property
+    def _log_prob(self) -> Tensor:  # computed once: some flows know the density of their last draw alone
+        return scale_and_mask(self.fn.log_prob(self.value), mask=self.mask)
+
     def log_prob(self) -> Tensor:
         """Return the log-density with the mask and without a scale: one value for each element of the plates."""
-        return scale_and_mask(self.fn.log_prob(self.value), mask=self.mask)
+        return self._log_prob
 
     def frame(self, plate: str) -> CondIndepStackFrame | None:
         """Return the frame of a plate around the site, None where it does not stand in it."""

@@ -35,7 +35,7 @@ def write_comparison(run: Run, names: Sequence[str], particles: int, draws: int,
     with eval_mode(run.model, run.guide):  # the same noise in dynamic pixels each time
         data = list(islice(cutter.epoch(0), batches))
     objectives = {name: objective for name, (objective, _) in estimators.items()}
-    comparisons = compare(run.model, run.guide, objectives, data, draws=draws)
+    comparisons = compare(run.model, run.guide, data, objectives, draws=draws)
     unit = recipe.unit(run.dataset)
     written = {name: each.as_json() | {"bound_of": bounds_of[name]} for name, each in comparisons.items()}
     content = json.dumps({"unit": unit, "estimators": written}, indent=2, allow_nan=False)

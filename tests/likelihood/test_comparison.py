@@ -33,7 +33,7 @@ def test_a_comparison_repeats_itself_and_leaves_the_pair_as_it_is():
     pair = linear_mixture()
     x = pair[0](batch=20).detach()
     before = torch.cat([p.detach().flatten() for half in pair for p in half.parameters()])
-    both = [compare(*pair, {"enum": enum}, [{"x": x}], draws=5)["enum"] for _ in range(2)]
+    both = [compare(*pair, {"x": x}, {"enum": enum}, draws=5)["enum"] for _ in range(2)]
     assert both[0].bound == both[1].bound
     assert both[0].variance == both[1].variance
     after = torch.cat([p.detach().flatten() for half in pair for p in half.parameters()])
@@ -55,7 +55,7 @@ class Nested(torch.nn.Module):
 def test_at_the_exact_posterior_the_bound_has_no_error():
     model = LinearGaussian()
     x = model(batch=30).detach()
-    rows = compare(Nested(model), ExactGuide(model), {"rws": partial(rws, particles=3)}, [{"x": x}], draws=6)
+    rows = compare(Nested(model), ExactGuide(model), {"x": x}, {"rws": partial(rws, particles=3)}, draws=6)
     assert rows["rws"].bound == pytest.approx(model.evidence(x).mean().item())
     assert rows["rws"].error < 1e-9
 
@@ -64,7 +64,7 @@ def test_the_sum_over_categories_is_less_noisy_than_drawing_them():
     pair = linear_mixture()
     x = pair[0](batch=50).detach()
     estimators = {"mean-field": relaxed(mean_field, 0.5), "graph": graph, "enum": enum}
-    comparisons = compare(*pair, estimators, [{"x": x}, {"x": x + 0.1}], draws=60)
+    comparisons = compare(*pair, [{"x": x}, {"x": x + 0.1}], estimators, draws=60)
     assert comparisons["enum"].variance["classifier"] < comparisons["graph"].variance["classifier"] / 3
     assert comparisons["enum"].variance["component"] < 1e-9 * comparisons["graph"].variance["component"]
     assert comparisons["enum"].signal_to_noise["component"] > 1e4
@@ -85,4 +85,6 @@ def test_an_infinite_ratio_is_null_in_json():
         "variance": {"a": 0.0, "b": 2.0},
         "signal_to_noise": {"a": None, "b": 3.0},
         "milliseconds": 5.0,
+        "data": 1,
+        "refused": None,
     }
