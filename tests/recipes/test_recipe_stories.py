@@ -1,6 +1,7 @@
 """What recipes are read as: their stories, and their objectives with the weights that their losses really have."""
 
 import dataclasses
+from functools import cache
 from itertools import islice
 from typing import get_args, get_type_hints
 
@@ -92,6 +93,7 @@ def test_recipes_are_read_as_they_are_written_down(recipe, factorisation, object
     assert max(map(len, story.text.splitlines())) <= 100
 
 
+@cache
 def variants():
     """One recipe for each kind of objective, by a name; networks change nothing here."""
     chosen = {}
