@@ -96,9 +96,9 @@ def test_recipes_are_read_as_they_are_written_down(recipe, factorisation, object
 @cache
 def variants():
     """One recipe for each kind of objective, by a name; networks change nothing here."""
-    chosen = {}
+    chosen, hints = {}, cache(get_type_hints)
     for name, recipe in recipes().items():
-        networks = get_args(get_type_hints(type(recipe))["network"])
+        networks = get_args(hints(type(recipe))["network"])
         small = dataclasses.replace(recipe, network="mlp" if "mlp" in networks else recipe.network)
         options = [getattr(recipe, option, None) for option in ("elbo", "objective", "variant")]
         chosen.setdefault((recipe.name, *options, getattr(recipe, "labels", 0) > 0), (name, small))

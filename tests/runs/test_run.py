@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from pyro_models.base.errors import UserError
 from pyro_models.cli.train import main
 from pyro_models.recipes import VAERecipe
+from pyro_models.report import pictures
 from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
 from pyro_models.training import fit as fit_module
@@ -46,16 +48,22 @@ def untimed(row):
     return {name: value for name, value in row.items() if "seconds" not in name}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of four epochs that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+def trained(folder, *options):
+    """Train for several tests, without pictures."""
     torch.set_default_dtype(torch.float32)
-    assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "write_pictures", lambda run: None)
+        assert main([*OPTIONS, *options, "--out", str(folder)]) == 0
     return folder
 
 
-@pytest.mark.parametrize("point", ["step 3", "step 7", "step 12", "checkpoint 2", "checkpoint 4", "weights"])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of four epochs that nothing interrupted."""
+    return trained(tmp_path_factory.mktemp("whole") / "run", "--epochs", "4")
+
+
+@pytest.mark.parametrize("point", ["step 3", "step 12", "checkpoint 2", "checkpoint 4", "weights"])
 def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(whole, tmp_path, monkeypatch, point, capsys):
     folder = tmp_path / "run"
     what, _, when = point.partition(" ")
@@ -91,13 +99,15 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     assert_same_run(tmp_path / "once", tmp_path / "twice")
 
 
+@pytest.fixture(scope="module")
+def after_an_epoch(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("epoch") / "run", "--schedule", "constant", "--epochs", "1")
+
+
 @pytest.fixture
-def stopped(tmp_path):
-    """The folder and words of a run that has a checkpoint and is not over."""
-    folder = tmp_path / "run"
-    words = [*OPTIONS, "--schedule", "constant", "--epochs", "1", "--out", str(folder)]
-    assert main(words) == 0
-    return folder
+def stopped(after_an_epoch, tmp_path):
+    """A run that has a checkpoint and is not over, which a test may change."""
+    return Path(shutil.copytree(after_an_epoch, tmp_path / "run"))
 
 
 def refused(words, capsys, code=1):
