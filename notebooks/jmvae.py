@@ -643,7 +643,7 @@ with metrics.eval_mode(joint_model, joint_guide):
         log_p = dist.Normal(0.0, 1.0).log_prob(grid).sum(-1)
         for site in given:
             log_p = log_p + dist.Bernoulli(logits=heads[site]).log_prob(bits[site][0])
-        panel.imshow(log_p.exp().reshape(150, 150), cmap="Greys", extent=(-4, 4, -4, 4), alpha=0.7)
+        panel.imshow(log_p.exp().reshape(150, 150).numpy(), cmap="Greys", extent=(-4, 4, -4, 4), alpha=0.7)
         known = [i for i in (0, 1) if f"y{i + 1}" in given]
         title = ", ".join(f"{dataset.attributes[i].name} = {dataset.attributes[i].values[target[i]]}" for i in known)
         panel.set(title=f"p(z | {title}), shaded", xlabel="z[0]", ylabel="z[1]", xlim=(-4, 4), ylim=(-4, 4))

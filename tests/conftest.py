@@ -39,6 +39,9 @@ def x():
     return torch.bernoulli(torch.rand(7, *IMAGE))
 
 
+LONGEST = ("test_notebooks.py", "test_recipes.py", "test_run.py", "test_pictures.py", "test_processes.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Start with the longest file, or one process would be left alone with it."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """Start with the longest files, or one process would be left alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)

@@ -3,17 +3,66 @@
 from pathlib import Path
 
 import jupytext
+import matplotlib
 import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 PICTURES = {"autoencoder": 7, "checking": 6, "clustering": 21, "jmvae": 22, "vae": 8, "virtual_adversarial_training": 9}
+every_notebook = pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
-@pytest.mark.filterwarnings("default")  # those of the client's own event loop
-def test_a_notebook_runs(path, monkeypatch):
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
     monkeypatch.setenv("PYRO_STORIES_SHORT", "1")
+    monkeypatch.chdir(ROOT)
+
+
+class Shell(InteractiveShell):
+    """What a kernel runs its cells with, in this process: a kernel takes seconds to start and to import torch."""
+
+    def enable_gui(self, gui=None):
+        assert gui is None  # inline pictures need no window
+
+
+@pytest.fixture(scope="module")
+def shell():
+    backend = matplotlib.get_backend()
+    with matplotlib.rc_context():
+        small = {"print_figure_kwargs": {"bbox_inches": None, "dpi": 20}}
+        shell = Shell.instance(config=Config(HistoryManager={"enabled": False}, InlineBackend=small))
+        yield shell
+    shell.restore_sys_module_state()
+    Shell.clear_instance()
+    matplotlib.use(backend)
+
+
+@every_notebook
+@pytest.mark.filterwarnings("ignore:InlineBackend._print_figure_kwargs_changed:DeprecationWarning")
+def test_a_notebook_runs(path, shell):
+    torch.set_default_dtype(torch.float32)
+    shell.reset(new_session=False)
+    pictures = 0
+    for cell in jupytext.read(path).cells:
+        if cell.cell_type == "code":
+            with capture_output() as printed:
+                result = shell.run_cell(cell.source)
+            result.raise_error()
+            assert not printed.stderr
+            shown = [output.data for output in printed.outputs]
+            shown.append(shell.display_formatter.format(result.result)[0])  # of the last line
+            pictures += sum("image/png" in data for data in shown)
+    assert pictures >= PICTURES[path.stem]
+
+
+@pytest.mark.long
+@every_notebook
+@pytest.mark.filterwarnings("default")  # those of the client's own event loop
+def test_a_notebook_runs_in_a_kernel(path):
     notebook = jupytext.read(path)
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

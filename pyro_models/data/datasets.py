@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -296,6 +297,7 @@ def _static(images: Tensor, part: str) -> Tensor:
 _BINARISED: dict[str, Callable[[Tensor, str], Tensor]] = {"static": _static, "threshold": _threshold}
 
 
+@cache  # nothing changes it: splits of it are copies
 def _digits() -> Split:
     """Scikit-learn's 8x8 digits of 17 grey levels, resized to 28x28."""
     from sklearn.datasets import load_digits

@@ -59,8 +59,8 @@ def simplex_draws(panels: Mapping[str, Tensor]) -> Figure:
     for (panel, means), (title, draws) in zip(grid, panels.items(), strict=True):
         categories = range(1, draws.shape[1] + 1)
         extent = (0, len(draws), categories[-1] + 0.5, 0.5)
-        panel.imshow(draws.T, cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=extent)
+        panel.imshow(draws.T.numpy(), cmap="gray_r", vmin=0, vmax=1, aspect="auto", extent=extent)
         panel.set(title=title, yticks=categories, xticks=[])
-        means.barh(categories, draws.mean(0), color="grey")
+        means.barh(categories, draws.mean(0).numpy(), color="grey")
         means.set(xlim=(0, 1), title="mean")
     return figure

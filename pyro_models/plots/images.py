@@ -14,26 +14,18 @@ from pyro_models.plots.canvas import Extent, as_array, new_figure, show_image
 
 def reconstructions(originals: Tensor, decoded: Tensor, title: str = "") -> Figure:
     """Draw images above their reconstructions, both [n, *image]."""
-    figure = new_figure(0.8 * len(originals) + 0.8, 2.2)
-    rows = figure.subplots(2, len(originals), squeeze=False)
-    for row, images, name in zip(rows, (originals, decoded), ("image", "decoded"), strict=True):
-        for panel, image in zip(row, images, strict=True):
-            show_image(panel, image)
-        row[0].set_ylabel(name)
-    figure.suptitle(title)
-    return figure
+    return image_rows(torch.stack([originals, decoded]), ["image", "decoded"], title)
 
 
 def reconstruction_animation(originals: Tensor, frames: Tensor, epochs: Sequence[int]) -> FuncAnimation:
     """Animate images above their reconstructions after each epoch: frames [epochs, n, *image]."""
     figure = reconstructions(originals, frames[0], f"epoch {epochs[0]}")
-    pictures = [panel.images[0] for panel in figure.axes[len(originals) :]]
+    picture = figure.axes[1].images[0]
 
     def draw(frame: int) -> list:
-        for picture, image in zip(pictures, frames[frame], strict=True):
-            picture.set_data(as_array(image))
+        picture.set_data(as_array(_side_by_side(frames[frame])))
         figure.suptitle(f"epoch {epochs[frame]}")
-        return pictures
+        return [picture]
 
     return FuncAnimation(figure, draw, frames=len(epochs), interval=200, repeat_delay=2000)
 
@@ -46,11 +38,17 @@ def image_rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
     figure.set_layout_engine("constrained", w_pad=0.2)
     panels = figure.subplots(count, 1, squeeze=False)[:, 0]
     for panel, row, name in zip(panels, images, names, strict=True):
-        show_image(panel, torch.cat(list(F.pad(row, (1, 1), value=0.3)), dim=-1))
+        show_image(panel, _side_by_side(row))
         panel.set_ylabel(name, rotation=0, ha="right", va="center")
         panel.set_anchor("E")  # leaves the rest of the width to the names
     figure.suptitle(title)
     return figure
+
+
+def _side_by_side(images: Tensor, border: float = 0.3) -> Tensor:
+    """Join images [n, channel, height, width], a pixel of border left and right of each, into one: one panel a row of
+    images is drawn many times faster than one panel an image."""
+    return torch.cat(list(F.pad(images, (1, 1), value=border)), dim=-1)
 
 
 def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | None = None) -> Figure:
@@ -96,16 +94,18 @@ def pixel_means(means: Sequence[Tensor], title: str) -> Figure:
 def adversarial_steps(images: Tensor, step: Tensor, before: Sequence[str], after: Sequence[str], title: str) -> Figure:
     """Draw images, adversarial steps and their sums, [n, channel, height, width], titled with predictions."""
     figure = new_figure(1.1 * len(images) + 0.8, 4.2)
-    rows = figure.subplots(3, len(images), squeeze=False)
+    panels = figure.subplots(3, 1)
     largest = float(step.abs().max())
-    for column, (image, change) in enumerate(zip(images, step, strict=True)):
-        show_image(rows[0][column], image)
-        rows[1][column].imshow(change.mean(0).cpu().numpy(), cmap="RdBu", vmin=-largest, vmax=largest)
-        rows[1][column].set(xticks=[], yticks=[])
-        show_image(rows[2][column], (image + change).clamp(0, 1))
-        rows[0][column].set_title(before[column], fontsize=9)
-        rows[2][column].set_title(after[column], fontsize=9)
-    for row, name in zip(rows, ("x", "r (blue: more ink)", "x + r"), strict=True):
-        row[0].set_ylabel(name)
+    show_image(panels[0], _side_by_side(images))
+    show_image(panels[1], _side_by_side(step.mean(1, keepdim=True), border=0.0))
+    panels[1].images[0].set(cmap="RdBu", clim=(-largest, largest))
+    show_image(panels[2], _side_by_side((images + step).clamp(0, 1)))
+    middles = (torch.arange(len(images)) + 0.5) * (images.shape[-1] + 2) - 0.5
+    for panel, predictions in ((panels[0], before), (panels[2], after)):
+        panel.xaxis.tick_top()
+        panel.set_xticks(middles.tolist(), predictions, fontsize=9)
+        panel.tick_params(length=0)
+    for panel, name in zip(panels, ("x", "r (blue: more ink)", "x + r"), strict=True):
+        panel.set_ylabel(name)
     figure.suptitle(title)
     return figure

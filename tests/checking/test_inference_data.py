@@ -11,9 +11,13 @@ import torch
 from pyro_models.checking.inference_data import as_arviz, groups
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it announces its next version
-    az = pytest.importorskip("arviz")
+
+@pytest.fixture(scope="module")
+def az():
+    """Imported for a test, not by whoever collects: it takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its next version
+        return pytest.importorskip("arviz")
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_each_version_of_arviz_is_called_in_its_own_way(version, called, pair, m
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_its_own_plots_and_summary_work(grouped, pair, tmp_path):
+def test_its_own_plots_and_summary_work(az, grouped, pair, tmp_path):
     data = as_arviz(*pair, {"x": torch.zeros(6, 3)}, draws=200)
     summary = az.summary(data)
     assert len(summary) == 12

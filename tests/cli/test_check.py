@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-import xarray
 from safetensors.torch import save_model
 
 from pyro_models import report
@@ -74,6 +73,8 @@ def test_a_run_is_checked_and_all_is_written(name, folder_of, capsys, tmp_path):
     assert {one["site"] for one in written["checks"]} == sites
     assert all(sum(one["counts"]) == written["simulations"] for one in written["calibration"])
     if name != "vae":
+        import xarray  # with pandas, which is slow to import
+
         with xarray.open_dataset(tmp_path / "draws.nc", group="posterior_predictive", engine="h5netcdf") as group:
             assert group["x"].shape[:2] == (1, 100)
             assert set(group.data_vars) == sites - {"y"}

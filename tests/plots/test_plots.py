@@ -23,15 +23,21 @@ def test_learning_curves_draw_each_split_and_name_the_unit():
     assert list(alone.get_ydata()) == [2, 4, 6]
 
 
-def test_originals_stand_above_their_reconstructions():
-    originals, decoded = torch.rand(4, 1, 5, 5), torch.rand(4, 1, 5, 5)
+def images_in(panel, shape):
+    """The images that stand side by side in a panel, without the border of a pixel: [n, *shape]."""
+    row = np.asarray(panel.images[0].get_array()).reshape(shape[-2], -1, shape[-1] + 2, shape[0])
+    return row.transpose(1, 3, 0, 2)[..., 1:-1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_originals_stand_above_their_reconstructions(channels):
+    originals, decoded = torch.rand(4, channels, 5, 6), torch.rand(4, channels, 5, 6)
     figure = plots.reconstructions(originals, decoded)
-    shown = [panel.images[0].get_array() for panel in figure.axes]
-    for k in range(4):
-        np.testing.assert_allclose(shown[k], originals[k, 0])
-        np.testing.assert_allclose(shown[4 + k], decoded[k, 0])
+    first, second = figure.axes
+    np.testing.assert_allclose(images_in(first, originals.shape[1:]), originals)
+    np.testing.assert_allclose(images_in(second, originals.shape[1:]), decoded)
     figure.canvas.draw()
-    assert figure.axes[0].get_position().y0 > figure.axes[4].get_position().y1
+    assert first.get_position().y0 > second.get_position().y1
 
 
 def test_an_animation_shows_the_reconstructions_of_each_epoch(tmp_path):
@@ -104,16 +110,17 @@ def test_a_step_stands_between_where_it_begins_and_where_it_leads(channels):
     images, step = torch.rand(4, channels, 5, 6), 0.1 * torch.randn(4, channels, 5, 6)
     before, after = (["a", "b", "c", "d"], ["e", "f", "g", "h"])
     figure = plots.adversarial_steps(images, step, before, after, "steps")
-    shown = [panel.images[0] for panel in figure.axes]
-    assert len(shown) == 12
-    for k in range(4):
-        first, last = (np.asarray(shown[row + k].get_array()).reshape(5, 6, -1)[..., :channels] for row in (0, 8))
-        np.testing.assert_allclose(first, images[k].permute(1, 2, 0))
-        np.testing.assert_allclose(last, (images[k] + step[k]).clamp(0, 1).permute(1, 2, 0))
-    texts = [text.get_text() for panel in figure.axes for text in (panel.title, panel.xaxis.label)]
-    assert [text for text in texts if text in before + after] == before + after
+    first, middle, last = figure.axes
+    np.testing.assert_allclose(images_in(first, images.shape[1:]), images)
+    np.testing.assert_allclose(images_in(middle, (1, 5, 6)), step.mean(1, keepdim=True))
+    np.testing.assert_allclose(images_in(last, images.shape[1:]), (images + step).clamp(0, 1))
+    for panel, predictions in ((first, before), (last, after)):
+        assert [label.get_text() for label in panel.get_xticklabels()] == predictions
+        middles = panel.get_xticks() * 1.0
+        np.testing.assert_allclose(np.diff(middles), 8)
+        assert middles[0] == 3.5  # of the columns -0.5 to 7.5, with the border
     figure.canvas.draw()
-    heights = [figure.axes[k].get_position().y0 for k in (0, 4, 8)]
+    heights = [panel.get_position().y0 for panel in figure.axes]
     assert heights == sorted(heights, reverse=True)
 
 

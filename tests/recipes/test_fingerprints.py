@@ -6,6 +6,7 @@ meant to move a number, `python -m tests.recipes.test_fingerprints` writes the t
 
 import dataclasses
 import json
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -26,6 +27,7 @@ SMALL = {"batch_size": 16, "seed": 3}
 LABELLED = 30
 
 
+@cache
 def recipes():
     """Every recipe x preset, and every network x estimator of its defaults, by a name; and whether labels are seen."""
     found = {}
@@ -94,7 +96,12 @@ def fingerprint(recipe, data):
 
 def projected(weights):
     flat = torch.cat([weight.detach().flatten() for weight in weights]).double()
-    return float((flat * torch.arange(len(flat)).cos()).sum()), float(flat.square().sum())
+    return float((flat * cosines(len(flat))).sum()), float(flat.square().sum())
+
+
+@lru_cache(1)  # recipes of one network follow each other
+def cosines(count):
+    return torch.arange(count).cos()
 
 
 def options():

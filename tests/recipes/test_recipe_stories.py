@@ -1,6 +1,7 @@
 """What recipes are read as: their stories, and their objectives with the weights that their losses really have."""
 
 import dataclasses
+from functools import cache
 from itertools import islice
 from typing import get_args, get_type_hints
 
@@ -92,11 +93,12 @@ def test_recipes_are_read_as_they_are_written_down(recipe, factorisation, object
     assert max(map(len, story.text.splitlines())) <= 100
 
 
+@cache
 def variants():
     """One recipe for each kind of objective, by a name; networks change nothing here."""
-    chosen = {}
+    chosen, hints = {}, cache(get_type_hints)
     for name, recipe in recipes().items():
-        networks = get_args(get_type_hints(type(recipe))["network"])
+        networks = get_args(hints(type(recipe))["network"])
         small = dataclasses.replace(recipe, network="mlp" if "mlp" in networks else recipe.network)
         options = [getattr(recipe, option, None) for option in ("elbo", "objective", "variant")]
         chosen.setdefault((recipe.name, *options, getattr(recipe, "labels", 0) > 0), (name, small))

@@ -78,7 +78,7 @@ every_recipe = pytest.mark.parametrize("recipe", {type(recipe): recipe for recip
 def split(request):
     recipe = request.node.callspec.params.get("recipe") if hasattr(request.node, "callspec") else None
     large = (GMVAERecipe, "conv"), (ClassifierRecipe, "article")  # nets for images of 28 x 28 alone
-    n, shape = (10, (1, 28, 28)) if (type(recipe), getattr(recipe, "network", None)) in large else (40, SHAPE)
+    n, shape = (6, (1, 28, 28)) if (type(recipe), getattr(recipe, "network", None)) in large else (40, SHAPE)
     labels = torch.arange(n) % 3
     images = torch.randint(0, 200, (3, *shape))[labels] + torch.randint(0, 56, (n, *shape))  # three patterns, and noise
     codes = torch.stack([labels % 2, labels], -1)

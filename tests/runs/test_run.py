@@ -6,10 +6,8 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from safetensors.torch import load_file
 from pyro_models.base.errors import UserError
 from pyro_models.cli.train import main
 from pyro_models.recipes import VAERecipe
+from pyro_models.report import pictures
 from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
 from pyro_models.training import fit as fit_module
@@ -49,16 +48,22 @@ def untimed(row):
     return {name: value for name, value in row.items() if "seconds" not in name}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of four epochs that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+def trained(folder, *options):
+    """Train for several tests, without pictures."""
     torch.set_default_dtype(torch.float32)
-    assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "write_pictures", lambda run: None)
+        assert main([*OPTIONS, *options, "--out", str(folder)]) == 0
     return folder
 
 
-@pytest.mark.parametrize("point", ["step 3", "step 7", "step 12", "checkpoint 2", "checkpoint 4", "weights"])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of four epochs that nothing interrupted."""
+    return trained(tmp_path_factory.mktemp("whole") / "run", "--epochs", "4")
+
+
+@pytest.mark.parametrize("point", ["step 3", "step 12", "checkpoint 2", "checkpoint 4", "weights"])
 def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(whole, tmp_path, monkeypatch, point, capsys):
     folder = tmp_path / "run"
     what, _, when = point.partition(" ")
@@ -86,26 +91,6 @@ def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(whole, tmp_path, monke
     assert_same_run(whole, folder)
 
 
-def test_a_killed_process_is_resumed_to_the_bit(whole, tmp_path):
-    folder = tmp_path / "run"
-    words = [*OPTIONS, "--epochs", "4", "--out", str(folder)]
-    program = (
-        "import sys, time; from pyro_models.runs import folder, trainer; from pyro_models.cli.train import main\n"
-        "trainer.CHECKPOINT_SECONDS = 0.0; save = folder.checkpoint.save\n"
-        "def slow(*args): save(*args); time.sleep(1.0)\n"
-        "folder.checkpoint.save = slow; main(sys.argv[1:])\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (folder / "results.json").exists()
-    assert main(["vae", "--out", str(folder), "--resume"]) == 0
-    assert_same_run(whole, folder)
-
-
 def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     constant = [*OPTIONS, "--schedule", "constant"]
     assert main([*constant, "--epochs", "2", "--out", str(tmp_path / "once")]) == 0
@@ -114,13 +99,15 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     assert_same_run(tmp_path / "once", tmp_path / "twice")
 
 
+@pytest.fixture(scope="module")
+def after_an_epoch(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("epoch") / "run", "--schedule", "constant", "--epochs", "1")
+
+
 @pytest.fixture
-def stopped(tmp_path):
-    """The folder and words of a run that has a checkpoint and is not over."""
-    folder = tmp_path / "run"
-    words = [*OPTIONS, "--schedule", "constant", "--epochs", "1", "--out", str(folder)]
-    assert main(words) == 0
-    return folder
+def stopped(after_an_epoch, tmp_path):
+    """A run that has a checkpoint and is not over, which a test may change."""
+    return Path(shutil.copytree(after_an_epoch, tmp_path / "run"))
 
 
 def refused(words, capsys, code=1):
@@ -268,85 +255,6 @@ def test_tied_weights_are_stored_once_and_tied_again_on_opening(tmp_path):
     assert len(weights(folder)) == 3
     run = open_run(folder)
     assert run.model.decoder[0][0].weight is run.guide.encoder[1][0].weight
-
-
-def test_two_processes_train_one_model(tmp_path):
-    """Under torchrun: one folder, ranks identical, and the mean of the gradients, as one process would take it."""
-    folder = tmp_path / "run"
-    program = tmp_path / "both.py"
-    program.write_text(
-        "import os, sys, torch\n"
-        "from pyro_models.runs import trainer\n"
-        "from pyro_models.cli.train import main\n"
-        "trainer.CHECKPOINT_SECONDS = 0.0\n"
-        "build, runs = trainer.build, []\n"
-        "def keep(*args):\n"
-        "    runs.append(build(*args)); return runs[-1]\n"
-        "trainer.build = keep\n"
-        "code = main(sys.argv[1:])\n"
-        'torch.save(runs[0].pair.state_dict(), f\'{os.environ["RANKS"]}/{os.environ["RANK"]}.pt\')\n'
-        "sys.exit(code)\n"
-    )
-
-    def launch(*words):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        environment = os.environ | {"RANKS": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*command, str(program), *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-
-    def ranks():
-        return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-
-    launch(*OPTIONS, "--epochs", "2", "--schedule", "constant", "--out", str(folder))
-    first, second = ranks()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
-
-    resumed = tmp_path / "resumed"
-    launch(*OPTIONS, "--epochs", "1", "--schedule", "constant", "--out", str(resumed))
-    launch("vae", "--epochs", "2", "--out", str(resumed), "--resume")
-    assert_same_run(folder, resumed)
-    first, second = ranks()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
-    """Plain gradient descent on the deterministic auto-encoder: two processes reach the weights that one reaches.
-
-    On leaving, the group's threads are gone (Linux names them): one that outlives it can abort the exit."""
-    program = tmp_path / "descend.py"
-    program.write_text(
-        "import pathlib, sys, torch\n"
-        "from pyro_models.data import Batches, load, to_float\n"
-        "from pyro_models.training.fit import fit, parameters\n"
-        "from pyro_models.training.processes import distributed_session\n"
-        "from pyro_models.recipes.registry import AutoencoderRecipe\n"
-        "torch.set_default_dtype(torch.float64)\n"
-        "with distributed_session('cpu') as processes:\n"
-        "    torch.manual_seed(0)\n"
-        "    recipe = AutoencoderRecipe(network='simple')\n"
-        "    data = load('digits')\n"
-        "    pair = recipe.pair(data)\n"
-        "    batches = Batches(\n"
-        "        data.train, size=128, to_batch=lambda rows: {'x': to_float(rows.x, 'grey')},\n"
-        "        rank=processes.rank, processes=processes.count)\n"
-        "    optimizer = torch.optim.SGD(parameters(*pair), lr=1e-3)\n"
-        "    list(fit(*pair, batches, recipe.bound(), optimizer, epochs=1))\n"
-        "    if processes.rank == 0: torch.save(parameters(*pair), sys.argv[1])\n"
-        "names = [task.read_text() for task in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
-        "assert not any('gloo' in name for name in names), names\n"
-    )
-    both = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, launcher in (("one", []), ("two", both)):
-        command = [sys.executable, *launcher, str(program), str(tmp_path / name)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
-    for alone, shared in zip(one, two, strict=True):
-        torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-12)
 
 
 GOLDEN = -300.1  # nats per image, grey pixels: the mean over seeds 1 to 10, whose standard deviation was 1.8
