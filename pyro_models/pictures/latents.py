@@ -42,14 +42,14 @@ def layout(run: Trained) -> Layout:
 def latent_map(run: Trained) -> dict[str, Any]:
     """Draw the test set's latents in the plane, coloured by label."""
     panels, limit, split = layout(run)
-    return {"latent-map": plots.latent_map(panels, split.labels, limit)}
+    return {"latent-map": plots.latent_map(panels, split.labels, limit, names=run.dataset.classes)}
 
 
 def latent_map_by_cluster(run: Trained) -> dict[str, Any]:
     """Draw the test set's latents in the plane, coloured by label, and by inferred cluster."""
     panels, limit, split = layout(run)
     return {
-        "latent-map": plots.latent_map(panels, split.labels, limit),
+        "latent-map": plots.latent_map(panels, split.labels, limit, names=run.dataset.classes),
         "latent-map-by-cluster": plots.latent_map(panels, run.recipe.infer(run, split), limit, "cluster"),
     }
 
@@ -75,7 +75,7 @@ def pixels_and_latents(run: Trained) -> dict[str, Any]:
         "t-SNE of raw pixels": plots.tsne(to_float(test.x, run.recipe.pixels)),
         f"t-SNE of {run.recipe.latent_dim}-D latents": plots.tsne(run.recipe.encode(run, test)),
     }
-    return {"pixels-and-latents": plots.latent_map(panels, test.labels)}
+    return {"pixels-and-latents": plots.latent_map(panels, test.labels, names=run.dataset.classes)}
 
 
 def decoded_plane(run: Trained) -> dict[str, Any]:
