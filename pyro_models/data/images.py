@@ -132,6 +132,8 @@ def channels_first(images: np.ndarray, source: str) -> tuple[np.ndarray, str | N
         raise DataError(f"{source}: which axis of {list(images.shape)} holds the channels? Give [n, channel, ...]")
     if usual == (False, True) or (usual == (False, False) and last < first):
         return images.transpose(0, 3, 1, 2), f"the last axis of {list(images.shape)} holds {last} channels"
+    if usual == (True, True):
+        return images, f"the second axis of {list(images.shape)} holds the channels"
     note = f"{first} channels, taken as they are" + (" (alpha too, if it is RGBA)" if first == 4 else "")
     return images, note if first not in (1, 3) else None
 

@@ -139,6 +139,8 @@ def read(source: Any, options: Options = PLAIN) -> Raw:
             return of_columns(arrays, "dict", options)
         return _of_arrays(arrays, "dict", options)
     array = _array(source, name)
+    if array.ndim < 2:
+        raise DataError(f"{name}: give a table [n, columns] or images [n, height, width], not {list(array.shape)}")
     return _of_arrays({"table" if array.ndim == 2 else "images": array}, name, options)
 
 
@@ -207,7 +209,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             type(error).__module__ not in ("tokenize", "zlib", "struct")
         ):
             raise
-        reason = "not a .npy or .npz file of plain numbers" if "pickle" in str(error) else first_line(error)
+        reason = "its header is damaged" if type(error).__module__ == "tokenize" else first_line(error)
+        reason = "not a .npy or .npz file of plain numbers" if "pickle" in str(error) else reason
         raise DataError(f"{path}: cannot be read ({reason})") from None
 
 
@@ -445,7 +448,7 @@ def _hash_of(value: Any) -> str:
             for column in part.columns:
                 add(str(column), part[column].to_numpy())
         else:
-            array = _array(part, name)
+            array = _array(part, name or type(part).__name__)
             digest.update(f"{array.dtype} {array.shape}".encode())
             text = "\0".join(map(str, array.ravel().tolist())) if array.dtype.hasobject else None
             digest.update(array.tobytes() if text is None else text.encode())

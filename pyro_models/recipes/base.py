@@ -104,7 +104,9 @@ class Recipe:
             if isinstance(value, Mapping) and value.keys() == {"description", "sha256"}:  # as `as_json` wrote it
                 value = datasets.InMemory(**value)
             elif isinstance(value, PathLike | str):
-                value = str(value) if name != "data" else check_name(os.fspath(value))
+                value = os.fspath(value) if name != "data" else check_name(os.fspath(value))
+                if value not in DATASETS and os.path.isdir(value):
+                    value = os.path.join(value, "")  # which says that it is a folder, where it is gone
             elif value is not None and not isinstance(value, datasets.InMemory):
                 value = datasets.InMemory.of(value)
             object.__setattr__(self, name, value)
