@@ -80,7 +80,7 @@ def pixels_and_latents(run: Trained) -> dict[str, Any]:
 
 def decoded_plane(run: Trained) -> dict[str, Any]:
     """Draw the decoded images over the plane where the test set's latents lie, if they have two dimensions."""
-    if run.recipe.latent_dim != 2:
+    if run.recipe.latent_dim != 2 or run.dataset.is_table:
         return {}
     z = run.recipe.encode(run, run.dataset.test)
     return _decoded(run, z.quantile(0.01, dim=0), z.quantile(0.99, dim=0))
@@ -88,7 +88,7 @@ def decoded_plane(run: Trained) -> dict[str, Any]:
 
 def decoded_unit_plane(run: Trained) -> dict[str, Any]:
     """Draw the decoded images over the plane from -3 to 3, where the prior lies, if latents have two dimensions."""
-    if run.recipe.latent_dim != 2:
+    if run.recipe.latent_dim != 2 or run.dataset.is_table:
         return {}
     corner = next(run.model.parameters()).new_full((2,), 3.0)
     return _decoded(run, -corner, corner)

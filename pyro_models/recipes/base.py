@@ -175,7 +175,7 @@ class Recipe:
             UserError: they are a table, or too few, or of the wrong shape.
         """
         if dataset.is_table:
-            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use gmvae `preset=table`")
+            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use vae or gmvae")
 
     def training_splits(self, train: datasets.Split) -> Splits:
         """Return the data to cut batches from, and those whose labels are seen, if any."""

@@ -63,6 +63,8 @@ class CVAERecipe(VariationalRecipe):
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
         super().check_data(dataset)
+        if dataset.is_table and self.given != "label":
+            raise DataError(f"`data={self.data}` is a table, which has no quadrants: use `given=label`")
         if self.given == "label":
             for split in dataset.parts.values():
                 if split.labels is None or split.labels.min() < 0:
@@ -132,6 +134,8 @@ class CVAERecipe(VariationalRecipe):
 
 def completions(run: Trained) -> dict[str, Any]:
     """Draw test images: what is given of each, means of x at latents drawn from p(z | c), and the image."""
+    if run.dataset.is_table:
+        return {}
     import torch
 
     recipe, model = run.recipe, run.model

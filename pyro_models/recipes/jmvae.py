@@ -150,7 +150,8 @@ class JMVAERecipe(VariationalRecipe):
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
-        super().check_data(dataset)
+        if dataset.is_table:
+            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use vae or gmvae")
         if not dataset.attributes:
             raise DataError(f"`data={self.data}` has no attributes: give labels, or an array named attributes")
 

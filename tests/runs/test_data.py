@@ -175,3 +175,24 @@ def test_unlabelled_rows_are_among_those_that_a_mixture_learns_from():
     assert len(train_split) == len(dataset.train) > 150
     assert len(labelled) == 9
     assert labelled.labels.bincount().tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "words", ["vae --preset table", "autoencoder", "hvae --likelihood normal", "cvae --given label"]
+)
+def test_recipes_of_images_learn_tables_too(tmp_path, words, monkeypatch, capsys):
+    monkeypatch.undo()  # with its pictures
+    torch.set_default_dtype(torch.float32)
+    normal = ["--likelihood", "normal"] if words.startswith("cvae") else []
+    write(tmp_path / "own.csv")
+    words = [*words.split(), *normal, "--data", str(tmp_path / "own.csv"), "--out", str(tmp_path / "run")]
+    assert main([*words, "--epochs", "1", "--batch-size", "60"]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["units"]["elbo"].startswith("nats per row of standardised columns, normal likelihood")
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_table_needs_a_likelihood_of_rows(capsys):
+    for words, advice in (("vae", "--preset table, or --likelihood normal"), ("hvae", "use --likelihood normal")):
+        assert main([words, "--data", "wine"]) == 2
+        assert advice in capsys.readouterr().err
