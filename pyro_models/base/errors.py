@@ -21,6 +21,13 @@ class UserError(ValueError):
         self.exit_code = exit_code
 
 
+class DataError(UserError):
+    """Data that cannot be read, understood or learned from; the command line exits with 2, as the user gave them."""
+
+    def __init__(self, message: str):
+        super().__init__(message, exit_code=2)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its class where the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -23,7 +23,7 @@ COMPOSED = {"attributes": "digits", "mnist-a": "mnist"}
 """The data sets of images with several attributes, and the source that they are made from by default."""
 TABLES = ("blobs", "moons", "pinwheel", "wine", "iris")
 DATASETS = (*IMAGES, *COMPOSED, *TABLES)
-FILES = (".npy", ".npz", ".csv", ".parquet")
+FILES = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
 WEIGHTED = ("iwae", "renyi", "rws", "dreg")
 """The estimators whose bound weighs several particles by importance."""
@@ -34,18 +34,25 @@ MEGABYTES = 6.0
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is that of a data set, or of an existing file with a known suffix.
+    """Return `name` if it is that of a data set, or can be the path of a file or a folder.
 
     Raises:
         UserError: it is neither; the message suggests the nearest name.
     """
-    if name in DATASETS:
+    if name in DATASETS or Path(name).suffix.lower() in FILES or "/" in name or Path(name).exists():
         return name
-    if Path(name).suffix in FILES:
-        if not Path(name).is_file():
-            raise UserError(f"no such file: {name}")
-        return name
-    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, or give a {', '.join(FILES)} file")
+    advice = f"or give a {', '.join(FILES)} file, or a folder of images"
+    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, {advice}", exit_code=2)
+
+
+def check_exists(name: str) -> None:
+    """Refuse the path of a file or a folder that does not exist.
+
+    Raises:
+        UserError: there is none.
+    """
+    if check_name(name) not in DATASETS and not Path(name).exists():
+        raise UserError(f"no such file: {name}", exit_code=2)
 
 
 def data_dir(option: Path | None) -> Path:

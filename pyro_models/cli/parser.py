@@ -87,6 +87,7 @@ def _converter(hint: Any) -> tuple[Any, str]:
         float: (_number, "R"),
         str: (str, "NAME"),
         Path: (Path, "DIR"),
+        Any: (str, "NAME"),
     }
     if get_origin(hint) is Literal:
         return str, "{" + ",".join(get_args(hint)) + "}"

@@ -38,6 +38,8 @@ def parse(arguments: Sequence[str], prog: str = "train.py") -> tuple[Recipe, Run
         options = RunOptions(**{field.name: values.pop(field.name) for field in dataclasses.fields(RunOptions)})
         values.pop("preset")
         recipe = RECIPES[name](**values)
+        if not resumed:
+            recipe.check_source()
         if resumed:
             _check_same(defaults, recipe, options)
     except UserError as error:

@@ -129,15 +129,16 @@ def story(words: Sequence[str]) -> int:
         if options:
             parser.error(f"{options[0]}: the run in {folder} has the options that it has")
         recipe = recipes.from_json(read_json(folder / "recipe.json"))
+        dataset = runs.provenance(folder).stand_in()
     elif folder.is_dir() or len(folder.parts) > 1:
         parser.error(f"{folder} is no run folder: it holds no recipe.json")
     else:
         recipe, _ = parse([given.recipe, *options], f"{PROG} story")
+        dataset = recipe.load(given.data_dir)
     suffix = given.out.suffix if given.out else ".txt"
     form = given.format or next((form for form, end in FORMATS.items() if end == suffix), None)
     if form is None:
         parser.error(f"`out={given.out}`: give `format`, or let it end in {', '.join(FORMATS.values())}")
-    dataset = recipe.load(given.data_dir)
     recipe.check_data(dataset)
     text = getattr(recipe.story(dataset), form)
     if given.out:

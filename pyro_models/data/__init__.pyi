@@ -4,8 +4,13 @@ from .batches import Batches as Batches
 from .batches import batch_of as batch_of
 from .batches import to_float as to_float
 from .datasets import Dataset as Dataset
-from .datasets import Split as Split
+from .datasets import Deferred as Deferred
 from .datasets import load as load
+from .datasets import stand_in as stand_in
 from .labels import check_labels as check_labels
 from .labels import draw_labels as draw_labels
 from .labels import one_hot as one_hot
+from .preprocessing import Preprocessing as Preprocessing
+from .sources import InMemory as InMemory
+from .sources import sha256 as sha256
+from .split import Split as Split

@@ -9,8 +9,8 @@ from torch import Tensor
 from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data.attributes import Attribute, one_hot_attributes
-from pyro_models.data.datasets import Split
 from pyro_models.data.labels import one_hot
+from pyro_models.data.split import Split
 
 ToBatch = Callable[[Split], dict[str, Tensor]]
 """From rows of a split to the arguments that a model and its guide are called with."""

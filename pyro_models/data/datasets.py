@@ -1,67 +1,27 @@
 """Data sets: images as bytes and tables as standardised rows, split into training, validation and test data."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_models.base.errors import UserError, first_line
+from pyro_models.base.errors import DataError, UserError, first_line
 from pyro_models.base.names import COMPOSED, DATA_DIR_VARIABLE, SOURCES, TABLES, PixelMode, SplitName, check_name
 from pyro_models.base.names import data_dir as folder_of
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import tables
-from pyro_models.data.attributes import (
-    MNIST_A,
-    SIDES,
-    Attribute,
-    attributes_of_array,
-    combinations,
-    left_or_right,
-    mnist_a,
-)
+from pyro_models.data import sources, tables
+from pyro_models.data.attributes import MNIST_A, SIDES, Attribute, combinations, left_or_right, mnist_a
+from pyro_models.data.preprocessing import SPLIT_SEED, Preprocessing, binarised, labels_of, notes_on
+from pyro_models.data.sources import InMemory, Options, Raw
+from pyro_models.data.split import Split
 
-SPLIT_SEED = 0  # the same for all runs, whatever their seed: test data are never trained on
-
-
-@dataclass(frozen=True)
-class Split:
-    """Data with their labels and attributes, if any; indexing selects rows of all of them.
-
-    >>> split = Split(torch.zeros(5, 2), labels=torch.arange(5))
-    >>> len(split), split[:2].labels.tolist()
-    (5, [0, 1])
-
-    Attributes:
-        x: images as bytes, [n, channel, height, width], or rows of a table as floats, [n, columns].
-        labels: integers, [n], or None.
-        attributes: indices of the values of each attribute, integers, [n, attributes], -1 where missing; or None.
-    """
-
-    x: Tensor
-    labels: Tensor | None = None
-    attributes: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: Any) -> "Split":
-        return self._each(lambda tensor: tensor[index])
-
-    def to(self, device: torch.device | str) -> "Split":
-        """Return the split on `device`."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
-        tensors = (self.x, self.labels, self.attributes)
-        return Split(*(None if tensor is None else change(tensor) for tensor in tensors))  # type: ignore[arg-type]
+FEWEST = 24  # data that can be split
 
 
 @dataclass(frozen=True)
@@ -78,6 +38,9 @@ class Dataset:
         attributes: those whose indices the splits hold, in their order.
         all_combinations: training images in all combinations of attributes, where some are held out of training: a
             classifier that judges generated images has to know them all.
+        classes: the names of the labels, in the order of their indices.
+        preprocessing: what was done to the data, and is to be done to new ones.
+        notes: what was worked out of the source and does not go without saying, a line each.
     """
 
     name: str
@@ -87,11 +50,29 @@ class Dataset:
     test: Split
     columns: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()
-    all_combinations: Split | None = None
+    all_combinations: Split | None = field(default_factory=lambda: None)
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data are."""
+        return self.train.x.device
+
+    @property
+    def class_count(self) -> int:
+        """The number of classes, 0 without labels."""
+        if self.preprocessing is not None:
+            return len(self.classes)
+        labels = [part.labels for part in self.parts.values() if part.labels is not None]
+        return max((1 + int(each.max()) for each in labels), default=0)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[channel, height, width], or [columns]."""
+        if self.preprocessing is not None:
+            return self.preprocessing.shape
         return tuple(self.train.x.shape[1:])
 
     @property
@@ -117,71 +98,224 @@ class Dataset:
         return replace(self, **parts)
 
 
+SPLITS = ("train", "validation", "test", "all_combinations")
+
+
+class Deferred(Dataset):
+    """A data set that is loaded when one of its splits is first asked for: all else is known without.
+
+    Args:
+        name: of the data.
+        preprocessing: what was done to them.
+        load: loads the data set; called once, if at all.
+        device: where the splits go.
+    """
+
+    def __init__(
+        self, name: str, preprocessing: Preprocessing, load: Callable[[], Dataset], device: torch.device | str = "cpu"
+    ):
+        known = {
+            "name": name,
+            "pixels": preprocessing.pixels,
+            "columns": preprocessing.features,
+            "attributes": preprocessing.attributes,
+            "classes": preprocessing.classes,
+            "preprocessing": preprocessing,
+            "notes": (),
+            "_load": load,
+            "_device": torch.device(device),
+        }
+        for field_name, value in known.items():
+            object.__setattr__(self, field_name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in SPLITS:
+            raise AttributeError(f"a data set has no attribute {name!r}")
+        loaded = self._load().to(self._device)
+        for split in SPLITS:
+            object.__setattr__(self, split, getattr(loaded, split))
+        return getattr(loaded, name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data go when they are loaded."""
+        return self._device
+
+    def to(self, device: torch.device | str) -> "Deferred":
+        """Return the data set on `device`."""
+        preprocessing: Any = self.preprocessing
+        return Deferred(self.name, preprocessing, self._load, device)
+
+
+def stand_in(name: str, preprocessing: Preprocessing, sizes: Mapping[str, int]) -> Dataset:
+    """Return a data set with as many data in each split, all of them 0, and every label and attribute in turn.
+
+    A story is read on it where the data are gone: only their shapes count there.
+    """
+
+    def of_zeros(n: int) -> Split:
+        turn = torch.arange(n)
+        number = torch.float32 if preprocessing.is_table else torch.uint8
+        x = torch.zeros(1, *preprocessing.shape, dtype=number).expand(n, *preprocessing.shape)
+        attributes = [turn % len(each.values) for each in preprocessing.attributes]
+        labels = turn % len(preprocessing.classes) if preprocessing.classes else None
+        return Split(x, labels, torch.stack(attributes, -1) if attributes else None)
+
+    parts = {part: of_zeros(n) for part, n in sizes.items()}
+    return _of_parts(name, parts, preprocessing, binary=True)
+
+
 def load(
-    name: str = "digits",
+    data: Any = "digits",
     *,
     data_dir: Path | None = None,
     pixels: PixelMode = "grey",
     split: SplitName = "official",
     source: str | None = None,
+    validation_data: Any = None,
+    test_data: Any = None,
+    **options: Any,
 ) -> Dataset:
-    """Load a data set by name, or your own images or table from a file.
+    """Load a data set by name, or your own images or table from a file, a folder or memory.
 
     >>> digits = load("digits")
     >>> digits.shape, len(digits.train), len(digits.validation), len(digits.test)
     ((1, 28, 28), 1372, 125, 300)
+    >>> load(np.random.default_rng(0).normal(size=(60, 3))).columns
+    ('x[0]', 'x[1]', 'x[2]')
 
     Args:
-        name: `digits` (1,797 images, no download); `mnist`, `fashion-mnist` or `kmnist` (downloaded by torchvision on
+        data: `digits` (1,797 images, no download); `mnist`, `fashion-mnist` or `kmnist` (downloaded by torchvision on
             first use); `attributes` or `mnist-a` (made from digits, see `attributes.left_or_right` and
-            `attributes.mnist_a`); `blobs`, `moons`, `pinwheel` (generated); `wine`, `iris` (no download); or a file:
+            `attributes.mnist_a`); `blobs`, `moons`, `pinwheel` (generated); `wine`, `iris` (no download); or your own:
 
-            - images: .npy, or .npz with `images` and optionally `labels`; bytes, or floats in [0, 1], which are
-              rounded to bytes; [n, height, width] or [n, channel, height, width]. A .npz file may hold `attributes`,
-              integers [n, attributes] whose columns are indices 0, 1, ..., -1 where missing, and `attribute_names`.
-              Without these, labels that are 0, 1, ..., each at least once, become the only attribute;
-            - a table: .csv or .parquet, .npy of shape [n, columns], or .npz with `table` and optionally `labels`.
+            - images: an array or a .npy file, [n, height, width] or with channels first or last; .npz with `images`
+              and optionally `labels`, `ids`, `split`; a folder of image files, whose subfolders are their labels.
+              What is white follows from the type and the range of the pixels: see `pyro_models.data.images`. A .npz
+              file may hold `attributes`, integers [n, attributes] whose columns are indices 0, 1, ..., -1 where
+              missing, and `attribute_names`. Without these, the labels become the only attribute;
+            - a table: a data frame; a .csv, .tsv or .parquet file; an array or a .npy file [n, columns], or .npz with
+              `table` and optionally `columns`, `labels`, `ids`, `split`.
+
+            Labels are numbers or names; -1, NaN, None, blank and NA mean that a label is not known.
         data_dir: the folder of downloads; None takes the environment variable PYRO_MODELS_DATA, else `./datasets`.
         pixels: the pixel mode, see `pyro_models.base.names.PixelMode`.
         split: `official`; or `article`, of the article on virtual adversarial training, whose test images are 10,000 of
             the 60,000 training images, which are `validation` here; of `mnist-a` also `iid`, which is the official
             one, and `compositional`, whose validation and test have combinations of attributes that training lacks.
         source: the images that `attributes` (default: digits) or `mnist-a` (default: mnist) are made from.
+        validation_data, test_data: your own splits, where `data` are not to be split at random.
+        options: of your own data, as of `pyro_models.data.sources.Options`: `label_column`, `id_column`,
+            `split_column`, `size`, `colour`, `white`.
 
     Returns:
-        The data set, which depends on these arguments alone. Its test split is that of the data set's authors where
-        there is one, else a random sixth; validation is a random twelfth of the rest, both with a fixed seed.
+        The data set, which depends on these arguments alone. Its test split is that of the data set's authors or your
+        own where there is one, else a random sixth; validation is a random twelfth of the rest, both with a fixed seed.
 
     Raises:
         UserError: the name is unknown, files are missing or damaged, values are not pixels, or the split or the source
             does not exist for this data set.
     """
-    check_name(name)
+    if sources.is_in_memory(data) and not isinstance(data, Raw):
+        data = InMemory.of(data)
+    own = isinstance(data, InMemory | Raw) or check_name(str(data)) not in (*_TORCHVISION, *COMPOSED, *TABLES, "digits")
+    name = "memory" if isinstance(data, InMemory | Raw) else str(data)
     _check_split(name, split, source)
-    attributes: tuple[Attribute, ...] = ()
+    others = {"validation": validation_data, "test": test_data}
+    given = {part: InMemory.of(x) if sources.is_in_memory(x) else x for part, x in others.items() if x is not None}
+    if own:
+        reading = Options(**options)
+        raw = sources.read(data, reading)
+        if given:
+            parts = {part: sources.read(x, reading) for part, x in given.items()}
+            raw = sources.concatenated({"train": raw} | parts)
+        return _own(name, raw, pixels, reading)
+    for option, value in {**options, "validation_data": validation_data, "test_data": test_data}.items():
+        if value not in (None, "auto"):
+            raise DataError(f"`{option}` goes with data of your own, not with {name}")
     if name in COMPOSED:
         return _composed(name, load(source or COMPOSED[name], data_dir=data_dir), pixels, split == "compositional")
-    if name == "digits":
-        train, test = _hold_out(_digits(), 1 / 6)
-    elif name in _TORCHVISION:
-        train, test = _torchvision(name, folder_of(data_dir))
-    elif name in TABLES:
-        return _table(name, tables.TABLES[name]())
-    elif Path(name).suffix in (".csv", ".parquet"):
-        return _table(name, tables.read(Path(name)))
-    else:
-        arrays = _arrays(Path(name))
-        if "table" in arrays:
-            return _table(name, _columns(arrays, name))
-        whole, attributes = _own(arrays, name)
-        train, test = _hold_out(whole, 1 / 6)
+    if name in TABLES:
+        columns, labels = tables.TABLES[name]()
+        return _own(name, Raw(name, columns=columns, labels=labels), pixels, Options())
+    train, test = _hold_out(_digits(), 1 / 6) if name == "digits" else _torchvision(name, folder_of(data_dir))
     if split == "article":
         stay, held_out = split_by_sklearn(len(train), 50_000, seed=42)
         train, validation = train[stay], train[held_out]
     else:
         train, validation = _hold_out(train, 1 / 12)
-    dataset = Dataset(name, pixels, train, validation, test, attributes=attributes)
-    return _binarised(dataset if attributes else _with_labels_as_attribute(dataset))
+    classes = tuple(map(str, range(10)))
+    attribute = Attribute("digit" if name in SOURCES else "label", classes)
+    preprocessing = Preprocessing(tuple(train.x.shape[1:]), pixels, classes=classes, attributes=(attribute,))
+    return _of_parts(name, {"train": train, "validation": validation, "test": test}, preprocessing)
+
+
+def _own(name: str, raw: Raw, pixels: PixelMode, options: Options) -> Dataset:
+    """Split data of one's own, and preprocess them by the training data."""
+    if len(raw) < FEWEST:
+        what = "rows" if raw.columns is not None else "images"
+        raise DataError(f"{raw.name}: {len(raw)} {what} are too few to split: give at least {FEWEST}")
+    index = _indices(raw, labels_of(raw)[0])
+    preprocessing = Preprocessing.fit(raw, index["train"], pixels=pixels, options=options)
+    data = preprocessing.transform(raw)
+    parts = {part: data[rows] for part, rows in index.items()}
+    return _of_parts(name, parts, preprocessing, tuple(notes_on(raw, preprocessing)))
+
+
+def _indices(raw: Raw, labels: Tensor | None) -> dict[str, Tensor]:
+    """Return the indices of the data of each split: the source's own, else random ones with a fixed seed.
+
+    Where some labels are not known, each split gets its share of the known ones.
+
+    Raises:
+        DataError: the source's own splits lack training or test data.
+    """
+    known = torch.ones(len(raw), dtype=torch.bool) if labels is None else labels >= 0
+    everything = torch.arange(len(raw))
+    if raw.parts is None:
+        train, test = _hold_out_index(everything, known, 1 / 6)
+        train, validation = _hold_out_index(train, known, 1 / 12)
+        return {"train": train, "validation": validation, "test": test}
+    index = {part: everything[torch.from_numpy(raw.parts == part)] for part in sources.PARTS}
+    if len(index["validation"]) == 0:
+        index["train"], index["validation"] = _hold_out_index(index["train"], known, 1 / 12)
+    if len(index["test"]) == 0:
+        index["train"], index["test"] = _hold_out_index(index["train"], known, 1 / 6)
+    if empty := [part for part, rows in index.items() if len(rows) == 0]:
+        raise DataError(f"{raw.name}: there are no {empty[0]} data")
+    return index
+
+
+def _hold_out_index(rows: Tensor, known: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Split indices at random with a fixed seed, those of labelled and of unlabelled data alike."""
+    groups = [group for group in (rows[known[rows]], rows[~known[rows]]) if len(group)]
+    pairs = [(group[stay], group[out]) for group in groups for stay, out in [_order(len(group), share)]]
+    stay, out = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return stay, out
+
+
+def _of_parts(
+    name: str, parts: dict[str, Split], preprocessing: Preprocessing, notes: tuple[str, ...] = (), binary: bool = False
+) -> Dataset:
+    """Make a data set of preprocessed splits, under its pixel mode but where the images are binary already."""
+    pixels, attributes = preprocessing.pixels, preprocessing.attributes
+    by_label = attributes and attributes[0].values == preprocessing.classes
+    for part, split in parts.items():
+        if by_label and split.attributes is None and split.labels is not None:
+            split = replace(split, attributes=split.labels[:, None])
+        parts[part] = split if binary or preprocessing.is_table else binarised(split, pixels, part)
+    return Dataset(
+        name,
+        pixels,
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        columns=preprocessing.features,
+        attributes=attributes,
+        classes=preprocessing.classes,
+        preprocessing=preprocessing,
+        notes=notes,
+    )
 
 
 def _check_split(name: str, split: SplitName, source: str | None) -> None:
@@ -209,69 +343,33 @@ def _composed(name: str, source: Dataset, pixels: PixelMode, compositional: bool
         seed, labels = derived_seed(SPLIT_SEED, f"{name} {part}"), torch.as_tensor(digits.labels)
         if name == "attributes":
             x, indices = left_or_right(digits.x, labels, seed=seed)
-            return Split(x, indices[:, 1] + 1, indices)
+            return Split(x, indices[:, 1], indices)
         x, indices = mnist_a(digits.x, labels, allowed=poses, seed=seed, copies=copies)
         return Split(x, indices[:, 0], indices)
 
-    made = source.each(lambda part, digits: make(part, digits, allowed[part]))
-    made = replace(made, name=name, pixels=pixels, attributes=SIDES if name == "attributes" else MNIST_A)
+    parts = {part: make(part, digits, allowed[part]) for part, digits in source.parts.items()}
+    attributes = SIDES if name == "attributes" else MNIST_A
+    classes = attributes[1 if name == "attributes" else 0].values
+    shape = tuple(parts["train"].x.shape[1:])
+    preprocessing = Preprocessing(shape, pixels, classes=classes, attributes=attributes)
+    dataset = _of_parts(name, parts, preprocessing, binary=name == "mnist-a")
     if compositional:
-        made = replace(made, all_combinations=make("judges", source.train, torch.ones_like(allowed["train"]), copies=2))
-    return made if name == "mnist-a" else _binarised(made)  # mnist-a is binary already
-
-
-def _with_labels_as_attribute(dataset: Dataset) -> Dataset:
-    """Make labels the only attribute of a data set, if they are 0, 1, ..., each at least once."""
-    labels = [part.labels for part in dataset.parts.values() if part.labels is not None]
-    values = torch.cat(labels).unique() if labels else torch.arange(0)
-    if len(values) < 2 or not torch.equal(values, torch.arange(len(values))):
-        return dataset
-    attribute = Attribute("digit" if dataset.name in SOURCES else "label", tuple(map(str, values.tolist())))
-    labelled = dataset.each(lambda _, part: replace(part, attributes=torch.as_tensor(part.labels)[:, None]))
-    return replace(labelled, attributes=(attribute,))
-
-
-def _binarised(dataset: Dataset) -> Dataset:
-    """Threshold the pixels, or draw them once, under the pixel modes that do so."""
-    if dataset.pixels not in _BINARISED:
-        return dataset
-    binarise = _BINARISED[dataset.pixels]
-    return dataset.each(lambda name, part: replace(part, x=binarise(part.x, name)))
-
-
-def _table(name: str, table: tables.Table) -> Dataset:
-    """Split a table and standardise its columns by those of the training rows."""
-    columns, labels = table
-    rows = torch.from_numpy(np.stack(list(columns.values()), axis=1))
-    whole = Split(rows, None if labels is None else torch.from_numpy(labels.astype(np.int64)))
-    train, test = _hold_out(whole, 1 / 6)
-    train, validation = _hold_out(train, 1 / 12)
-    loc, scale = train.x.mean(0), train.x.std(0, correction=0)
-    for column, deviation in zip(columns, scale.tolist(), strict=True):
-        if not 0 < deviation < math.inf:
-            raise UserError(f"{name}: column {column!r} has a standard deviation of {deviation} over the training rows")
-    train, validation, test = (replace(part, x=((part.x - loc) / scale).float()) for part in (train, validation, test))
-    return Dataset(name, "grey", train, validation, test, tuple(columns))
-
-
-def _columns(arrays: dict[str, np.ndarray], source: str) -> tables.Table:
-    """Check the table of a .npy or .npz file."""
-    rows = arrays["table"]
-    if rows.ndim != 2:
-        raise UserError(f"{source}: a table must be [n, columns], not {list(rows.shape)}")
-    columns = {f"x[{k}]": column for k, column in enumerate(rows.T)}
-    if "labels" in arrays:
-        if arrays["labels"].shape != rows.shape[:1]:
-            raise UserError(f"{source}: {len(rows)} rows but labels of shape {list(arrays['labels'].shape)}")
-        columns[tables.LABEL] = arrays["labels"]
-    return tables.of_columns(columns, source)
+        every = make("judges", source.train, torch.ones_like(allowed["train"]), copies=2)
+        dataset = replace(dataset, all_combinations=every)
+    return dataset
 
 
 def _hold_out(split: Split, share: float) -> tuple[Split, Split]:
     """Split at random with a fixed seed: the rest, and the held-out share."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held_out = round(len(split) * share)
-    return split[order[held_out:]], split[order[:held_out]]
+    stay, out = _order(len(split), share)
+    return split[stay], split[out]
+
+
+def _order(n: int, share: float) -> tuple[Tensor, Tensor]:
+    """Return the indices 0 to n - 1 in a random order with a fixed seed: the rest, and the share that is held out."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held_out = round(n * share)
+    return order[held_out:], order[:held_out]
 
 
 def split_by_sklearn(n: int, first: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -284,19 +382,6 @@ def split_by_sklearn(n: int, first: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(parts[0]), torch.from_numpy(parts[1])
 
 
-def _threshold(images: Tensor, part: str) -> Tensor:
-    return (images > 127).to(torch.uint8) * 255
-
-
-def _static(images: Tensor, part: str) -> Tensor:
-    generator = torch.Generator().manual_seed(derived_seed(SPLIT_SEED, part))
-    draws = torch.randint(0, 255, images.shape, dtype=torch.uint8, generator=generator)
-    return (draws < images).to(torch.uint8) * 255
-
-
-_BINARISED: dict[str, Callable[[Tensor, str], Tensor]] = {"static": _static, "threshold": _threshold}
-
-
 @cache  # nothing changes it: splits of it are copies
 def _digits() -> Split:
     """Scikit-learn's 8x8 digits of 17 grey levels, resized to 28x28."""
@@ -305,7 +390,7 @@ def _digits() -> Split:
     digits = load_digits()
     small = torch.from_numpy(digits.images / 16.0).unsqueeze(1)
     large = F.interpolate(small, size=(28, 28), mode="bicubic", align_corners=False)
-    return Split(_as_bytes(large.clamp(0, 1), "digits"), torch.from_numpy(digits.target).long())
+    return Split((large.clamp(0, 1) * 255).round().to(torch.uint8), torch.from_numpy(digits.target).long())
 
 
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -352,55 +437,3 @@ def import_torchvision() -> None:
             f"torchvision does not fit torch {torch.__version__} (one is built for CUDA, the other for the "
             "CPU): uninstall both, then install them in one command from one index"
         ) from None
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a .npy or .npz file; nothing is unpickled."""
-    try:
-        with path.open("rb") as file:
-            content: Any = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"table" if content.ndim == 2 else "images": content}
-            return dict(content)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        reason = "not a .npy or .npz file of plain numbers" if "pickle" in str(error) else first_line(error)
-        raise UserError(f"{path}: cannot be read ({reason})") from None
-
-
-def _own(arrays: dict[str, np.ndarray], path: str) -> tuple[Split, tuple[Attribute, ...]]:
-    """Check images, and labels and attributes if there are any."""
-    if "images" not in arrays:
-        raise UserError(f"{path}: no array named 'images' or 'table', only {sorted(arrays)}")
-    images, labels = arrays["images"], arrays.get("labels")
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise UserError(
-            f"{path}: pixels must be bytes or floats in [0, 1], not {images.dtype} (for bytes: .astype('uint8'))"
-        )
-    shape = images.shape if images.ndim == 4 else (*images.shape[:1], 1, *images.shape[1:])
-    if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
-        raise UserError(
-            f"{path}: images must be [n, height, width] or [n, channel, height, width] with 1 or 3 channels, "
-            f"not {list(images.shape)}"
-        )
-    if len(images) < 24:
-        raise UserError(f"{path}: {len(images)} images are too few to split: give at least 24")
-    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
-        raise UserError(f"{path}: labels must be {len(images)} integers, not {labels.dtype} {list(labels.shape)}")
-    indices, names = arrays.get("attributes"), arrays.get("attribute_names")
-    attributes = () if indices is None else attributes_of_array(indices, names, len(images), path)
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32)
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).reshape(shape)
-    integers = (None if array is None else torch.from_numpy(array.astype(np.int64)) for array in (labels, indices))
-    return Split(_as_bytes(pixels, path), *integers), attributes
-
-
-def _as_bytes(images: Tensor, source: str) -> Tensor:
-    """Return bytes as they are, and floats in [0, 1] rounded to bytes."""
-    if images.dtype == torch.uint8:
-        return images
-    if not images.isfinite().all():
-        raise UserError(f"{source}: {int((~images.isfinite()).sum())} pixels are NaN or infinite")
-    if images.min() < 0 or images.max() > 1:
-        raise UserError(f"{source}: float pixels must lie in [0, 1], not [{images.min():g}, {images.max():g}]")
-    return (images * 255).round().to(torch.uint8)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data.datasets import Split, split_by_sklearn
+from pyro_models.data.datasets import split_by_sklearn
+from pyro_models.data.split import Split
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
@@ -22,21 +23,29 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def check_labels(split: Split, classes: int) -> Tensor:
-    """Return the labels of a split, [n].
+    """Return the labels of a split, [n], -1 where they are not known.
 
     Raises:
-        UserError: the split has none, or one is not among 0 to classes - 1.
+        DataError: the split has none, none is known, or one is not below `classes`.
     """
-    if split.labels is None:
-        raise UserError("`labels` are asked for, and the data have none: use labelled data, or leave `labels` out")
-    low, high = int(split.labels.min()), int(split.labels.max())
-    if low < 0 or high >= classes:
-        raise UserError(f"the data are labelled {low} to {high}, and {classes} classes are labelled 0 to {classes - 1}")
+    known = split.labelled().labels
+    if split.labels is None or known is None:
+        raise DataError("`labels` are asked for, and the data have none: use labelled data, or leave `labels` out")
+    if len(known) == 0:
+        raise DataError("`labels` are asked for, and a split has none that is known: label more data")
+    if (high := int(known.max())) >= classes:
+        low = int(known.min())
+        raise DataError(f"the data are labelled {low} to {high}, and {classes} classes are labelled 0 to {classes - 1}")
     return split.labels
 
 
 def draw_labels(
-    split: Split, count: int, classes: int, *, seed: int, how: Literal["stratified", "random", "article"] = "stratified"
+    split: Split,
+    count: int,
+    classes: int | None,
+    *,
+    seed: int,
+    how: Literal["stratified", "random", "article"] = "stratified",
 ) -> tuple[Split, Split]:
     """Draw the data of a split whose labels a semi-supervised model observes.
 
@@ -46,9 +55,9 @@ def draw_labels(
     ([0, 1], 4)
 
     Args:
-        split: labelled data.
+        split: labelled data; those whose label is not known, -1, are among the others.
         count: the number of data to draw.
-        classes: the number of classes, whose labels are 0 to classes - 1.
+        classes: the number of classes, whose labels are 0 to classes - 1; None: as many as the labels have.
         seed: of the draw.
         how: `stratified`, with equal numbers of each label, or numbers that differ by 1; `random`; or `article`, at
             random by scikit-learn's `train_test_split`, as in the article on virtual adversarial training.
@@ -59,11 +68,20 @@ def draw_labels(
     Raises:
         UserError: there are no labels, or fewer than `count`; a label is out of range; `count` is less than `classes`.
     """
+    known = split.labelled().labels
+    if classes is None:
+        classes = 1 + int(known.max()) if known is not None and len(known) else 0
     all_labels = check_labels(split, classes)
     if count < classes:
-        raise UserError(f"`labels` must be at least {classes}, one for each class, not {count}")
-    if count > len(split):
-        raise UserError(f"`labels` must be at most the number of training data, {len(split)}, not {count}")
+        raise DataError(f"`labels` must be at least {classes}, one for each class, not {count}")
+    if known is None or count > len(known):
+        number = 0 if known is None else len(known)
+        what = "training data" if number == len(split) else "training data whose label is known"
+        raise DataError(f"`labels` must be at most the number of {what}, {number}, not {count}")
+    if len(known) < len(split):
+        unknown = split[all_labels < 0]
+        chosen_data, rest = draw_labels(split.labelled(), count, classes, seed=seed, how=how)
+        return chosen_data, rest.with_rows_of(unknown)
     if how == "article":
         order = torch.cat(split_by_sklearn(len(split), count, seed))
     else:

@@ -53,7 +53,7 @@ def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, supervised:
 
     Args:
         inferred: whole numbers below `clusters`.
-        labels: what the data are; None leaves all but `clusters_used` out.
+        labels: what the data are, -1 where it is not known, which does not count; None leaves all but `clusters_used`.
         clusters: how many there are.
         supervised: whether cluster k was trained to be label k; `accuracy` then is the share of data where they agree.
 
@@ -68,8 +68,9 @@ def score(inferred: Tensor, labels: Tensor | None, clusters: int, *, supervised:
     (0.75, 0.75, 2.0)
     """
     scores = {"clusters_used": float(used(inferred, clusters).sum())}
-    if labels is None:
+    if labels is None or not (known := labels.cpu() >= 0).any():
         return scores
+    labels, inferred = labels.cpu()[known], inferred.cpu()[known]
     if not supervised:
         labels = labels.unique(return_inverse=True)[1]  # whatever whole numbers they are
     counts = contingency(inferred, labels, clusters)

@@ -38,26 +38,30 @@ def prior_of_clusters(run: Trained) -> dict[str, Any]:
 
 def confusion(run: Trained) -> dict[str, Any]:
     """Draw how many test data of each label fall to each category, ordered by the labels that they match or are."""
-    labels, categories = run.dataset.test.labels, run.recipe.categories
-    if labels is None:
+    test, categories, names = run.dataset.test.labelled(), run.recipe.categories(run.dataset), run.dataset.classes
+    labels = test.labels
+    if labels is None or len(test) == 0:
         return {}
-    inferred = run.recipe.infer(run, run.dataset.test)
+    inferred = run.recipe.infer(run, test)
     if run.recipe.labels:
         counts = metrics.contingency(inferred, labels, categories)
-        return {"confusion": plots.confusion_matrix(counts, range(categories), name="class")}
+        classes = names[: counts.shape[1]] or None
+        return {"confusion": plots.confusion_matrix(counts, range(categories), classes, name="class")}
     values, ranks = labels.unique(return_inverse=True)
     counts = metrics.contingency(inferred, ranks, categories)
     first = [cluster for cluster, _ in metrics.matching(counts)]
     order = first + [cluster for cluster in range(categories) if cluster not in first]
-    return {"confusion": plots.confusion_matrix(counts[order], order, values.tolist())}
+    return {
+        "confusion": plots.confusion_matrix(counts[order], order, [names[k] if names else k for k in values.tolist()])
+    }
 
 
 def scores_of_classes(run: Trained) -> dict[str, Any]:
     """Draw precision, recall and F1 of each class."""
-    labels = run.dataset.test.labels
-    if labels is None or not run.recipe.labels:
+    test = run.dataset.test.labelled()
+    if test.labels is None or len(test) == 0 or not run.recipe.labels:
         return {}
-    scores = metrics.per_class(run.recipe.infer(run, run.dataset.test), labels, run.recipe.categories)
+    scores = metrics.per_class(run.recipe.infer(run, test), test.labels, run.recipe.categories(run.dataset))
     return {"scores-of-classes": plots.class_scores({name: scores[name] for name in ("precision", "recall", "f1")})}
 
 

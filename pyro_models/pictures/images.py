@@ -27,7 +27,9 @@ def reconstructions(run: Trained) -> dict[str, Any]:
 
 
 def prior_samples(run: Trained) -> dict[str, Any]:
-    """Draw the means of x given latents that were drawn from the prior."""
+    """Draw the mean images given latents that were drawn from the prior."""
+    if run.dataset.is_table:
+        return {}
     z = torch.randn(100, run.recipe.latent_dim).to(next(run.model.parameters()))
     images = metrics.decode(run.model, z, site=run.recipe.latent_site)
     title = f"mean images at latents drawn from the prior ({run.recipe.pixels} pixels)"

@@ -42,14 +42,14 @@ def layout(run: Trained) -> Layout:
 def latent_map(run: Trained) -> dict[str, Any]:
     """Draw the test set's latents in the plane, coloured by label."""
     panels, limit, split = layout(run)
-    return {"latent-map": plots.latent_map(panels, split.labels, limit)}
+    return {"latent-map": plots.latent_map(panels, split.labels, limit, names=run.dataset.classes)}
 
 
 def latent_map_by_cluster(run: Trained) -> dict[str, Any]:
     """Draw the test set's latents in the plane, coloured by label, and by inferred cluster."""
     panels, limit, split = layout(run)
     return {
-        "latent-map": plots.latent_map(panels, split.labels, limit),
+        "latent-map": plots.latent_map(panels, split.labels, limit, names=run.dataset.classes),
         "latent-map-by-cluster": plots.latent_map(panels, run.recipe.infer(run, split), limit, "cluster"),
     }
 
@@ -75,12 +75,12 @@ def pixels_and_latents(run: Trained) -> dict[str, Any]:
         "t-SNE of raw pixels": plots.tsne(to_float(test.x, run.recipe.pixels)),
         f"t-SNE of {run.recipe.latent_dim}-D latents": plots.tsne(run.recipe.encode(run, test)),
     }
-    return {"pixels-and-latents": plots.latent_map(panels, test.labels)}
+    return {"pixels-and-latents": plots.latent_map(panels, test.labels, names=run.dataset.classes)}
 
 
 def decoded_plane(run: Trained) -> dict[str, Any]:
     """Draw the decoded images over the plane where the test set's latents lie, if they have two dimensions."""
-    if run.recipe.latent_dim != 2:
+    if run.recipe.latent_dim != 2 or run.dataset.is_table:
         return {}
     z = run.recipe.encode(run, run.dataset.test)
     return _decoded(run, z.quantile(0.01, dim=0), z.quantile(0.99, dim=0))
@@ -88,7 +88,7 @@ def decoded_plane(run: Trained) -> dict[str, Any]:
 
 def decoded_unit_plane(run: Trained) -> dict[str, Any]:
     """Draw the decoded images over the plane from -3 to 3, where the prior lies, if latents have two dimensions."""
-    if run.recipe.latent_dim != 2:
+    if run.recipe.latent_dim != 2 or run.dataset.is_table:
         return {}
     corner = next(run.model.parameters()).new_full((2,), 3.0)
     return _decoded(run, -corner, corner)

@@ -36,8 +36,8 @@ def show_image(panel: Axes, image: Tensor, extent: Extent | None = None) -> None
 
 
 def as_array(image: Tensor) -> np.ndarray:
-    """Convert [channel, height, width] to [height, width], or to [height, width, 3] for three channels."""
-    return image.cpu().squeeze(0).numpy() if len(image) == 1 else image.cpu().permute(1, 2, 0).numpy()
+    """Convert [channel, height, width] to [height, width, 3] for three channels, else to their mean [height, width]."""
+    return image.cpu().permute(1, 2, 0).numpy() if len(image) == 3 else image.cpu().mean(0).numpy()
 
 
 def group_legend(panel: Axes) -> None:

@@ -10,7 +10,7 @@ from pyro_models.plots.canvas import new_figure
 
 
 def confusion_matrix(
-    counts: Tensor, clusters: Sequence[int], labels: Sequence[int] | None = None, name: str = "cluster"
+    counts: Tensor, clusters: Sequence[int], labels: Sequence[int | str] | None = None, name: str = "cluster"
 ) -> Figure:
     """Draw the counts of data of each cluster, or predicted class, and label.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def latent_map(
 
     Args:
         panels: from title to points.
-        labels: integers, [n], or None for one colour.
+        labels: integers, [n], -1 where not known; or None for one colour.
         limit: axes from -limit to limit; None fits each panel to its points.
         legend: the title of the legend.
         names: of the labels, in their order; empty shows their numbers.
@@ -37,8 +38,10 @@ def latent_map(
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         x, y = points.cpu().numpy().T
         size = 4 if len(points) > 4000 else 12
-        colours: dict[str, Any] = {} if labels is None else {"c": labels.cpu(), "cmap": COLOURS}
-        if labels is not None and labels.min() >= 0 and labels.max() < 10:
+        colours: dict[str, Any] = (
+            {} if labels is None else {"c": labels.cpu(), "cmap": colormaps[COLOURS].with_extremes(under="0.8")}
+        )
+        if labels is not None and labels.max() < 10:
             colours |= {"vmin": 0, "vmax": 9}  # a label has the same colour in all figures
         dots = panel.scatter(x, y, s=size, linewidths=0, alpha=0.7, **colours)
         panel.set_title(title)
@@ -49,7 +52,7 @@ def latent_map(
             panel.set(xticks=[], yticks=[])
     if labels is not None:
         handles, _ = dots.legend_elements(num=None)
-        texts = [names[k] if names else f"{k}" for k in labels.unique().tolist()]
+        texts = ["not known" if k < 0 else names[k] if names else f"{k}" for k in labels.unique().tolist()]
         figure.legend(handles, texts, loc="outside right center", frameon=False, title=legend)
     return figure
 

@@ -41,6 +41,9 @@ class AutoencoderRecipe(LatentRecipe):
         if self.tied and self.network == "deep":
             raise UserError("`tied` goes with `network=simple` or `network=linear`, not with deep")
 
+    def check_data(self, dataset: datasets.Dataset) -> None:
+        """Take images and tables alike: x given z is Normal."""
+
     def unit(self, dataset: datasets.Dataset) -> str:
         """Return the unit of likelihoods, which here are a Normal's."""
         return super().unit(dataset) + ", normal likelihood"
@@ -71,7 +74,7 @@ class AutoencoderRecipe(LatentRecipe):
             inward = nn.Linear(pixels, latent)
             outward = nn.TransposedLinear(inward) if self.tied else nn.Linear(latent, pixels)
             encoder, decoder = nn.Sequential(inward, activation()), nn.Sequential(outward, activation())
-        story = pyro_models.Autoencoder(nn.decoder(decoder, shape), latent)
+        story = pyro_models.Autoencoder(nn.decoder(decoder, shape), latent, len(shape))
         return story, guides.AutoencoderGuide(nn.encoder(encoder, shape))
 
     def pictures(self) -> Sequence[Picture]:

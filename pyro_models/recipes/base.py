@@ -9,15 +9,18 @@ The rooms imported here load torch when one of their names is first used, so tha
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, reading
-from pyro_models.base.errors import UserError, nearest
-from pyro_models.base.names import DATASETS, PixelMode, check_name
+from pyro_models.base.errors import DataError, UserError, nearest
+from pyro_models.base.names import DATASETS, PixelMode, check_exists, check_name
 from pyro_models.recipes.options import check, command_words, option
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ Question = Literal["replicates", "log-likelihood", "explorer"]
 """What a recipe may have to leave unanswered: data drawn anew, log p of the target site, a page that decodes z."""
 Splits = tuple["datasets.Split", "datasets.Split | None"]
 """The data to cut batches from, and those whose labels are seen, if any."""
-
+SOURCE_OPTIONS = ("data", "validation_data", "test_data")
+DATA_OPTIONS = (*SOURCE_OPTIONS[1:], "label_column", "id_column", "split_column", "size", "colour", "white")
 
 Picture = Callable[["Trained"], "Mapping[str, Figure | FuncAnimation]"]
 """Draws figures, each by the name of its file."""
@@ -54,14 +58,27 @@ class Recipe:
     density: ClassVar[str] = "p(x)"  # whose logarithm `likelihood` estimates
     unanswered: ClassVar[Mapping[Question, str]] = {}  # why a question cannot be put to the pair
 
-    data: str = option(
+    data: Any = option(
         "digits",
-        f"data set to learn: {', '.join(DATASETS)}, or the path of a .npy, .npz, .csv or .parquet file of your own",
+        f"data set to learn: {', '.join(DATASETS)}; the path of your own .npy, .npz, .csv, .tsv or .parquet file, or "
+        "of a folder of images, whose subfolders are their labels; in Python arrays, tensors or a data frame too",
     )
     pixels: PixelMode = option(
         "grey",
         "what a pixel is, and so which likelihood is meant: intensities as they are; binarised anew in every batch "
         "(Salakhutdinov and Murray, 2008), once and for all, or at one half",
+    )
+    validation_data: Any = option(None, "your own validation data, as `data`; none: a twelfth of the training data")
+    test_data: Any = option(None, "your own test data, as `data`; none: a sixth of the data, drawn at random")
+    label_column: str | None = option(None, "column of your table that holds the labels; none: `label`, if it exists")
+    id_column: str | None = option(None, "column of your table that names its rows, which is no feature")
+    split_column: str | None = option(None, "column of your table that says train, validation or test of each row")
+    size: int | None = option(
+        None, "height and width to resize your images to: the shorter side, then the centre of the other", 1, 10_000
+    )
+    colour: Literal["auto", "grey", "colour"] = option("auto", "channels of your images: as they are, 1 or 3")
+    white: float | None = option(
+        None, "value of a white pixel of your images; none: by the type and the range of the pixels", 1e-6, 1e9
     )
     epochs: int = option(
         100, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5
@@ -82,7 +99,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
-        check_name(self.data)
+        for name in SOURCE_OPTIONS:
+            value = getattr(self, name)
+            if isinstance(value, Mapping) and value.keys() == {"description", "sha256"}:  # as `as_json` wrote it
+                value = datasets.InMemory(**value)
+            elif isinstance(value, PathLike | str):
+                value = os.fspath(value) if name != "data" else check_name(os.fspath(value))
+                if value not in DATASETS and os.path.isdir(value):
+                    value = os.path.join(value, "")  # which says that it is a folder, where it is gone
+            elif value is not None and not isinstance(value, datasets.InMemory):
+                value = datasets.InMemory.of(value)
+            object.__setattr__(self, name, value)
 
     # Options
 
@@ -99,7 +126,11 @@ class Recipe:
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe's name and fields, from which `recipes.from_json` makes it again."""
-        return {"recipe": self.name, **dataclasses.asdict(self)}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in SOURCE_OPTIONS:
+            if not isinstance(values[name], str | None):
+                values[name] = {"description": values[name].description, "sha256": values[name].sha256}
+        return {"recipe": self.name, **values}
 
     def command(self, processes: int = 1) -> str:
         """Return the shortest command that trains this recipe: a preset, and the options that differ from it."""
@@ -113,13 +144,29 @@ class Recipe:
 
     # Data and batches
 
+    def check_source(self) -> None:
+        """Refuse paths of data that do not exist, before anything is loaded.
+
+        Raises:
+            UserError: there is no such file or folder.
+        """
+        for name in SOURCE_OPTIONS:
+            if isinstance(path := getattr(self, name), str):
+                check_exists(path)
+
     def load(self, data_dir: Path | None = None) -> datasets.Dataset:
         """Load the data.
 
         Raises:
             UserError: as `pyro_models.data.load`.
         """
-        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels)
+        options = {name: getattr(self, name) for name in DATA_OPTIONS}
+        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels, **options, **self.split_options)
+
+    @property
+    def split_options(self) -> dict[str, Any]:
+        """The arguments of `pyro_models.data.load` that choose among the splits of a named data set."""
+        return {}
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from.
@@ -128,7 +175,7 @@ class Recipe:
             UserError: they are a table, or too few, or of the wrong shape.
         """
         if dataset.is_table:
-            raise UserError(f"`data={self.data}` is a table, and {self.name} learns images: use gmvae `preset=table`")
+            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use vae or gmvae")
 
     def training_splits(self, train: datasets.Split) -> Splits:
         """Return the data to cut batches from, and those whose labels are seen, if any."""
@@ -142,7 +189,7 @@ class Recipe:
         """Return data as the objective takes them, which sees less of them than an evaluation may."""
         return self.batch(dataset, split)
 
-    def labelled_batch(self, labelled: datasets.Split) -> dict[str, Tensor]:
+    def labelled_batch(self, dataset: datasets.Dataset, labelled: datasets.Split) -> dict[str, Tensor]:
         """Return the data whose labels are seen; the objective gets them under names that begin `labelled_`."""
         raise NotImplementedError
 
@@ -162,7 +209,7 @@ class Recipe:
         split, labelled = self.training_splits(dataset.train)
         given: dict[str, Any] = {"size": self.batch_size, "steps": self.steps, "seed": self.seed} | changes
         if labelled is not None:
-            given |= {"labelled": labelled, "to_labelled": self.labelled_batch}
+            given |= {"labelled": labelled, "to_labelled": partial(self.labelled_batch, dataset)}
         if len(split) < given["size"] and given["steps"] is None:
             raise UserError(
                 f"`batch_size` {given['size']} is more than the {len(split)} training data; `steps` cycles through them"
@@ -311,10 +358,10 @@ class Recipe:
         """Index the test data whose reconstructions are kept during training: the first of each label, or ten."""
         if dataset.is_table:
             return []
-        labels = dataset.test.labels
-        if labels is None:
+        labels, known = dataset.test.labels, dataset.test.labelled().labels
+        if labels is None or known is None or len(known) == 0:
             return list(range(min(10, len(dataset.test))))
-        return [int((labels == label).nonzero()[0]) for label in labels.unique()[:10]]
+        return [int((labels == label).nonzero()[0]) for label in known.unique()[:10]]
 
     def site_names(self, dataset: datasets.Dataset) -> dict[str, Sequence[str]]:
         """Return the names of the columns or categories at each site."""

@@ -10,7 +10,7 @@ import guides
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, pictures
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError, UserError
 from pyro_models.recipes.base import Picture, Question, Splits
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.options import option
@@ -60,11 +60,11 @@ class ClassifierRecipe(DiscreteRecipe):
             "steps": 500,
             "epochs": 100,
         },
-        # Rows of three classes; lengths are in standard deviations of the columns.
-        "table": {"classes": 3, "network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
+        # Rows; lengths are in standard deviations of the columns.
+        "table": {"network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
     }
 
-    classes: int = option(10, "number of classes; labels are 0, 1, ..., classes - 1", 2, 1000)
+    classes: int | None = option(None, "number of classes; none: as many as the labels have", 2, 1000)
     labels: int = option(100, "number of training labels that are seen; the articles and papers use 100", 1)
     unlabelled: int | None = option(None, "number of other training data that are seen without labels; none: all", 0)
     network: Literal["conv", "article", "paper", "mlp"] = option(
@@ -93,22 +93,26 @@ class ClassifierRecipe(DiscreteRecipe):
         2e-3, "step size of Adam, at its peak; twice the usual 0.001, for few epochs", 0.0, 10.0
     )
 
-    @property
-    def categories(self) -> int:
-        """The number of classes."""
-        return self.classes
+    def categories(self, dataset: datasets.Dataset) -> int:
+        """Return the number of classes: that of the labels."""
+        return self.classes or dataset.class_count
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
         if self.network == "article" and dataset.shape[1:] != (28, 28):
-            raise UserError(f"`network=article` takes images of 28 x 28, not {list(dataset.shape)}")
+            raise DataError(f"`network=article` takes images of 28 x 28, not {list(dataset.shape)}")
         if self.network == "conv" and dataset.is_table:
-            raise UserError(f"`data={self.data}` is a table: use `preset=table`, or `network=mlp`")
+            raise DataError(f"`data={self.data}` is a table: use `preset=table`, or `network=mlp`")
+        count = dataset.class_count
+        if self.classes and self.classes > count > 0:
+            raise DataError(f"`classes={self.classes}`: the labels have {count} classes: leave `classes` out")
         super().check_data(dataset)
+        if count < 2:
+            raise DataError(f"{self.name} needs labels of two or more classes, and {dataset.name} has {count}")
 
     def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, and the labels as one-hot `y`."""
-        return self.labelled_batch(split)
+        return self.labelled_batch(dataset, split)
 
     def training_batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, whose labels are not looked at."""
@@ -124,7 +128,7 @@ class ClassifierRecipe(DiscreteRecipe):
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the classifier and its empty guide, which share the network."""
-        shape, classes = dataset.shape, self.classes
+        shape, classes = dataset.shape, self.categories(dataset)
         if self.network == "conv":
             network: nn.Module = nn.strided_classifier(shape, classes)
         elif self.network == "article":
@@ -155,15 +159,14 @@ class ClassifierRecipe(DiscreteRecipe):
         return others if len(others) else labelled, labelled
 
     def evaluate(self, run: Trained, split: datasets.Split) -> dict[str, float]:
-        """Average log p(y | x) over a split, nats per label."""
-        return metrics.evaluate(run.model, run.guide, self.bound(), self.evaluation_batches(run, split))
+        """Average log p(y | x) over the labelled data of a split, nats per label."""
+        return metrics.evaluate(run.model, run.guide, self.bound(), self.evaluation_batches(run, split.labelled()))
 
     def scores(self, run: Trained, split: datasets.Split) -> dict[str, float]:
         """Return log p(y | x), accuracy and F1."""
-        scores = self.evaluate(run, split)
-        if split.labels is not None:
-            scores |= metrics.agreement(self.infer(run, split), split.labels)
-        return scores
+        split = split.labelled()
+        labels: Any = split.labels  # which `check_data` requires
+        return self.evaluate(run, split) | metrics.agreement(self.infer(run, split), labels)
 
     def training_scores(self, run: Trained) -> dict[str, float]:
         """Return none: the labels of most training data count as unknown."""

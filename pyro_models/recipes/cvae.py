@@ -10,7 +10,7 @@ import guides
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, pictures, plots
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError
 from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
@@ -63,17 +63,21 @@ class CVAERecipe(VariationalRecipe):
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
         super().check_data(dataset)
+        if dataset.is_table and self.given != "label":
+            raise DataError(f"`data={self.data}` is a table, which has no quadrants: use `given=label`")
         if self.given == "label":
             for split in dataset.parts.values():
                 if split.labels is None or split.labels.min() < 0:
-                    raise UserError(f"`given=label` needs labels 0, 1, ... of all data, which {self.data} has not")
+                    raise DataError(f"`given=label` needs the labels of all data, which {self.data} has not")
 
     def given_pixels(self, dataset: datasets.Dataset) -> Tensor | None:
         """Return True for each pixel that is given, [*image]; None where the label is."""
         if self.given == "label":
             return None
+        import torch
+
         height, width = dataset.shape[-2:]
-        given = dataset.train.x.new_zeros(dataset.shape).bool()
+        given = torch.zeros(dataset.shape, dtype=torch.bool, device=dataset.device)
         given[:, height // 2 :, : width // 2] = True
         if self.given == "2":
             given[:, :, : width // 2] = True
@@ -89,7 +93,7 @@ class CVAERecipe(VariationalRecipe):
     def labels_of(self, dataset: datasets.Dataset, split: datasets.Split) -> Tensor:
         """Return the labels of a split, one-hot: [n, classes]."""
         labels: Any = split.labels  # which `check_data` found there
-        return datasets.one_hot(labels, classes(dataset))
+        return datasets.one_hot(labels, dataset.class_count)
 
     def inputs_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the part of a batch that latents are inferred from: all of it."""
@@ -98,7 +102,7 @@ class CVAERecipe(VariationalRecipe):
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the CVAE and its guide."""
         shape, latent, given = dataset.shape, self.latent_dim, self.given_pixels(dataset)
-        condition = shape if given is not None else (classes(dataset),)
+        condition = shape if given is not None else (dataset.class_count,)
         pixels, size, width = nn.size(shape), nn.size(condition), 512 if self.network == "residual" else 500
 
         def two_layers(inputs: int, outputs: int) -> nn.Module:
@@ -130,6 +134,8 @@ class CVAERecipe(VariationalRecipe):
 
 def completions(run: Trained) -> dict[str, Any]:
     """Draw test images: what is given of each, means of x at latents drawn from p(z | c), and the image."""
+    if run.dataset.is_table:
+        return {}
     import torch
 
     recipe, model = run.recipe, run.model
@@ -143,8 +149,3 @@ def completions(run: Trained) -> dict[str, Any]:
         rows = {"given": c.where(recipe.given_pixels(run.dataset), 0.5)} | rows
     title = f"{GIVEN[recipe.given]}: mean images at latents drawn from p(z | c) ({recipe.pixels} pixels)"
     return {"completions": plots.image_rows(torch.stack(list(rows.values())).clamp(0, 1), list(rows), title)}
-
-
-def classes(dataset: datasets.Dataset) -> int:
-    """Return the number of classes: one more than the largest label."""
-    return 1 + max(int(split.labels.max()) for split in dataset.parts.values() if split.labels is not None)

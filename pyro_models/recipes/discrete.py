@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_models import data as datasets
 from pyro_models import metrics, objectives, pictures
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError, UserError
 from pyro_models.recipes.base import Picture, Recipe
 from pyro_models.recipes.options import option
 
@@ -66,22 +66,23 @@ class DiscreteRecipe(Recipe):
         0.0, "weight of the entropy of q(y | x), which asks for confident categories (Krause et al., 2010)", 0.0, 1e6
     )
 
-    @property
-    def categories(self) -> int:
-        """The number of values of y."""
+    def categories(self, dataset: datasets.Dataset) -> int:
+        """Return the number of values of y."""
         raise NotImplementedError
 
-    def load(self, data_dir: Any = None) -> datasets.Dataset:
-        """Load the data in the split that is wanted."""
-        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels, split=self.split)
+    @property
+    def split_options(self) -> dict[str, Any]:
+        """The split that is wanted."""
+        return {"split": self.split}
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
-        if self.categories > len(dataset.train):
-            raise UserError(f"{self.categories} values of y are more than the {len(dataset.train)} training data")
+        categories = self.categories(dataset)
+        if categories > len(dataset.train):
+            raise DataError(f"{categories} values of y are more than the {len(dataset.train)} training data")
         if self.labels:
             for split in (dataset.train, dataset.validation, dataset.test):
-                datasets.check_labels(split, self.categories)
+                datasets.check_labels(split, categories)
 
     def batches(
         self, dataset: datasets.Dataset, *, rank: int = 0, processes: int = 1, **changes: Any
@@ -91,15 +92,15 @@ class DiscreteRecipe(Recipe):
             raise UserError("`batch_size` must leave 2 data for each process: batch norm takes their mean")
         return super().batches(dataset, rank=rank, processes=processes, **changes)
 
-    def labelled_batch(self, labelled: datasets.Split) -> dict[str, Tensor]:
+    def labelled_batch(self, dataset: datasets.Dataset, labelled: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, and the labels as one-hot `y`."""
-        return datasets.batch_of(labelled, self.pixels, classes=self.categories)
+        return datasets.batch_of(labelled, self.pixels, classes=self.categories(dataset))
 
-    def draw_labels(self, train: datasets.Split) -> tuple[datasets.Split, datasets.Split]:
-        """Draw the training data whose labels are seen: those, and the others."""
+    def draw_labels(self, train: datasets.Split, classes: int | None = None) -> tuple[datasets.Split, datasets.Split]:
+        """Draw the training data whose labels are seen: those, and the others; `classes` None takes the labels' own."""
         seed = self.seed if self.label_seed is None else self.label_seed
         how: Any = "article" if self.split == "article" else ("stratified" if self.stratified else "random")
-        return datasets.draw_labels(train, self.labels, self.categories, seed=seed, how=how)
+        return datasets.draw_labels(train, self.labels, classes, seed=seed, how=how)
 
     def terms(self) -> dict[str, Any]:
         """Return the weight and the function of each term of q(y | x)."""
@@ -119,18 +120,19 @@ class DiscreteRecipe(Recipe):
     def infer(self, run: Trained, split: datasets.Split) -> Tensor:
         """Return the likeliest y under q(y | x) for each datum of a split: [n]."""
         classify: Any = run.guide.classify
-        return metrics.predict(classify, (batch["x"] for batch in self.evaluation_batches(run, split)))
+        parts = (split.x[first : first + 1000] for first in range(0, len(split), 1000))
+        return metrics.predict(classify, (datasets.to_float(x, self.pixels) for x in parts))
 
     def details(self, run: Trained) -> dict[str, Any]:
         """Return the scores of each class, where labels are seen."""
-        labels = run.dataset.test.labels
-        if not self.labels or labels is None:
+        test = run.dataset.test.labelled()
+        if not self.labels or test.labels is None or len(test) == 0:
             return {}
-        return {"classes": metrics.per_class(self.infer(run, run.dataset.test), labels, self.categories)}
+        return {"classes": metrics.per_class(self.infer(run, test), test.labels, self.categories(run.dataset))}
 
     def remarks(self, run: Trained) -> list[str]:
         """Report collapsed categories."""
-        used = metrics.used(self.infer(run, run.dataset.train), self.categories).tolist()
+        used = metrics.used(self.infer(run, run.dataset.train), self.categories(run.dataset)).tolist()
         idle = [str(k) for k, in_use in enumerate(used) if not in_use]
         if not idle:
             return []

@@ -10,7 +10,7 @@ import guides
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, pictures
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError
 from pyro_models.recipes.base import Picture, Splits
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.latent import VariationalRecipe
@@ -88,9 +88,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
     batch_size: int = option(256, "data in an optimiser step, over all processes; batch norm wants many", 2)
     epochs: int = option(20, "number of epochs, each one pass over the training data", 1, 100_000)
 
-    @property
-    def categories(self) -> int:
-        """The number of clusters."""
+    def categories(self, dataset: datasets.Dataset) -> int:
+        """Return the number of clusters."""
         return self.clusters
 
     @property
@@ -101,11 +100,11 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
         if dataset.is_table and self.likelihood != "normal":
-            raise UserError(f"`data={self.data}` is a table: use `preset=table`, or `likelihood=normal`")
+            raise DataError(f"`data={self.data}` is a table: use `preset=table`, or `likelihood=normal`")
         if self.network == "conv" and dataset.shape[1:] != (28, 28):
-            raise UserError(f"`network=conv` takes images of 28 x 28, not {list(dataset.shape)}")
+            raise DataError(f"`network=conv` takes images of 28 x 28, not {list(dataset.shape)}")
         if self.network == "strided" and dataset.is_table:
-            raise UserError(f"`network=strided` takes images, and {self.data} is a table")
+            raise DataError(f"`network=strided` takes images, and {self.data} is a table")
         super().check_data(dataset)
 
     @property
@@ -167,7 +166,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
 
     def training_splits(self, train: datasets.Split) -> Splits:
         """Return all training data, and those whose labels are seen, if any."""
-        return train, self.draw_labels(train)[0] if self.labels else None
+        return train, self.draw_labels(train, self.clusters)[0] if self.labels else None
 
     def scores(self, run: Trained, split: datasets.Split) -> dict[str, float]:
         """Return the terms of the bound, the squared error, and the clusters' scores against the labels."""

@@ -104,6 +104,8 @@ class HVAERecipe(VariationalRecipe):
 
 def levels(run: Trained) -> dict[str, Any]:
     """Draw test images, their reconstructions, and what z2 alone says of them: means of x at z1 from p(z1 | z2)."""
+    if run.dataset.is_table:
+        return {}
     import torch
 
     model, guide = run.model, run.guide
@@ -119,7 +121,9 @@ def levels(run: Trained) -> dict[str, Any]:
 
 
 def samples(run: Trained) -> dict[str, Any]:
-    """Draw the means of x given latents of both levels that were drawn from the story."""
+    """Draw the mean images given latents of both levels that were drawn from the story."""
+    if run.dataset.is_table:
+        return {}
     images = metrics.generate(run.model, ["x"], 100)["x"]
     title = f"mean images at latents drawn from the story ({run.recipe.pixels} pixels)"
     return {"samples": plots.image_grid(images.clamp(0, 1), 10, title)}

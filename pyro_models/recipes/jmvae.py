@@ -11,7 +11,7 @@ import guides
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, pictures
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError, UserError
 from pyro_models.base.names import WEIGHTED
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe, log_likelihood_cell
@@ -73,7 +73,7 @@ class JMVAERecipe(VariationalRecipe):
         "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 5.0},
     }
 
-    data: str = option(
+    data: Any = option(
         "attributes",
         "data set to learn: attributes (digits 1 and 2 left or right), mnist-a, labelled images, or the path of a .npz "
         "file with attributes",
@@ -142,17 +142,18 @@ class JMVAERecipe(VariationalRecipe):
         """Whether the weight of the KL warms up, or a second stage follows."""
         return self.warm_up > 0 or self.variant == "two-stage"
 
-    def load(self, data_dir: Any = None) -> datasets.Dataset:
-        """Load the data, composed of the source and in the split that are wanted."""
+    @property
+    def split_options(self) -> dict[str, Any]:
+        """The source that images are composed of, and the split."""
         source = None if self.source == "auto" else self.source
-        split: Any = "official" if self.split == "iid" else self.split
-        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels, split=split, source=source)
+        return {"source": source, "split": "official" if self.split == "iid" else self.split}
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
-        super().check_data(dataset)
+        if dataset.is_table:
+            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use vae or gmvae")
         if not dataset.attributes:
-            raise UserError(f"`data={self.data}` has no attributes: give labels, or an array named attributes")
+            raise DataError(f"`data={self.data}` has no attributes: give labels, or an array named attributes")
 
     def batch(self, dataset: datasets.Dataset, split: datasets.Split) -> dict[str, Tensor]:
         """Return `x`, and `y1`, `y2`, ... of the attributes: bits or one-hot, NaN where missing."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from pyro_models import data as datasets
 from pyro_models import distributions, objectives
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import DataError, UserError
 from pyro_models.base.names import WEIGHTED
 from pyro_models.recipes.base import Recipe
 from pyro_models.recipes.options import option
@@ -87,6 +87,12 @@ class VariationalRecipe(LatentRecipe):
             raise UserError(f"`scale` goes with `likelihood=normal`, not with {self.likelihood}")
         if self.likelihood != "bernoulli" and self.pixels != "grey":
             raise UserError(f"`likelihood={self.likelihood}` is a density of grey pixels, not of {self.pixels} ones")
+
+    def check_data(self, dataset: datasets.Dataset) -> None:
+        """Refuse a table under a likelihood of pixels."""
+        if dataset.is_table and self.likelihood != "normal":
+            preset = "`preset=table`, or " if "table" in self.presets else ""
+            raise DataError(f"`data={self.data}` is a table: use {preset}`likelihood=normal`")
 
     def bound(self) -> objectives.Objective:
         """Build the estimator of the bound, with the latent sites scaled by beta in the loss."""

@@ -32,6 +32,8 @@ def check(options: Any) -> None:
             if value not in get_args(hint):
                 raise UserError(f"{name}: unknown value {value!r}: {nearest(str(value), get_args(hint))}")
             continue
+        if hint is Any:
+            continue
         if not isinstance(value, hint) and not (isinstance(value, int) and hint is float):
             raise UserError(f"{name} must be of type {getattr(hint, '__name__', hint)}, not {value!r}")
         if isinstance(value, int | float) and not low <= value <= high:

@@ -35,6 +35,8 @@ class VAERecipe(VariationalRecipe):
             "epochs": 3280,  # 1 + 3 + ... + 3^7
             "schedule": "stages",
         },
+        # Rows of a table: a Normal whose deviation is learned; no column hidden from the encoder.
+        "table": {"likelihood": "normal", "encoder_dropout": 0.0, "batch_size": 64},
     }
 
     network: Literal["residual", "article", "iwae"] = option(

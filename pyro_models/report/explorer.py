@@ -91,7 +91,7 @@ def explorer(run: Run, room: int) -> tuple[str, str]:
         "low": (both.amin(0) - margin).tolist(),
         "high": (both.amax(0) + margin).tolist(),
         "codes": packed(z),
-        "labels": None if test.labels is None else test.labels.tolist(),
+        "labels": None if test.labels is None else [None if k < 0 else k for k in test.labels.tolist()],
         "choices": choices,
         "goals": packed(goals),
         "goal": goal,

@@ -1,8 +1,10 @@
 """A run and its folder: made, opened, saved and restored."""
 
 import csv
+import dataclasses
 import io
 import json
+import warnings
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,9 +18,10 @@ from torch import nn
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import Dataset
+from pyro_models.data import Dataset, Deferred, Preprocessing
 from pyro_models.recipes import Recipe, from_json
 from pyro_models.runs.options import RunOptions
+from pyro_models.runs.origin import describe, provenance
 from pyro_models.training import checkpoint
 from pyro_models.training.processes import Processes
 
@@ -30,7 +33,7 @@ class Run:
     Attributes:
         folder: where.
         recipe: what was trained.
-        dataset: on what, on the device of the pair.
+        dataset: on what, on the device of the pair; the data are loaded when a split is first asked for.
         model, guide: the pair.
         metrics: the rows of metrics.csv.
         frames: reconstructions kept during training: `examples`, which test data; `epochs`, when; `images`, bytes
@@ -48,16 +51,26 @@ class Run:
     processes: int
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """What was done to the data: `run.preprocessing.apply(x)` does it to new ones."""
+        preprocessing: Any = self.dataset.preprocessing
+        return preprocessing
+
+    @property
     def pair(self) -> nn.Module:
         """Both halves as one module, so that a weight they share is one entry wherever it is stored."""
         return nn.ModuleDict({"model": self.model, "guide": self.guide})
 
 
-def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = "cpu") -> Run:
+def open_run(folder: Path | str, *, data: Any = None, data_dir: Path | None = None, device: str = "cpu") -> Run:
     """Open a finished run, its pair in evaluation mode.
+
+    Its data are not needed to open it, and are loaded when a split of `run.dataset` is first asked for. A file that
+    changed since is named by a warning, and refused where its data are asked for.
 
     Args:
         folder: the run folder.
+        data: the data that it was trained on, where they were in memory or have moved.
         data_dir: the folder of the data sets; None as in `pyro_models.load`.
         device: `cpu` or `cuda`.
 
@@ -74,7 +87,13 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
         raise UserError(f"the run in {folder} is not finished: continue it with `out={folder}` and `resume=True`")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("`device=cuda`: torch finds no GPU here; use `device=cpu`")
-    dataset = recipe.load(data_dir)
+    known, source = provenance(folder), recipe
+    if data is not None:
+        source = dataclasses.replace(recipe, data=Path(data).resolve() if isinstance(data, str | Path) else data)
+    for problem in known.problems(source):
+        if " changed " in problem:
+            warnings.warn(problem, stacklevel=2)
+    dataset = Deferred(known.name, known.preprocessing, lambda: known.located(source).load(data_dir))
     with torch.random.fork_rng():
         run = build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
     try:
@@ -90,7 +109,9 @@ def open_run(folder: Path | str, *, data_dir: Path | None = None, device: str = 
     return run
 
 
-def prepare(recipe: Recipe, options: RunOptions, processes: Processes) -> tuple[Path, dict[str, Any] | None]:
+def prepare(
+    recipe: Recipe, options: RunOptions, processes: Processes, dataset: Dataset
+) -> tuple[Path, dict[str, Any] | None]:
     """Make the run folder, after all checks: the folder, and the state to continue from.
 
     Raises:
@@ -106,6 +127,8 @@ def prepare(recipe: Recipe, options: RunOptions, processes: Processes) -> tuple[
     except OSError as error:
         raise UserError(f"cannot use the folder {error.filename}: {error.strerror}") from None
     write(folder / "recipe.json", json.dumps(recipe.as_json(), indent=2) + "\n")
+    if not (options.resume and (folder / "data.json").is_file()):
+        describe(folder, recipe, dataset)
     return folder, state
 
 
@@ -124,14 +147,22 @@ def _resumed_or_new(recipe: Recipe, options: RunOptions) -> Path:
             raise UserError(f"{folder} holds something that is not a run: it is not overwritten")
         if list(folder.glob("seed-*")):
             raise UserError(f"{folder} holds runs of several seeds: it is not overwritten by one")
-        for name in ("recipe.json", "metrics.csv", "results.json", "model.safetensors", "checkpoint.pt", "report.html"):
+        for name in (
+            "recipe.json",
+            "data.json",
+            "metrics.csv",
+            "results.json",
+            "model.safetensors",
+            "checkpoint.pt",
+            "report.html",
+        ):
             (folder / name).unlink(missing_ok=True)
     return folder
 
 
 def next_folder(recipe: Recipe) -> Path:
     """Make the first of runs/RECIPE-DATA-1, runs/RECIPE-DATA-2, ... that is free."""
-    runs, stem = Path("runs"), f"{recipe.name}-{Path(recipe.data).stem}"
+    runs, stem = Path("runs"), f"{recipe.name}-{Path(recipe.data).stem if isinstance(recipe.data, str) else 'memory'}"
     runs.mkdir(exist_ok=True)
     for number in count(1):
         folder = runs / f"{stem}-{number}"
@@ -164,7 +195,7 @@ def build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes) 
     """Build the pair with its first weights, which follow from the seed alone."""
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model, guide = (half.to(processes.device) for half in recipe.pair(dataset))
-    frames: dict[str, Any] = {"examples": recipe.examples(dataset), "epochs": [], "images": []}
+    frames: dict[str, Any] = {"examples": [], "epochs": [], "images": []}
     return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)
 
 

@@ -21,10 +21,12 @@ from tqdm import tqdm
 from pyro_models import __version__
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import write
+from pyro_models.data import Dataset
 from pyro_models.metrics import eval_mode, reconstruct
 from pyro_models.recipes import Recipe
 from pyro_models.runs.folder import Run, build, prepare, restore, save_checkpoint, save_weights
 from pyro_models.runs.options import RunOptions
+from pyro_models.runs.origin import provenance
 from pyro_models.training.fit import Epoch, NonFiniteTerm, fit, parameters
 from pyro_models.training.processes import distributed_session
 from pyro_models.training.schedules import cosine, stages
@@ -48,14 +50,15 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
             interrupted it. A checkpoint that was written is kept.
     """
     with distributed_session(options.device) as processes:
-        dataset = processes.first_alone(partial(recipe.load, options.data_dir))
+        dataset = processes.first_alone(partial(_load, recipe, options))
         recipe.check_data(dataset)
         dataset = dataset.to(processes.device)
         batches = recipe.batches(
             dataset, rank=processes.rank, processes=processes.count
         )  # refused before a folder is made
-        folder, state = processes.from_first(partial(prepare, recipe, options, processes))
+        folder, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
         run = build(recipe, dataset, folder, processes)
+        run.frames["examples"] = recipe.examples(dataset)
         optimizer = torch.optim.Adam(parameters(run.model, run.guide), lr=recipe.learning_rate, fused=True)
         if state is not None:
             restore(run, optimizer, state)
@@ -75,6 +78,8 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
             if processes.rank > 0:
                 deque(epochs, maxlen=0)
                 return None
+            for note in dataset.notes:
+                print(f"data: {note}", flush=True)
             if run.metrics:
                 print(f"continuing after epoch {len(run.metrics)} of the run in {folder}", flush=True)
             for site, meaning in recipe.legend(run.dataset).items():
@@ -89,6 +94,14 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
             kept = f"stopped, with the checkpoint that {folder} holds" if processes.rank == 0 else "stopped"
             raise UserError(f"{kept}; continue with: {shlex.join(words)}", exit_code=130) from None
     return run
+
+
+def _load(recipe: Recipe, options: RunOptions) -> Dataset:
+    """Load the data: those that a run was begun on, where one is continued, wherever they lie by now."""
+    folder = options.out
+    if options.resume and folder is not None and (folder / "data.json").is_file():
+        recipe = provenance(folder).located(recipe)
+    return recipe.load(options.data_dir)
 
 
 def _record(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epoch]) -> None:
@@ -174,7 +187,7 @@ def _finish(run: Run) -> None:
         splits[split] |= scores
     results: dict[str, Any] = {
         "recipe": recipe.name,
-        "data": recipe.data,
+        "data": str(recipe.data),
         "pixels": recipe.pixels,
         "seed": recipe.seed,
         "epochs": recipe.epochs,

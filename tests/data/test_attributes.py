@@ -66,8 +66,8 @@ def test_a_digit_put_to_one_side_is_an_image_of_the_same_part_and_leaves_the_oth
         assert not halves[1 - side, rows].any()
         chosen = (digits.labels == 1) | (digits.labels == 2)
         assert torch.equal(halves[side, rows], digits.x[chosen])
-        assert torch.equal(made.labels, digits.labels[chosen])
-        assert torch.equal(made.labels, digit + 1)
+        assert torch.equal(made.labels + 1, digits.labels[chosen])
+        assert torch.equal(made.labels, digit)
         assert 0 < side.double().mean() < 1
 
 
@@ -269,20 +269,23 @@ def test_attributes_of_ones_own_stay_with_their_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "kinds"),
+    ("labels", "values"),
     [
-        (np.arange(60) % 3, 3),
-        (np.arange(60), 60),
-        (np.arange(60) % 3 + 1, 0),
-        (np.arange(60) % 3 * 2, 0),
-        (np.arange(60) % 3 - 1, 0),
-        (np.zeros(60, int), 0),
+        (np.arange(60) % 3, ["0", "1", "2"]),
+        (np.arange(60) % 3 + 1, ["1", "2", "3"]),
+        (np.arange(60) % 3 - 1, ["0", "1"]),
+        (np.array(["cat", "dog", "eel"])[np.arange(60) % 3, None], ["cat", "dog", "eel"]),
+        (np.zeros(60, int), []),
     ],
 )
-def test_labels_of_ones_own_are_an_attribute_if_they_count_from_nought(tmp_path, labels, kinds):
+def test_labels_of_ones_own_are_an_attribute_if_there_are_two_classes(tmp_path, labels, values):
     dataset = own(tmp_path, labels=labels)
-    assert [(each.name, len(each.values)) for each in dataset.attributes] == [("label", kinds)] * (kinds > 0)
-    assert all((part.attributes is None) == (kinds == 0) for part in parts(dataset))
+    assert [(each.name, list(each.values)) for each in dataset.attributes] == [("label", values)] * bool(values)
+    for part in parts(dataset):
+        assert (part.attributes is None) == (not values)
+        if values:
+            given = [str(labels.ravel()[n]) for n in numbers(part)]
+            assert [values[k] if k >= 0 else "-1" for k in part.attributes[:, 0].tolist()] == given
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_a_kind_that_runs_out_leaves_its_share_to_the_others():
     [
         (Split(torch.zeros(50, 1)), 10, 4, r"^`labels` are asked for, and the data have none"),
         (numbered(), 10, 3, r"labelled 0 to 3, and 3 classes are labelled 0 to 2"),
-        (Split(torch.zeros(50, 1), torch.arange(50) % 4 - 1), 10, 4, r"labelled -1 to 2, and 4 classes"),
+        (Split(torch.zeros(50, 1), torch.full((50,), -1)), 10, 4, r"a split has none that is known"),
+        (Split(torch.zeros(50, 1), torch.arange(50) % 5 - 1), 41, 4, r"whose label is known, 40, not 41"),
         (Split(torch.zeros(50, 1), torch.arange(50) % 4 + 1), 10, 4, r"labelled 1 to 4, and 4 classes"),
         (numbered(), 3, 4, r"^`labels` must be at least 4, one for each class, not 3"),
         (numbered(), 201, 4, r"^`labels` must be at most the number of training data, 200, not 201"),

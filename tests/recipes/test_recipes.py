@@ -459,7 +459,7 @@ def test_the_mixture_learns_from_all_data_be_they_labelled_or_not(split):
 @pytest.mark.parametrize("network", ["article", "paper"])
 def test_the_nets_of_the_article_and_of_the_paper_have_their_noise(network):
     """And the article's its weights, drawn from Normal(0, 0.02)."""
-    recipe = ClassifierRecipe(network=network)
+    recipe = ClassifierRecipe(classes=10, network=network)
     model, _ = recipe.pair(dataset_of(blank((1, 28, 28))))
     x = torch.rand(8, 1, 28, 28)
     assert not torch.equal(model.network(x), model.network(x))

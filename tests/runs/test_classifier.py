@@ -186,11 +186,13 @@ def test_wrong_inputs_get_one_line(line, words, complaint):
 def test_images_of_ones_own_that_do_not_do_get_one_line(line, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "bare.npz", images=images)
-    np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(60) % 3 - 1)
+    np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(60) % 3 - 2)
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(60) % 3)
     options = ["--labels", "20", "--batch-size", "20", "--classes", "3", "--data"]
     assert "--labels are asked for, and the data have none" in line(*options, str(tmp_path / "bare.npz"))
-    assert "labelled -1 to 1, and 3 classes are labelled 0 to 2" in line(*options, str(tmp_path / "odd.npz"))
+    assert "labels go down to -2, and -1 means not known: number them from 0 or 1" in line(
+        *options, str(tmp_path / "odd.npz")
+    )
     complaint = line(*options, str(tmp_path / "own.npz"), "--network", "article")
     assert "--network article takes images of 28 x 28, not [1, 8, 8]" in complaint
     assert "not with" in line(*options, str(tmp_path / "own.npz"), "--split", "article")

@@ -1,0 +1,338 @@
+"""What is done to data before a model sees them: fitted to training data once, stored as JSON, applied to new data."""
+
+import dataclasses
+import math
+import zlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_models.base.errors import DataError
+from pyro_models.base.names import PixelMode
+from pyro_models.base.seeds import derived_seed
+from pyro_models.data import cells, images, sources
+from pyro_models.data.attributes import Attribute, attributes_of_array
+from pyro_models.data.images import PixelRange
+from pyro_models.data.sources import PLAIN, Options, Raw
+from pyro_models.data.split import Split
+
+SPLIT_SEED = 0  # the same for all runs, whatever their seed: test data are never trained on
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: numbers are standardised, text becomes an indicator of each category.
+
+    Of two categories there is one indicator, of the second. Indicators are 0 or 1 and are not standardised.
+
+    >>> Column("size", categories=("big", "small", "tiny")).names
+    ('size=big', 'size=small', 'size=tiny')
+
+    Attributes:
+        name: in the source.
+        loc, scale: mean and standard deviation over the training rows.
+        categories: the different texts, in alphabetical order; empty for numbers.
+    """
+
+    name: str
+    loc: float = 0.0
+    scale: float = 1.0
+    categories: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features that the column becomes."""
+        shown = self.categories[1:] if len(self.categories) == 2 else self.categories
+        return tuple(f"{self.name}={category}" for category in shown) if self.categories else (self.name,)
+
+    def features(self, column: np.ndarray, source: str) -> np.ndarray:
+        """Return the features of a column [n] as read, before they are standardised: [n, features].
+
+        Raises:
+            DataError: there is text in the place of numbers, a value is missing, or a category is unknown.
+        """
+        name = f"{source}: column {self.name!r}"
+        if not self.categories:
+            values = cells.of_column(column, name)
+            if values.dtype.kind != "f":
+                raise DataError(f"{name} holds text ({values[0]!r}), and in training it held numbers")
+            return values[:, None]
+        words = np.array(cells.texts(column))
+        if strange := sorted(set(words.tolist()) - set(self.categories)):
+            raise DataError(
+                f"{name}: {strange[0]!r} is none of its categories in training: {', '.join(self.categories)}"
+            )
+        shown = self.categories[1:] if len(self.categories) == 2 else self.categories
+        return (words[:, None] == np.array(shown)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns data as they come into the tensors that a model takes.
+
+    >>> rows = np.array([[1.0, 5.0], [3.0, 9.0]])
+    >>> preprocessing = Preprocessing.fit(rows)
+    >>> preprocessing.apply(np.array([[2.0, 11.0]])).x
+    tensor([[0., 2.]])
+    >>> Preprocessing.from_json(preprocessing.as_json()) == preprocessing
+    True
+
+    Attributes:
+        shape: of a datum: [channel, height, width], or [features].
+        pixels: the pixel mode of images.
+        columns: of a table.
+        image: the range of the pixels.
+        classes: the names of the labels, in the order of their indices.
+        attributes: of images.
+        options: how the source is read.
+    """
+
+    shape: tuple[int, ...]
+    pixels: PixelMode = "grey"
+    columns: tuple[Column, ...] = ()
+    image: PixelRange = PixelRange("u1")
+    classes: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    options: Options = Options()
+
+    @classmethod
+    def fit(
+        cls, x: Any, train: Tensor | None = None, *, pixels: PixelMode = "grey", options: Options = PLAIN
+    ) -> "Preprocessing":
+        """Work out what has to be done to a source of data.
+
+        Args:
+            x: the data, as `sources.read` takes them.
+            train: the indices of the training data, which columns are standardised by; None takes all.
+            pixels: the pixel mode.
+            options: how the data are read.
+
+        Raises:
+            DataError: they are no images and no table, or a column is constant over the training rows.
+        """
+        raw = sources.read(x, options)
+        classes = labels_of(raw)[1]
+        if raw.images is not None:
+            pixels_of, rule, _ = _image(raw, options)
+            shape = tuple(pixels_of.shape[1:])
+            if options.colour != "auto":
+                shape = (1 if options.colour == "grey" else 3, *shape[1:])
+            if options.size is not None:
+                shape = (shape[0], options.size, options.size)
+            attributes = _attributes(raw, classes)
+            return cls(shape, pixels, (), rule, classes, attributes, options)
+        columns = [_column(raw, name, column) for name, column in (raw.columns or {}).items()]
+        rows = torch.from_numpy(_features(columns, raw))
+        rows = rows if train is None else rows[train]
+        loc, scale = rows.mean(0), rows.std(0, correction=0)
+        names = [name for column in columns for name in column.names]
+        scaled = []
+        for column in columns:
+            if column.categories:
+                scaled.append(column)
+                continue
+            k = names.index(column.name)
+            if not 0 < (deviation := float(scale[k])) < math.inf:
+                where = "over the training rows"
+                raise DataError(f"{raw.name}: column {column.name!r} has a standard deviation of {deviation} {where}")
+            scaled.append(replace(column, loc=float(loc[k]), scale=deviation))
+        return cls((len(names),), "grey", tuple(scaled), classes=classes, options=options)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the data are rows of a table."""
+        return bool(self.columns)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of a table's features."""
+        return tuple(name for column in self.columns for name in column.names)
+
+    def apply(self, x: Any) -> Split:
+        """Do to new data what was done to the training data.
+
+        Columns are taken by name, whatever their order; a label is looked up among the classes. Whatever stands beside
+        a datum, it becomes the same.
+
+        Args:
+            x: as `sources.read` takes them: a file, a folder, an array, a data frame, ...
+
+        Returns:
+            the data in the order of the source, with ids.
+
+        Raises:
+            DataError: a column is missing or unknown, images have another size or number of channels, values lie
+                outside the range or the categories of the training data, or a label is of no class.
+        """
+        split = self.transform(sources.read(x, replace(self.options, optional=True)))
+        return split if self.is_table else binarised(split, self.pixels, None)
+
+    def transform(self, raw: Raw) -> Split:
+        """Turn a source as read into tensors, the pixels still grey."""
+        if len(raw) == 0:
+            raise DataError(f"{raw.name}: there are no data")
+        labels, _ = labels_of(raw, self.classes) if self.classes else (None, ())
+        ids = np.arange(len(raw)) if raw.ids is None else _ids(raw)
+        if self.is_table:
+            columns = sources.check_columns(raw, [column.name for column in self.columns])
+            rows = torch.from_numpy(_features(self.columns, replace(raw, columns=columns)))
+            parts = [(column, len(column.names)) for column in self.columns]
+            loc, scale = (
+                torch.tensor([getattr(column, name) for column, count in parts for _ in range(count)], dtype=rows.dtype)
+                for name in ("loc", "scale")
+            )
+            return Split(((rows - loc) / scale).float(), labels, None, ids)
+        if raw.images is None:
+            raise DataError(f"{raw.name}: holds a table, not images of {_size(self.shape)}")
+        pixels, rule, _ = _image(raw, self.options, self.image)
+        x = pixels if isinstance(pixels, Tensor) else images.to_bytes(pixels, rule, raw.name)
+        x = images.coloured(x, self.options.colour, raw.name)
+        x = x if self.options.size is None else images.resized(x, self.options.size)
+        if tuple(x.shape[1:]) != self.shape:
+            raise DataError(f"{raw.name}: images of {_size(x.shape[1:])}, not of {_size(self.shape)} as in training")
+        return Split(x, labels, self._attributes_of(raw, labels), ids)
+
+    def _attributes_of(self, raw: Raw, labels: Tensor | None) -> Tensor | None:
+        if not self.attributes:
+            return None
+        if raw.attributes is not None:
+            indices = np.asarray(raw.attributes)
+            sizes = np.array([len(attribute.values) for attribute in self.attributes])
+            if indices.shape != (len(raw), len(sizes)) or (indices < -1).any() or (indices >= sizes).any():
+                expected = ", ".join(f"{each.name}: 0 to {len(each.values) - 1}" for each in self.attributes)
+                raise DataError(f"{raw.name}: attributes must be integers [{len(raw)}, {len(sizes)}] ({expected})")
+            return torch.from_numpy(indices.astype(np.int64))
+        if self.attributes[0].values == self.classes and len(self.attributes) == 1:
+            return None if labels is None else labels[:, None]
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `from_json` makes it again from: strings, numbers and lists of these."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Preprocessing":
+        """Make the preprocessing that `as_json` wrote.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            return cls(
+                tuple(content["shape"]),
+                content["pixels"],
+                tuple(Column(**{**each, "categories": tuple(each["categories"])}) for each in content["columns"]),
+                PixelRange(**content["image"]),
+                tuple(content["classes"]),
+                tuple(Attribute(each["name"], tuple(each["values"])) for each in content["attributes"]),
+                Options(**content["options"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"this is no stored preprocessing: {error}") from None
+
+
+def binarised(split: Split, pixels: PixelMode, part: str | None) -> Split:
+    """Threshold the pixels, or draw them once, under the pixel modes that do so.
+
+    Args:
+        split: the data.
+        pixels: the pixel mode.
+        part: the name of the split, whose pixels are drawn at once; None draws those of each datum by its content, so
+            that they do not depend on the others.
+    """
+    if pixels == "threshold":
+        return replace(split, x=(split.x > 127).to(torch.uint8) * 255)
+    if pixels != "static":
+        return split
+    if part is not None:
+        return replace(split, x=_static(split.x, derived_seed(SPLIT_SEED, part)))
+    drawn = [_static(x, derived_seed(SPLIT_SEED, "datum", zlib.crc32(x.numpy().tobytes()))) for x in split.x]
+    return replace(split, x=torch.stack(drawn))
+
+
+def _static(x: Tensor, seed: int) -> Tensor:
+    draws = torch.randint(0, 255, x.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return (draws < x).to(torch.uint8) * 255
+
+
+def labels_of(raw: Raw, classes: tuple[str, ...] | None = None) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return the labels of a source as indices, None where none is known, and the names of their classes."""
+    if raw.labels is None:
+        return None, ()
+    labels = np.asarray(raw.labels)
+    if labels.shape not in ((len(raw),), (len(raw), 1)):
+        what = "rows" if raw.columns else "images"
+        raise DataError(f"{raw.name}: {len(raw)} {what} but labels of shape {list(labels.shape)}")
+    indices, names = cells.of_labels(labels, raw.name, classes)
+    return (torch.from_numpy(indices), names) if names else (None, ())
+
+
+def _ids(raw: Raw) -> np.ndarray:
+    """Return the ids of a source as text, after checking that no two are equal."""
+    ids = np.array([str(each) for each in np.asarray(raw.ids).tolist()])
+    if ids.shape != (len(raw),):
+        raise DataError(f"{raw.name}: {len(raw)} data but ids of shape {list(np.asarray(raw.ids).shape)}")
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        twice = values[counts > 1]
+        raise DataError(f"{raw.name}: {len(twice)} ids are there more than once, {str(twice[0])!r} for one")
+    return ids
+
+
+def _column(raw: Raw, name: str, column: np.ndarray) -> Column:
+    """Return a column with its categories, if it has any."""
+    values = cells.of_column(column, f"{raw.name}: column {name!r}")
+    cells.check_varies(values, f"{raw.name}: column {name!r}")
+    return Column(name, categories=tuple(sorted(set(values.tolist()))) if values.dtype.kind == "U" else ())
+
+
+def _features(columns: Any, raw: Raw) -> np.ndarray:
+    """Return the features of a table in the order of its columns: [n, features]."""
+    table: dict[str, np.ndarray] = raw.columns or {}
+    return np.concatenate([column.features(table[column.name], raw.name) for column in columns], axis=1)
+
+
+def _image(raw: Raw, options: Options, rule: PixelRange | None = None) -> tuple[Any, PixelRange, list[str]]:
+    """Return images with channels first, the range of their pixels, and what was worked out.
+
+    A rule of training data holds for new data of the same type; of those of another type the range is worked out anew.
+    """
+    if isinstance(raw.images, Tensor):  # bytes already
+        return raw.images, rule or PixelRange("u1"), []
+    pixels, axes = images.channels_first(np.asarray(raw.images), raw.name)
+    note = None
+    if len(pixels) and (rule is None or rule.kind != images.kind_of(pixels)):
+        rule, note = images.pixel_range(pixels, raw.name, options.white if rule is None else None)
+    return pixels, rule or PixelRange("u1"), [each for each in (axes, note) if each]
+
+
+def notes_on(raw: Raw, preprocessing: Preprocessing) -> list[str]:
+    """Return what was worked out of a source and does not go without saying, a line each."""
+    notes = list(raw.notes)
+    if raw.images is not None:
+        notes += _image(raw, preprocessing.options)[2]
+    for column in preprocessing.columns:
+        if column.categories:
+            notes.append(f"column {column.name!r} holds {len(column.categories)} categories: an indicator of each")
+    labels, _ = labels_of(raw)
+    if raw.labels is not None:
+        unknown = len(raw) if labels is None else int((labels < 0).sum())
+        if unknown:
+            notes.append(f"{unknown} of {len(raw)} labels are not known: these data are unlabelled")
+    return notes
+
+
+def _attributes(raw: Raw, classes: tuple[str, ...]) -> tuple[Attribute, ...]:
+    """Return the attributes of images; without any, their labels are the only one, if there are two or more classes."""
+    if raw.attributes is not None:
+        return attributes_of_array(raw.attributes, raw.attribute_names, len(raw), raw.name)
+    return (Attribute("label", classes),) if len(classes) > 1 else ()
+
+
+def _size(shape: Any) -> str:
+    """Return the shape of an image in words."""
+    channels, height, width = shape
+    return f"{height} x {width} with {channels} channel{'s' * (channels > 1)}"
