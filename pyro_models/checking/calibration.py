@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_models.checking.replicates import replicate, samples
+from pyro_models.checking.replicates import replicate
 from pyro_models.metrics.evaluation import Data, Program, eval_mode
 
 BINS = 20
@@ -85,7 +85,7 @@ def calibrate(model: Program, guide: Program, data: Data, *, draws: int = 99, se
             {name: torch.zeros(value.shape).to(value.device) for name, value in simulated.latents.items()} for _ in "bt"
         )
         for _ in range(draws):
-            inferred = samples(poutine.trace(guide).get_trace(**{**data, **simulated.drawn}))
+            inferred = poutine.trace(guide).get_trace(**{**data, **simulated.drawn}).nodes
             for name, value in simulated.latents.items():
                 below[name] += inferred[name]["value"] < value
                 ties[name] += inferred[name]["value"] == value

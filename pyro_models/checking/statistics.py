@@ -13,8 +13,9 @@ from torch import Tensor
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.checking.replicates import is_binary
 
-Statistic = Callable[[Tensor], Tensor]
-"""From data [n, *shape] to a number for each datum, [n], or to one for all of them, []."""
+Statistic = Callable[..., Tensor]
+"""From data [n, *shape] to a number for each datum, [n], or to one for all of them, []; a discrepancy takes the latents
+by site as its second argument."""
 
 
 def ink(x: Tensor) -> Tensor:
