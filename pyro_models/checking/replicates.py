@@ -178,7 +178,7 @@ def _run(program: Program, data: Arguments, values: Mapping[str, Any], *, observ
 def _is_inferred(site: Any) -> bool:
     """Whether a site of a guide is a latent of the model: no plate, no auxiliary site, nothing computed."""
     auxiliary = site["infer"].get("is_auxiliary") or isinstance(site["fn"], Unit)
-    return not (auxiliary or _is_deterministic(site) or site_is_subsample(site))
+    return not (auxiliary or site["is_observed"] or site_is_subsample(site))
 
 
 def _summed_out(
