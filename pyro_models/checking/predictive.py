@@ -149,7 +149,7 @@ def check(
 
         halves = {"prior": _Half("prior", replicates, lambda number: draw(None))} if prior else {}
         if guide is not None:
-            draws = _thinned(guide, replicates) if isinstance(guide, Mapping) else [guide] * replicates
+            draws = thinned(guide, replicates) if isinstance(guide, Mapping) else [guide] * replicates
             halves["posterior"] = _Half("posterior", replicates, lambda number: draw(draws[number]))
         source = halves["prior" if guide is None else "posterior"]
         first, second = source.first(), source.first()
@@ -232,7 +232,7 @@ class _Half:
             self.notes.setdefault(key, reason)
 
 
-def _thinned(samples: Samples, replicates: int) -> list[dict[str, Tensor]]:
+def thinned(samples: Samples, replicates: int) -> list[dict[str, Tensor]]:
     """Return draws of all sites at equal distances."""
     if len(lengths := {len(values) for values in samples.values()}) != 1:
         raise UserError(

@@ -114,14 +114,14 @@ def replicate(
     known: dict[str, Any] = dict(subsamples or {})
     inferred: Mapping[str, Any] = guide if isinstance(guide, Mapping) else {}
     if callable(guide):
-        guided = _run(guide, data, known, observed=False)
-        inferred = {name: site["value"] for name, site in guided.items() if _is_inferred(site)}
+        guided = run(guide, data, known, observed=False)
+        inferred = latents_of_guide(guided)
         known |= {name: site["value"] for name, site in guided.items() if _subsamples(site)}
     known |= inferred
-    sites = _run(model, data, known)
+    sites = run(model, data, known)
     if guide is not None and (left := _latents(sites).keys() - known.keys()):
         left -= {name for name in left if isinstance(sites[name]["fn"], Delta)}  # a function of its parents
-        sites = _run(model, data, known | _summed_out(model, data, known, sites, left))
+        sites = run(model, data, known | _summed_out(model, data, known, sites, left))
     if outside := [name for name, site in sites.items() if site["is_observed"] and "data" in site["infer"]]:
         raise UserError(f"{_quoted(outside)} is observed from outside the model and cannot be drawn anew")
     if guide is None and (factors := [name for name, site in sites.items() if isinstance(site["fn"], Unit)]):
@@ -159,7 +159,7 @@ def replicate(
     )
 
 
-def _run(program: Program, data: Arguments, values: Mapping[str, Any], *, observed: bool = True) -> dict[str, Any]:
+def run(program: Program, data: Arguments, values: Mapping[str, Any], *, observed: bool = True) -> dict[str, Any]:
     """Run a program, with its observed sites drawn anew or as they are: the messages of its sites."""
     args, kwargs = arguments(data)
     handler = Redraw(values, observed=observed)
@@ -175,10 +175,13 @@ def _run(program: Program, data: Arguments, values: Mapping[str, Any], *, observ
     return handler.sites
 
 
-def _is_inferred(site: Any) -> bool:
-    """Whether a site of a guide is a latent of the model: no plate, no auxiliary site, nothing computed."""
-    auxiliary = site["infer"].get("is_auxiliary") or isinstance(site["fn"], Unit)
-    return not (auxiliary or site["is_observed"] or site_is_subsample(site))
+def latents_of_guide(sites: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return what a guide drew of the model's latents: no plates, no auxiliary sites, nothing observed or computed."""
+    return {
+        name: site["value"]
+        for name, site in sites.items()
+        if not (site["infer"].get("is_auxiliary") or site["is_observed"] or site_is_subsample(site))
+    }
 
 
 def _summed_out(
@@ -356,12 +359,12 @@ def _why_not(model: Program, guide: Guide, rows: Callable[[int, int], Arguments]
         return f"{outside[0]!r} is outside the plate {_quoted(inside)}" if inside else "there is no plate"
     if plate.size != size:
         return f"on the first {size} rows the plate {plate.name!r} has {plate.size} elements"
-    densities = _densities(_run(model, rows(0, size), whole.latents, observed=False))
+    densities = densities_of(run(model, rows(0, size), whole.latents, observed=False))
     latents = {}
     for name, value in whole.latents.items():
         dim = plate_dim(whole.plates[name], plate.name, whole.event_dims[name])
         latents[name] = value.narrow(dim, 0, half)
-    alone = _densities(_run(model, rows(0, half), latents, observed=False))
+    alone = densities_of(run(model, rows(0, half), latents, observed=False))
     for name, density in densities.items():
         first = density.narrow(plate_dim(whole.plates[name], plate.name), 0, half)
         if not torch.allclose(first, alone[name], 1e-3, 1e-3, equal_nan=True):
@@ -369,7 +372,7 @@ def _why_not(model: Program, guide: Guide, rows: Callable[[int, int], Arguments]
     return ""
 
 
-def _densities(sites: Mapping[str, Any]) -> dict[str, Tensor]:
+def densities_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the log-densities of the latents and the data at each entry of their batch shapes."""
     chosen = {name: site for name, site in sites.items() if _is_data(site) or name in _latents(sites)}
     return {name: site["fn"].log_prob(site["value"]) for name, site in chosen.items()}

@@ -49,7 +49,7 @@ def ranks_of_seed(seed):
 def test_too_narrow_a_posterior_piles_ranks_up_at_both_ends_and_a_shifted_one_at_one():
     for one in ranks_of(Narrow):
         assert one.p < 1e-6
-        assert one.counts[0] > one.band[1] < one.counts[-1]
+        assert one.counts[0] > 75 < one.counts[-1]  # 50 are expected, and 64 exceeded once in 50
     for one in ranks_of(ExactGuide, shift=0.5):
         assert one.p < 1e-6
         assert one.counts[0] > 2 * one.counts[-1]
@@ -69,9 +69,9 @@ class ExactCategories(torch.nn.Module):
             pyro.sample("z", model.prior(y))
 
 
-@pytest.mark.parametrize(("power", "calibrated"), [(1.0, True), (0.0, True), (8.0, False)])
+@pytest.mark.parametrize(("power", "calibrated"), [(1.0, True), (1e-9, True), (8.0, False)])
 def test_categories_are_ranked_with_ties_in_a_random_order(power, calibrated):
-    """The prior in place of the posterior (power 0) passes: ranks see no dependence on x. Too sure a guide does not."""
+    """The prior in place of the posterior (power 1e-9) passes: ranks see no dependence on x. Too sure a guide does not."""
     model, _ = linear_mixture()
     with torch.no_grad():
         model.component.weight *= 3
@@ -96,17 +96,18 @@ def test_ranks_that_cannot_be_are_refused(vae):
     with pytest.raises(ValueError, match="98 draws make 99 ranks"):
         calibrate(model, guide, {"x": torch.zeros(5, 1, 4, 4)}, draws=98)
 
-    def renamed(data):
-        with pyro.plate("data", len(data)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=data)
 
-    with pytest.raises(ValueError, match=r"\['x'\] are not among the arguments \['data'\]"):
-        calibrate(renamed, guide, {"data": torch.zeros(5)})
-
-
-def test_counts_and_band_of_equal_parts():
+def test_counts_of_equal_parts():
     one = Ranks("z[0]", torch.arange(100).repeat(2), 99)
     assert one.counts == [10] * 20
     assert one.p == 1.0
-    assert one.band == (4.0, 16.0)
+    assert abs(one.ecdf_difference).max() < 1e-12
+
+
+def test_the_whole_difference_lies_in_its_band_for_95_per_cent_of_uniform_ranks():
+    outside = 0
+    for _ in range(400):
+        one = Ranks("z", torch.randint(0, 100, (150,)), 99)
+        low, high = one.band
+        outside += bool(((one.ecdf_difference < low) | (one.ecdf_difference > high)).any())
+    assert 6 <= outside <= 36  # 0.05 of 400 is 20
