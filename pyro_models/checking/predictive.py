@@ -116,9 +116,10 @@ def check(
             as an MCMC's, of which `replicates` are used at equal distances; None leaves posterior replicates out.
         data: what both are called with: a mapping of keyword arguments, a tuple of positional ones, or the only one;
             grey pixels are drawn black or white where the story's are.
-        statistics: by site and name. Where a statistic returns a number for each datum, the mean and the standard
-            deviation over the data are compared. One that has two arguments is a discrepancy, which gets the latents
-            and deterministic sites beside the values, and compares data and replicate at each posterior draw.
+        statistics: by site and name; integers reach them as floating point. Where a statistic returns a number for each
+            datum, the mean and the standard deviation over the data are compared. One that has two arguments is a
+            discrepancy, which gets the latents and deterministic sites beside the values, and compares data and
+            replicate at each posterior draw.
         replicates: how many prior and how many posterior ones; 39 at least, or no check could fail at 5 %.
         seed: of all noise.
         batch_size: data at a time; None takes all at once, as models need whose data share a latent.
@@ -176,8 +177,8 @@ def check(
             if "posterior" in halves and (replicated := halves["posterior"].attempt(number)):
                 theta = replicated.latents | replicated.deterministic
                 halves["posterior"].measure(statistics, replicated.drawn, theta)
-                seen = data_values | {name: replicated.observed[name] for name in varying}
-                realised.append(measure(of_draws, seen, theta))
+                values = data_values | {name: replicated.observed[name] for name in varying}
+                realised.append(measure(of_draws, values, theta))
         observed = measure(statistics, data_values, latents | first.deterministic)
     return [
         _compared(key, value, halves, [row[key] for row in realised if key in row]) for key, value in observed.items()
@@ -326,6 +327,7 @@ def measure(
 
 
 def _measured(name: str, statistic: Statistic, values: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+    values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
     try:
         result = torch.as_tensor(statistic(values, latents) if takes_latents(statistic) else statistic(values)).double()
     except UserError:

@@ -263,7 +263,7 @@ def _of_support(values: Tensor, likelihood: Any) -> dict[str, Statistic]:
         return category_statistics(values[~values.isnan()])
     if getattr(support, "is_discrete", False):
         return count_statistics()
-    if isinstance(support, type(constraints.positive)) and support.lower_bound == 0:
+    if isinstance(support, type(constraints.positive) | type(constraints.nonnegative)) and support.lower_bound == 0:
         return duration_statistics()
     return number_statistics()
 

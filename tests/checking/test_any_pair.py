@@ -283,7 +283,7 @@ def test_an_error_in_a_posterior_replicate_is_one_line():
     def guide(y):
         raise RuntimeError("singular\nand more")
 
-    with pytest.raises(UserError, match="a posterior replicate fails: singular$"):
+    with pytest.raises(UserError, match=r"a posterior replicate fails: singular$"):
         check(shared, guide, torch.randn(5), MEAN, replicates=39)
 
 

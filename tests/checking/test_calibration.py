@@ -5,7 +5,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
-from scipy.stats import chi2
 
 from pyro_models.base.errors import UserError
 from pyro_models.checking.calibration import Ranks, calibrate
@@ -72,9 +71,9 @@ class ExactCategories(torch.nn.Module):
             pyro.sample("z", model.prior(y))
 
 
-@pytest.mark.parametrize(("power", "calibrated"), [(1.0, True), (1e-9, True), (8.0, False)])
+@pytest.mark.parametrize(("power", "calibrated"), [(1.0, True), (0.01, True), (8.0, False)])
 def test_categories_are_ranked_with_ties_in_a_random_order(power, calibrated):
-    """The prior in place of the posterior (power 1e-9) passes: ranks see no dependence on x."""
+    """The prior in place of the posterior (power 0.01) passes: ranks see no dependence on x."""
     model, _ = linear_mixture()
     with torch.no_grad():
         model.component.weight *= 3
@@ -141,10 +140,10 @@ def exact_draws(numbers, draws=60):
 
 def test_a_latent_that_all_data_share_is_ranked_over_simulated_data_sets():
     y = torch.randn(10)
-    (exact,) = calibrate(shared, Exact(), {"numbers": y, "n": 10}, draws=19, simulations=300)
-    assert (exact.latent, len(exact.values)) == ("m", 300)
+    (exact,) = calibrate(shared, Exact(), {"numbers": y, "n": 10}, draws=19, simulations=150)
+    assert (exact.latent, len(exact.values)) == ("m", 150)
     assert exact.p > 0.001
-    (narrow,) = calibrate(shared, Exact(0.4), {"numbers": y}, draws=19, simulations=300)
+    (narrow,) = calibrate(shared, Exact(0.4), {"numbers": y}, draws=19, simulations=150)
     assert narrow.p < 1e-6
     low, high = narrow.band
     assert ((narrow.ecdf_difference < low) | (narrow.ecdf_difference > high)).any()
@@ -165,7 +164,7 @@ def test_what_refit_learns_stays_out_of_the_parameter_store_and_the_noise():
         pyro.set_rng_seed(0)  # as training scripts do: the simulations must differ all the same
         assert torch.is_grad_enabled()
         pyro.get_param_store().setdefault("loc", numbers.mean())
-        fitted.append(float(pyro.param("loc")))
+        fitted.append(pyro.param("loc").item())
         return lambda numbers: pyro.sample("m", dist.Normal(pyro.param("loc"), 0.3))
 
     calibrate(shared, None, torch.randn(10), draws=19, simulations=5, refit=refit)
@@ -176,7 +175,7 @@ def test_what_refit_learns_stays_out_of_the_parameter_store_and_the_noise():
 def test_a_guide_that_does_not_read_the_data_is_refused():
     y = torch.randn(10)
     for guide in (AutoNormal(shared), lambda numbers: pyro.sample("m", dist.Normal(pyro.param("a", y.mean()), 1.0))):
-        with pytest.raises(UserError, match="the guide draws 'm' alike whatever the data are.*: give `refit`"):
+        with pytest.raises(UserError, match=r"the guide draws 'm' alike whatever the data are.*: give `refit`"):
             calibrate(shared, guide, y)
     with pytest.raises(UserError, match="give a guide, or `refit`"):
         calibrate(shared, None, y)
@@ -211,10 +210,8 @@ def in_turn(numbers):
 )
 def test_simulated_data_take_the_place_of_the_observed_values(model, data):
     """If one entry were wrong, the sum would be too, and the ranks not uniform."""
-    (exact,) = calibrate(model, guide_of_sum, data, draws=19, simulations=200)
+    (exact,) = calibrate(model, guide_of_sum, data, draws=19, simulations=100)
     assert exact.p > 0.001
-    statistic = 10 * sum((count - 10) ** 2 / 10 for count in exact.counts) / 10
-    assert statistic < chi2.isf(1e-3, 19)
 
 
 def test_what_cannot_be_simulated_is_refused():
