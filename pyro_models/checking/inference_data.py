@@ -1,5 +1,6 @@
 """Draws and data in the groups of ArviZ, for its plots and summaries."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_models.base.errors import UserError
+from pyro_models.base.errors import UserError, first_line
 from pyro_models.checking.predictive import Samples, thinned
 from pyro_models.checking.replicates import Replicate, as_drawn, replicate
 from pyro_models.metrics.evaluation import eval_mode
@@ -34,7 +35,7 @@ def groups(
             grey pixels are drawn black or white where the story's are.
         draws: how many of each group.
         seed: of the draws.
-        prior: whether there are draws from the prior.
+        prior: whether there are draws from the prior; where they fail and there is a guide, a warning says why.
 
     Returns:
         `posterior`, `posterior_predictive`, `prior`, `prior_predictive` by site, [1, draws, *shape], as one chain;
@@ -42,7 +43,7 @@ def groups(
         the entries that a mask leaves in; `observed_data`; `constant_data`, the other arrays among named arguments.
 
     Raises:
-        UserError: the prior cannot be drawn from, where that is not left out.
+        UserError: a site cannot be drawn, and there is no guide.
 
     >>> from guides import VAEGuide
     >>> from pyro_models import VAE, distributions
@@ -68,7 +69,7 @@ def as_arviz(
     Dimensions have the names of plates, and their coordinates are the plate's indices.
 
     Raises:
-        UserError: ArviZ is not installed, or the prior cannot be drawn from, where that is not left out.
+        UserError: ArviZ is not installed, or a site cannot be drawn.
     """
     try:
         import arviz
@@ -92,7 +93,7 @@ def _drawn(
         for values in given if guide is not None else []:
             posterior.append(replicate(model, values, data, subsamples=fixed))
             fixed |= posterior[0].subsamples
-        from_prior = [replicate(model, None, data, subsamples=fixed) for _ in range(draws)] if prior else []
+        from_prior = _of_prior(model, data, draws, fixed, warn=guide is not None) if prior else []
         first = (posterior or from_prior)[0]
         observed = {name: as_drawn(value, first.drawn[name]) for name, value in first.observed.items()}
         log_p = [_log_likelihood(each, observed) for each in posterior]
@@ -108,6 +109,17 @@ def _drawn(
     by_group = {name: group for name, group in by_group.items() if group}
     dims, coords = _dimensions(first, {*first.drawn, *first.latents})
     return by_group, dims, coords
+
+
+def _of_prior(model: Program, data: Arguments, draws: int, fixed: Mapping[str, Tensor], warn: bool) -> list[Replicate]:
+    """Draw prior replicates; none, with a warning, where they cannot be drawn and others can."""
+    try:
+        return [replicate(model, None, data, subsamples=fixed) for _ in range(draws)]
+    except Exception as error:  # of a program, at values that it has never been run with
+        if not warn:
+            raise
+        warnings.warn(f"the groups of the prior are left out: {first_line(error)}", stacklevel=4)
+        return []
 
 
 def _log_likelihood(replicated: Replicate, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:

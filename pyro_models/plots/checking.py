@@ -26,7 +26,10 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
         every = torch.cat([torch.tensor([observed]).double(), *drawn.values()])
         edges = torch.linspace(float(every.min()), float(every.max()) + 1e-9, 31).tolist()
         for name, values in drawn.items():
-            panel.hist(values.tolist(), edges, alpha=0.6, label=f"{name}, p = {check.against[name]['p']:.2f}")
+            colour = {"prior": "tab:blue", "posterior": "tab:orange"}[name]
+            panel.hist(
+                values.tolist(), edges, alpha=0.6, color=colour, label=f"{name}, p = {check.against[name]['p']:.2f}"
+            )
         panel.axvline(observed, color="black", linewidth=2, label="data")
         title_of = f"{check.site}: {check.statistic}" + (", less the data's" if check.realised is not None else "")
         panel.set_title(textwrap.fill(title_of, 42), fontsize=9)
@@ -40,8 +43,8 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
 def ranks(results: Sequence[Ranks], most: int = 24) -> Figure:
     """Draw how far the distribution of each latent's ranks is from uniform, lowest p first, with its 95 % band (grey).
 
-    Above 0 there are too many low ranks; an S that falls first means too few draws at both ends, one that rises first
-    too many: a guide that is too wide, or too narrow.
+    All above 0, the guide's draws are too high, all below too low; a line that rises first and then falls below 0 is of
+    a guide that is too narrow, one that falls first of one that is too wide.
     """
     chosen = sorted(results, key=lambda result: result.p)[:most]
     figure, panels = new_panels(len(chosen), 6, 2.3, 1.9)
