@@ -1,30 +1,49 @@
 """Draws and data in the groups of ArviZ, for its plots and summaries."""
 
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_models.base.errors import UserError
-from pyro_models.checking.replicates import as_drawn, replicate
-from pyro_models.metrics.evaluation import Data, Program, eval_mode
+from pyro_models.base.errors import UserError, first_line
+from pyro_models.checking.predictive import Samples, thinned
+from pyro_models.checking.replicates import Replicate, as_drawn, replicate
+from pyro_models.metrics.evaluation import eval_mode
+from pyro_models.objectives import Arguments, Program, arguments
 
 Groups = dict[str, dict[str, np.ndarray]]
 
 
-def groups(model: Program, guide: Program, data: Data, *, draws: int = 100, seed: int = 0) -> Groups:
+def groups(
+    model: Program,
+    guide: Program | Samples | None,
+    data: Arguments,
+    *,
+    draws: int = 100,
+    seed: int = 0,
+    prior: bool = True,
+) -> Groups:
     """Draw from the story and from the guide, and group the draws as ArviZ does.
 
     Args:
-        model, guide: the pair.
-        data: what both are called with, [n, *shape] each; grey pixels are drawn black or white where the story's are.
+        model, guide: the pair; in place of the guide also draws of all latents by site, [draws, *shape] each; None
+            leaves out what needs the posterior.
+        data: what both are called with: a mapping of keyword arguments, a tuple of positional ones, or the only one;
+            grey pixels are drawn black or white where the story's are.
         draws: how many of each group.
         seed: of the draws.
+        prior: whether there are draws from the prior; where they fail and there is a guide, a warning says why.
 
     Returns:
-        `posterior`, `posterior_predictive`, `prior`, `prior_predictive` by site, [1, draws, n, *shape], as one chain;
-        `log_likelihood`, log p(x | z) in nats at the posterior's draws, [1, draws, n]; `observed_data`, [n, *shape].
+        `posterior`, `posterior_predictive`, `prior`, `prior_predictive` by site, [1, draws, *shape], as one chain;
+        `log_likelihood`, log p(x | z) in nats at the posterior's draws, [1, draws, *batch], or [1, draws, counted] of
+        the entries that a mask leaves in; `observed_data`; `constant_data`, the other arrays among named arguments.
+
+    Raises:
+        UserError: a site cannot be drawn, and there is no guide.
 
     >>> from guides import VAEGuide
     >>> from pyro_models import VAE, distributions
@@ -33,33 +52,122 @@ def groups(model: Program, guide: Program, data: Data, *, draws: int = 100, seed
     >>> groups(model, guide, {"x": torch.zeros(7, 4)}, draws=5)["posterior"]["z"].shape
     (1, 5, 7, 2)
     """
-    with eval_mode(model, guide, seed=seed):
-        posterior, prior = ([replicate(model, q, data) for _ in range(draws)] for q in (guide, None))
-        observed = {name: as_drawn(value, posterior[0].drawn[name]) for name, value in posterior[0].observed.items()}
-        log_p = [{name: fn.log_prob(observed[name]) for name, fn in each.likelihood.items()} for each in posterior]
-    return {
-        "posterior": _chain([each.latents for each in posterior]),
-        "posterior_predictive": _chain([each.drawn for each in posterior]),
-        "log_likelihood": _chain(log_p),
-        "prior": _chain([each.latents for each in prior]),
-        "prior_predictive": _chain([each.drawn for each in prior]),
-        "observed_data": {name: value.cpu().numpy() for name, value in observed.items()},
-    }
+    return _drawn(model, guide, data, draws, seed, prior)[0]
 
 
-def _chain(draws: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-    return {name: torch.stack([draw[name] for draw in draws])[None].cpu().numpy() for name in draws[0]}
-
-
-def as_arviz(model: Program, guide: Program, data: Data, *, draws: int = 100, seed: int = 0) -> Any:
+def as_arviz(
+    model: Program,
+    guide: Program | Samples | None,
+    data: Arguments,
+    *,
+    draws: int = 100,
+    seed: int = 0,
+    prior: bool = True,
+) -> Any:
     """Return the `groups` of a pair in the type of ArviZ: a `DataTree` from version 1 on, an `InferenceData` before.
 
+    Dimensions have the names of plates, and their coordinates are the plate's indices.
+
     Raises:
-        UserError: ArviZ is not installed.
+        UserError: ArviZ is not installed, or a site cannot be drawn.
     """
     try:
         import arviz
     except ImportError:
         raise UserError("ArviZ is not installed: pip install 'pyro-stories[arviz]'") from None
-    by_group, from_dict = groups(model, guide, data, draws=draws, seed=seed), cast(Any, arviz).from_dict
-    return from_dict(**by_group) if arviz.__version__.startswith("0.") else from_dict(by_group)
+    by_group, dims, coords = _drawn(model, guide, data, draws, seed, prior)
+    from_dict = cast(Any, arviz).from_dict
+    if arviz.__version__.startswith("0."):
+        return from_dict(**by_group, dims=dims, coords=coords)
+    return from_dict(by_group, dims=dims, coords=coords)
+
+
+def _drawn(
+    model: Program, guide: Program | Samples | None, data: Arguments, draws: int, seed: int, prior: bool
+) -> tuple[Groups, dict[str, list[str]], dict[str, np.ndarray]]:
+    """Return the groups, the names of their dimensions by site, and the coordinates of these."""
+    with eval_mode(model, *([guide] if callable(guide) else []), seed=seed):
+        given: Iterable[Any] = thinned(guide, draws) if isinstance(guide, Mapping) else [guide] * draws
+        fixed: dict[str, Tensor] = {}
+        posterior: list[Replicate] = []
+        for values in given if guide is not None else []:
+            posterior.append(replicate(model, values, data, subsamples=fixed))
+            fixed |= posterior[0].subsamples
+        from_prior = _of_prior(model, data, draws, fixed, warn=guide is not None) if prior else []
+        first = (posterior or from_prior)[0]
+        observed = {name: as_drawn(value, first.drawn[name]) for name, value in first.observed.items()}
+        log_p = [_log_likelihood(each, observed) for each in posterior]
+    by_group = {
+        "posterior": _chain([each.latents for each in posterior]),
+        "posterior_predictive": _chain([each.drawn for each in posterior]),
+        "log_likelihood": _chain(log_p),
+        "prior": _chain([each.latents for each in from_prior]),
+        "prior_predictive": _chain([each.drawn for each in from_prior]),
+        "observed_data": {name: value.detach().cpu().numpy() for name, value in observed.items()},
+        "constant_data": _constants(data, first),
+    }
+    by_group = {name: group for name, group in by_group.items() if group}
+    dims, coords = _dimensions(first, {*first.drawn, *first.latents})
+    return by_group, dims, coords
+
+
+def _of_prior(model: Program, data: Arguments, draws: int, fixed: Mapping[str, Tensor], warn: bool) -> list[Replicate]:
+    """Draw prior replicates; none, with a warning, where they cannot be drawn and others can."""
+    try:
+        return [replicate(model, None, data, subsamples=fixed) for _ in range(draws)]
+    except Exception as error:  # of a program, at values that it has never been run with
+        if not warn:
+            raise
+        warnings.warn(f"the groups of the prior are left out: {first_line(error)}", stacklevel=4)
+        return []
+
+
+def _log_likelihood(replicated: Replicate, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return log p(x | z) of each datum; of those that a mask leaves in, flattened, where there is one."""
+    log_p = {name: fn.log_prob(observed[name]) for name, fn in replicated.likelihood.items()}
+    return {
+        name: log_p[name][replicated.counted[name]] if name in replicated.counted else log_p[name] for name in log_p
+    }
+
+
+def _constants(data: Arguments, first: Replicate) -> dict[str, np.ndarray]:
+    """Return the arrays among the keyword arguments that are not observed."""
+    _, named = arguments(data)
+    memories = {value.untyped_storage().data_ptr() for value in first.observed.values()}
+    return {
+        name: value.detach().cpu().numpy()
+        for name, value in named.items()
+        if isinstance(value, Tensor) and name not in first.plates and value.untyped_storage().data_ptr() not in memories
+    }
+
+
+def _dimensions(first: Replicate, names: set[str]) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Name the dimensions of each site by its plates, and give these their indices as coordinates."""
+    sizes: dict[str, set[int]] = {}
+    for name in names:
+        for frame in first.plates[name]:
+            sizes.setdefault(frame.name, set()).add(frame.size)
+    # ArviZ knows a dimension by its name: not one of several sizes, and not that of a variable
+    labels = {name: f"{name}_plate" if name in first.plates else name for name, size in sizes.items() if len(size) == 1}
+    dims: dict[str, list[str]] = {}
+    for name in names:
+        value = first.drawn.get(name, first.latents.get(name))
+        ndim = 0 if value is None else value.ndim
+        dims[name] = [f"{name}_dim_{k}" for k in range(ndim)]
+        for frame in first.plates[name]:
+            at = ndim - first.event_dims[name] + frame.dim
+            if frame.name in labels and at >= 0 and value is not None and value.shape[at] == frame.size:
+                dims[name][at] = labels[frame.name]
+    coords = {
+        labels[name]: np.asarray(first.subsamples[name].cpu()) if name in first.subsamples else np.arange(*sizes[name])
+        for name in labels
+    }
+    return dims, coords
+
+
+def _chain(draws: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    return (
+        {name: torch.stack([draw[name] for draw in draws])[None].detach().cpu().numpy() for name in draws[0]}
+        if draws
+        else {}
+    )

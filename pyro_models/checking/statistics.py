@@ -4,17 +4,21 @@ import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pyro.distributions import Categorical, ExpandedDistribution, Independent, MaskedDistribution, constraints
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.checking.replicates import is_binary
 
-Statistic = Callable[[Tensor], Tensor]
-"""From data [n, *shape] to a number for each datum, [n], or to one for all of them, []."""
+COLUMNS = 20
+Statistic = Callable[..., Tensor]
+"""From data [n, *shape] to a number for each datum, [n], or to one for all of them, []; a discrepancy takes the latents
+by site as its second argument."""
 
 
 def ink(x: Tensor) -> Tensor:
@@ -157,15 +161,145 @@ def table_statistics(train: Tensor, columns: Sequence[str]) -> dict[str, Statist
     return statistics | {f"distance to the nearest of {len(train)} training rows": nearest(train)}
 
 
+def dispersion(x: Tensor) -> Tensor:
+    """Return the variance of counts [n] by their mean, 1 for a Poisson; NaN where all are 0.
+
+    >>> dispersion(torch.tensor([0.0, 2.0, 4.0]))
+    tensor(2., dtype=torch.float64)
+    """
+    return x.double().var() / x.double().mean()
+
+
+def share_of(x: Tensor, value: float) -> Tensor:
+    """Return the share of numbers [n] that equal a value."""
+    return (x == value).double().mean()
+
+
+def autocorrelation(x: Tensor) -> Tensor:
+    """Return the correlation of numbers [n] with those before them; NaN where they are constant.
+
+    >>> autocorrelation(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])).round(decimals=2)
+    tensor(-0.8300, dtype=torch.float64)
+    """
+    deviation = x.double() - x.double().mean()
+    return (deviation[1:] * deviation[:-1]).sum() / deviation.square().sum()
+
+
+def trend(x: Tensor) -> Tensor:
+    """Return the correlation of numbers [n] with their positions; NaN where they are constant.
+
+    >>> trend(torch.tensor([3.0, 2.0, 1.0]))
+    tensor(-1., dtype=torch.float64)
+    """
+    return torch.stack([x.double(), torch.arange(len(x)).to(x).double()]).corrcoef()[0, 1]
+
+
+def coefficient_of_variation(x: Tensor) -> Tensor:
+    """Return the standard deviation of positive numbers [n] by their mean, 1 for an Exponential."""
+    return x.double().std() / x.double().mean()
+
+
+def count_statistics() -> dict[str, Statistic]:
+    """Return statistics of counts [n] by name; overdispersion shows in the second and the third."""
+    return {
+        "mean": lambda x: x.double().mean(),
+        "variance / mean": dispersion,
+        "share of zeros": partial(share_of, value=0),
+        "largest": torch.max,
+    }
+
+
+def duration_statistics() -> dict[str, Statistic]:
+    """Return statistics of positive numbers [n], as times, by name; the last two are of their order."""
+    shape: dict[str, Statistic] = {"mean": torch.mean, "sd / mean": coefficient_of_variation}
+    return shape | {"smallest": torch.min, "largest": torch.max} | order_statistics()
+
+
+def number_statistics() -> dict[str, Statistic]:
+    """Return statistics of numbers [n] by name: moments, extremes and order."""
+    moments: dict[str, Statistic] = {
+        "": torch.clone,
+        "skewness": partial(moment, order=3),
+        "kurtosis": partial(moment, order=4),
+    }
+    return moments | {"smallest": torch.min, "largest": torch.max} | order_statistics()
+
+
+def order_statistics() -> dict[str, Statistic]:
+    """Return statistics by name of the order that numbers [n] come in, such as times."""
+    return {"autocorrelation at lag 1": autocorrelation, "trend": trend}
+
+
+def category_statistics(values: Tensor) -> dict[str, Statistic]:
+    """Return the share of each of the categories 0, 1, ... up to the largest among values [n]."""
+    return {f"share of {k}": partial(share_of, value=k) for k in range(int(values.max()) + 1)}
+
+
+def statistics_of(values: Mapping[str, Tensor], likelihoods: Mapping[str, Any]) -> dict[str, dict[str, Statistic]]:
+    """Return statistics for each observed site that suit its values and need no data to compare with.
+
+    Shares of categories under a Categorical, statistics of counts and of durations under distributions of such numbers,
+    those of numbers under any other; of vectors they are of each of the first 20 dimensions, over all data.
+
+    Args:
+        values: the data by site, [n, *shape] each.
+        likelihoods: by site, the distribution of its values.
+
+    >>> import pyro.distributions as dist
+    >>> list(statistics_of({"y": torch.tensor([0, 3])}, {"y": dist.Poisson(torch.ones(2))})["y"])
+    ['mean', 'variance / mean', 'share of zeros', 'largest']
+    """
+    return {site: _in_columns(x, _of_support(x, likelihoods[site])) for site, x in values.items()}
+
+
+def _of_support(values: Tensor, likelihood: Any) -> dict[str, Statistic]:
+    """Return the statistics of numbers [n] of one distribution."""
+    while isinstance(likelihood, Independent | MaskedDistribution | ExpandedDistribution):
+        likelihood = likelihood.base_dist
+    support = getattr(likelihood, "support", None)
+    if is_binary(values):
+        return {"share of 1": partial(share_of, value=1)}
+    if isinstance(likelihood, Categorical):
+        return category_statistics(values[~values.isnan()])
+    if getattr(support, "is_discrete", False):
+        return count_statistics()
+    if isinstance(support, type(constraints.positive) | type(constraints.nonnegative)) and support.lower_bound == 0:
+        return duration_statistics()
+    return number_statistics()
+
+
+def _in_columns(values: Tensor, statistics: Mapping[str, Statistic]) -> dict[str, Statistic]:
+    """Return statistics of numbers [n] for each of the first 20 dimensions of data [n, *shape]."""
+    if values.ndim == 0:
+        return {"value": lambda x: x.double()}
+    if values.ndim == 1:
+        return {name or "value": _of_present(statistic) for name, statistic in statistics.items()}
+    return {
+        f"[{k}], {name}" if name else f"[{k}]": partial(_of_column, index=k, statistic=_of_present(statistic))
+        for k in range(min(values[0].numel(), COLUMNS))
+        for name, statistic in statistics.items()
+    }
+
+
+def _of_column(x: Tensor, index: int, statistic: Statistic) -> Tensor:
+    return statistic(x.flatten(1)[:, index])
+
+
+def _of_present(statistic: Statistic) -> Statistic:
+    """Return the statistic of the numbers that are not missing."""
+    return lambda x: statistic(x[~x.isnan()])
+
+
 def standard_statistics(
-    train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]
+    train: Mapping[str, Tensor], names: Mapping[str, Sequence[str]], likelihoods: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Statistic]]:
-    """Return statistics for each site that suit its values: images, a table, or categories.
+    """Return statistics for each site that suit its values: images, a table, counts, or categories.
 
     Args:
         train: training data by site: images [m, channel, height, width], rows [m, columns], or bits or one-hot
             categories [m, size].
         names: of the columns or categories of each site; numbers where there are none.
+        likelihoods: by site, the distribution of its values, where it is known: see `statistics_of`.
 
     >>> list(standard_statistics({"y": torch.eye(2)}, {"y": ["left", "right"]})["y"])
     ['share of left', 'share of right']
@@ -175,6 +309,8 @@ def standard_statistics(
         each = names.get(site) or [f"{site}={k}" for k in range(values[0].numel())]
         if values.ndim == 4:
             statistics[site] = image_statistics(values)
+        elif values.ndim != 2 or not values.is_floating_point():
+            statistics |= statistics_of({site: values}, likelihoods or {site: None})
         elif is_binary(values):
             statistics[site] = {f"share of {name}": column_statistic(k, torch.nanmean) for k, name in enumerate(each)}
         else:

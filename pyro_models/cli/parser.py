@@ -29,6 +29,15 @@ def in_flags(message: str) -> str:
     return re.sub(r"`(\w+)(?:=([^`]*))?`", spell, message)
 
 
+def is_program(word: str) -> bool:
+    """Return whether a word of the command line names a program, and not a recipe or a run folder.
+
+    >>> is_program("schools:model,schools:guide"), is_program("runs/vae-digits-1"), is_program("vae")
+    (True, False, False)
+    """
+    return ":" in word and not Path(word).exists()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line, the nearest valid name, and exit code 2."""
 

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_models import checking, recipes, report, runs
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
 from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES
-from pyro_models.cli.parser import Parser, in_flags
+from pyro_models.cli.parser import Parser, in_flags, is_program
 from pyro_models.cli.train import main as train_main
 from pyro_models.cli.train import parse
 
@@ -22,6 +23,10 @@ FORMATS = {
     "svg": ".svg",
     "html": ".html",
 }
+PARAMS = (
+    "a program's trained parameters: a file of pyro.get_param_store().save, or of torch.save of a state dict, alone or "
+    "under 'model' and 'guide' (default: as they are when the program is imported)"
+)
 
 
 def train(words: Sequence[str]) -> int:
@@ -66,13 +71,20 @@ def likelihood(words: Sequence[str]) -> int:
 
 
 def check(words: Sequence[str]) -> int:
-    """Check a finished run: replicated data against the data, and the guide's calibration."""
-    parser = _of_a_run("check", check.__doc__)
+    """Check a run or a program of your own: replicated data against the data, and a run's guide: its calibration."""
+    parser = _of_a_run("check", check.__doc__, "the folder of a finished run, or MODULE:MODEL[,MODULE:GUIDE]")
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), default="test", help="data to check against (default: test)"
     )
+    parser.add_argument(
+        "--data",
+        default="1000",
+        metavar="N|FILE",
+        help="of a run, number of data at most, drawn from the split (default: 1000); of a program, the .npz or .csv "
+        "file with its arguments by name",
+    )
+    parser.add_argument("--params", type=Path, metavar="FILE", help=PARAMS)
     options = {
-        "data": (1000, 2, "number of data at most, drawn from the split"),
         "replicates": (100, FEWEST_REPLICATES, "number of replicates, prior and posterior predictive each"),
         "seed": (0, 0, "seed of the noise"),
     }
@@ -80,14 +92,24 @@ def check(words: Sequence[str]) -> int:
     statistic = "a further statistic of x: a function from [n, *shape] to [n] or to one number; may be repeated"
     parser.add_argument("--statistic", action="append", default=[], metavar="MODULE:FUNCTION", help=statistic)
     parser.add_argument(
-        "--arviz", type=Path, metavar="FILE.nc", help="also write draws for 50 data to this file, for ArviZ"
+        "--arviz", type=Path, metavar="FILE.nc", help="also write draws for 50 data of a run, or all, for ArviZ"
     )
     given = parser.parse_args(words)
     parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     statistics = {spec: checking.load_statistic(spec) for spec in given.statistic}
+    values = {name: getattr(given, name) for name in options}
+    if is_program(str(given.run)):
+        from pyro_models.cli.programs import load_pair
+
+        pair = load_pair(str(given.run), Path(given.data) if given.data != "1000" else None, given.params, trained=True)
+        print(report.check_program(*pair, **values, more=statistics, arviz=given.arviz))
+        return 0
+    if given.params:
+        parser.error("`params` goes with a program: the weights of a run are in its folder")
+    if not given.data.isdigit() or int(given.data) < 2:
+        parser.error(f"`data` must be at least 2, not {given.data}")
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    values = {name: getattr(given, name) for name in ("split", *options)}
-    text = report.write_checks(run, **values, more=statistics)
+    text = report.write_checks(run, split=given.split, data=int(given.data), **values, more=statistics)
     if given.arviz:
         report.write_arviz(run, given.arviz, split=given.split, seed=given.seed)
     print(text)
@@ -115,15 +137,37 @@ def sample(words: Sequence[str]) -> int:
 
 
 def story(words: Sequence[str]) -> int:
-    """Print the story of a recipe or of a run: its factors and its objective, read off the program itself."""
+    """Print the story of a recipe, of a run or of a program: its factors and its objective, read off the program."""
     parser = Parser(prog=f"{PROG} story", description=story.__doc__)
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe, and its options as for training, or a run folder")
+    what = "a recipe, and its options as for training, a run folder, or MODULE:MODEL[,MODULE:GUIDE] and --data FILE"
+    parser.add_argument("recipe", metavar="RECIPE", help=what)
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the story (default: what --out ends in, else text)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the story to (default: print it)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")
     given, options = parser.parse_known_args(words)
+    suffix = given.out.suffix if given.out else ".txt"
+    form = given.format or next((form for form, end in FORMATS.items() if end == suffix), None)
+    if form is None:
+        parser.error(f"`out={given.out}`: give `format`, or let it end in {', '.join(FORMATS.values())}")
+    text = getattr(_story_of(given, options, parser), form)
+    if given.out:
+        write(given.out, text + "\n")
+    print(given.out or text)
+    return 0
+
+
+def _story_of(given: Any, options: list[str], parser: Parser) -> Any:
+    """Read the story of a recipe, of the recipe of a run, or of a program."""
+    if is_program(given.recipe):
+        from pyro_models.cli.programs import load_pair
+        from pyro_models.reading import story
+
+        of_program = Parser(prog=parser.prog)
+        of_program.add_argument("--data", type=Path)
+        model, guide, arguments = load_pair(given.recipe, of_program.parse_args(options).data)
+        return story(model, guide=guide, **arguments)
     folder = Path(given.recipe)
     if (folder / "recipe.json").is_file():
         if options:
@@ -133,18 +177,10 @@ def story(words: Sequence[str]) -> int:
     elif folder.is_dir() or len(folder.parts) > 1:
         parser.error(f"{folder} is no run folder: it holds no recipe.json")
     else:
-        recipe, _ = parse([given.recipe, *options], f"{PROG} story")
+        recipe, _ = parse([given.recipe, *options], parser.prog)
         dataset = recipe.load(given.data_dir)
-    suffix = given.out.suffix if given.out else ".txt"
-    form = given.format or next((form for form, end in FORMATS.items() if end == suffix), None)
-    if form is None:
-        parser.error(f"`out={given.out}`: give `format`, or let it end in {', '.join(FORMATS.values())}")
     recipe.check_data(dataset)
-    text = getattr(recipe.story(dataset), form)
-    if given.out:
-        write(given.out, text + "\n")
-    print(given.out or text)
-    return 0
+    return recipe.story(dataset)
 
 
 def compare(words: Sequence[str]) -> int:
@@ -217,9 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def _of_a_run(verb: str, doc: str | None) -> Parser:
+def _of_a_run(verb: str, doc: str | None, what: str = "the folder of a finished run") -> Parser:
     parser = Parser(prog=f"{PROG} {verb}", description=doc)
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("run", type=Path, metavar="RUN", help=what)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to compute on (default: cpu)")
     return parser

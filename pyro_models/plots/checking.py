@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,15 +15,24 @@ from pyro_models.plots.canvas import new_panels
 
 def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
     """Draw histograms of statistics of prior and posterior replicates, with a line at the data's, lowest p first."""
-    chosen = sorted(checked, key=lambda check: min(result["two_sided"] for result in check.against.values()))[:most]
+    chosen = sorted(checked, key=lambda check: min((r["two_sided"] for r in check.against.values()), default=2.0))[
+        :most
+    ]
     figure, panels = new_panels(len(chosen), 4, 3.6, 2.6)
     for panel, check in zip(panels, chosen, strict=True):
-        every = torch.cat([torch.tensor([check.observed]), *check.replicated.values()])
+        shift = 0.0 if check.realised is None else check.realised  # of a discrepancy the difference from the data's
+        observed = check.observed if check.realised is None else 0.0
+        drawn = {name: values - shift for name, values in check.replicated.items()}
+        every = torch.cat([torch.tensor([observed]).double(), *drawn.values()])
         edges = torch.linspace(float(every.min()), float(every.max()) + 1e-9, 31).tolist()
-        for name, values in check.replicated.items():
-            panel.hist(values.tolist(), edges, alpha=0.6, label=f"{name}, p = {check.against[name]['p']:.2f}")
-        panel.axvline(check.observed, color="black", linewidth=2, label="data")
-        panel.set_title(textwrap.fill(f"{check.site}: {check.statistic}", 42), fontsize=9)
+        for name, values in drawn.items():
+            colour = {"prior": "tab:blue", "posterior": "tab:orange"}[name]
+            panel.hist(
+                values.tolist(), edges, alpha=0.6, color=colour, label=f"{name}, p = {check.against[name]['p']:.2f}"
+            )
+        panel.axvline(observed, color="black", linewidth=2, label="data")
+        title_of = f"{check.site}: {check.statistic}" + (", less the data's" if check.realised is not None else "")
+        panel.set_title(textwrap.fill(title_of, 42), fontsize=9)
         panel.set(yticks=[])
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.legend(frameon=False, fontsize=7)
@@ -31,13 +41,25 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
 
 
 def ranks(results: Sequence[Ranks], most: int = 24) -> Figure:
-    """Draw rank histograms of each latent, lowest p first, over the band expected of uniform ranks (grey)."""
+    """Draw how far the distribution of each latent's ranks is from uniform, lowest p first, with its 95 % band (grey).
+
+    All above 0, the guide's draws are too high, all below too low; a line that rises first and then falls below 0 is of
+    a guide that is too narrow, one that falls first of one that is too wide.
+    """
     chosen = sorted(results, key=lambda result: result.p)[:most]
-    figure, panels = new_panels(len(chosen), 6, 2.2, 1.9)
+    figure, panels = new_panels(len(chosen), 6, 2.3, 1.9)
     for panel, result in zip(panels, chosen, strict=True):
-        panel.bar(range(len(result.counts)), result.counts, width=1.0)
-        panel.axhspan(*result.band, color="grey", alpha=0.4)
+        position = np.arange(1, result.draws + 2) / (result.draws + 1)
+        low, high = result.band
+        difference = result.ecdf_difference
+        panel.fill_between(position, low, high, step="post", color="grey", alpha=0.4, linewidth=0)
+        outside = bool(((difference < low) | (difference > high)).any())
+        panel.step(position, difference, where="post", color="tab:red" if outside else "tab:blue")
         panel.set_title(f"{result.latent}, p = {result.p:.2g}", fontsize=9)
-        panel.set(xticks=[], yticks=[])
-    figure.suptitle(f"ranks of latents from the prior among {results[0].draws} posterior draws")
+        panel.set(xticks=[0, 1])
+        panel.tick_params(labelsize=7)
+        panel.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
+    figure.suptitle(
+        f"ECDF of the ranks of latents from the prior among {results[0].draws} posterior draws, less the uniform's"
+    )
     return figure

@@ -1,3 +1,4 @@
+from .checks import check_program as check_program
 from .checks import write_arviz as write_arviz
 from .checks import write_checks as write_checks
 from .comparison import write_comparison as write_comparison

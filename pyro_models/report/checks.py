@@ -11,9 +11,20 @@ from pyro_models import plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
 from pyro_models.base.seeds import derived_seed
-from pyro_models.checking import LEVEL, Statistic, as_arviz, calibrate, check, checks_table, standard_statistics
+from pyro_models.checking import (
+    LEVEL,
+    Statistic,
+    as_arviz,
+    calibrate,
+    check,
+    checks_table,
+    replicate,
+    standard_statistics,
+    statistics_of,
+)
 from pyro_models.checking.replicates import as_drawn, in_parts, is_binary
 from pyro_models.metrics import eval_mode
+from pyro_models.objectives import Arguments, Program
 from pyro_models.runs import Run
 
 REFERENCE = 5000  # training data, spread over all of them, that statistics compare with
@@ -91,6 +102,51 @@ def _standard(run: Run) -> tuple[dict[str, dict[str, Statistic]], str]:
     unit += "" if train["x"] is once.observed["x"] else " drawn black or white"
     train |= {name: value for name, value in once.latents.items() if is_binary(value)}
     return standard_statistics(train, run.recipe.site_names(run.dataset)), unit
+
+
+def check_program(
+    model: Program,
+    guide: Program | None,
+    data: Arguments,
+    *,
+    replicates: int,
+    seed: int,
+    more: Mapping[str, Statistic],
+    arviz: Path | None = None,
+) -> str:
+    """Check any pair on its own data, with statistics that suit the values at each observed site.
+
+    Args:
+        model, guide: the pair; without a guide prior replicates alone are drawn.
+        data: what both are called with.
+        replicates: prior and posterior predictive each.
+        seed: of all noise.
+        more: statistics of each observed site beside the standard ones, by name.
+        arviz: a netCDF file to write draws to.
+
+    Returns:
+        the checks and a verdict, in Markdown.
+
+    Raises:
+        UserError: what `checking.check` refuses, or the program observes nothing.
+    """
+    with eval_mode(model, *([guide] if guide else []), seed=seed):
+        first = replicate(model, guide, data)
+        values = {name: as_drawn(value, first.drawn[name]) for name, value in first.observed.items()}
+    if not values:
+        raise UserError("the model observes nothing: check it with the data that it was fitted to")
+    statistics = {site: {**named, **more} for site, named in statistics_of(values, first.likelihood).items()}
+    checks = check(model, guide, data, statistics, replicates=replicates, seed=seed)
+    results = [result for each in checks for result in each.against.values()]
+    text = (
+        f"{checks_table(checks)}\n\n{sum(result['two_sided'] <= LEVEL for result in results)} of {len(results)} checks "
+        f"fail at 5 %, marked * ({replicates} replicates)."
+    )
+    if arviz:
+        prior = any("prior" in each.replicated for each in checks)
+        replace(arviz, as_arviz(model, guide, data, seed=seed, prior=prior).to_netcdf)
+        text += f"\n{arviz}"
+    return text
 
 
 def write_arviz(run: Run, path: Path, *, split: str = "test", seed: int = 0) -> None:

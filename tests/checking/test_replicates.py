@@ -63,11 +63,11 @@ def test_a_pair_that_would_return_the_data_is_refused(vae, x):
         guide(x=x)
         pyro.sample("x", dist.Delta(x, event_dim=3))
 
-    with pytest.raises(ValueError, match=r"latent sites are \['z'\], the guide's are \['x', 'z'\]"):
+    with pytest.raises(ValueError, match="'x' of the guide is no latent site of the model"):
         replicate(model, copying, {"x": x})
     with pytest.raises(ValueError, match="observed from outside"), poutine.condition(data={"x": x}):
         replicate(model, guide, {"x": x})
-    with pytest.raises(ValueError, match=r"latent sites are \['z'\], the guide's are \[\]"):
+    with pytest.raises(ValueError, match="no draws of 'z', a latent site of the model: draw it in the guide"):
         replicate(model, lambda x: None, {"x": x})
 
 

@@ -1,6 +1,7 @@
 """Each statistic against a picture or a table that can be worked out by hand, or by scipy."""
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import scipy.ndimage
 import scipy.stats
@@ -9,8 +10,11 @@ import torch
 from pyro_models.base.errors import UserError
 from pyro_models.checking import statistics
 from pyro_models.checking.statistics import (
+    autocorrelation,
     centre,
+    coefficient_of_variation,
     correlations,
+    dispersion,
     distance_to_training,
     holes,
     image_statistics,
@@ -19,9 +23,11 @@ from pyro_models.checking.statistics import (
     moment,
     nearest,
     standard_statistics,
+    statistics_of,
     stroke_width,
     symmetry,
     table_statistics,
+    trend,
 )
 
 
@@ -137,3 +143,37 @@ def test_a_statistic_is_imported_by_its_name():
         with pytest.raises(UserError, match="give MODULE:FUNCTION") as error:
             load_statistic(spec)
         assert error.value.exit_code == 2
+
+
+def test_statistics_follow_the_distribution_of_the_values():
+    n = torch.randn(50)
+    likelihoods = {
+        "count": dist.Poisson(torch.ones(50)),
+        "binomial": dist.Binomial(5, probs=torch.ones(50) / 2),
+        "category": dist.Categorical(torch.ones(50, 3)),
+        "time": dist.Exponential(torch.ones(50)),
+        "number": dist.Normal(n, 1.0),
+        "vector": dist.Normal(torch.zeros(50, 2), 1.0).to_event(1),
+        "bit": dist.Bernoulli(torch.ones(50) / 2).mask(True),
+    }
+    values = {name: fn.sample() for name, fn in likelihoods.items()}
+    names = {site: list(each) for site, each in statistics_of(values, likelihoods).items()}
+    assert names["count"] == names["binomial"] == ["mean", "variance / mean", "share of zeros", "largest"]
+    assert names["category"] == ["share of 0", "share of 1", "share of 2"]
+    assert names["time"][:2] == ["mean", "sd / mean"]
+    assert names["time"][-2:] == names["number"][-2:] == ["autocorrelation at lag 1", "trend"]
+    assert names["vector"][:2] == ["[0]", "[0], skewness"]
+    assert len(names["vector"]) == 2 * len(names["number"])
+    assert names["bit"] == ["share of 1"]
+    shares = [statistic(values["category"]) for statistic in statistics_of(values, likelihoods)["category"].values()]
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def test_order_is_measured_as_by_scipy_and_overdispersion_is_above_one():
+    x = torch.randn(200).cumsum(0)
+    assert autocorrelation(x) > 0.8
+    assert abs(autocorrelation(torch.randn(20_000))) < 0.03
+    assert trend(x).item() == pytest.approx(scipy.stats.pearsonr(x.numpy(), np.arange(200))[0])
+    counts = dist.NegativeBinomial(2.0, probs=torch.tensor(0.5)).sample((20_000,))
+    assert dispersion(counts).item() == pytest.approx(2.0, abs=0.1)
+    assert coefficient_of_variation(dist.Exponential(3.0).sample((20_000,))).item() == pytest.approx(1.0, abs=0.03)

@@ -155,11 +155,27 @@ def test_replicates_stand_beside_a_line_at_the_data_the_least_likely_first():
     assert only.get_title() == "x: far"
 
 
-def test_ranks_are_bars_the_least_uniform_first():
+def test_a_discrepancy_is_drawn_as_its_difference_from_the_datas_and_a_check_of_nothing_last():
+    one = Check("x", "distance", 3.0, {"posterior": torch.arange(40.0)}, torch.arange(40.0) - 2)
+    none = Check("x", "none", 3.0, {}, None, {"prior": 40}, {"prior": "none"})
+    first, second = plots.checks([none, one], "title").axes
+    assert first.get_title() == "x: distance, less the data's"
+    assert list(first.lines[0].get_xdata()) == [0.0, 0.0]
+    assert max(bar.get_x() for bar in first.containers[0] if bar.get_height()) == pytest.approx(2.0, abs=0.1)
+    assert second.get_title() == "x: none"
+
+
+def test_ranks_are_lines_with_their_band_the_least_uniform_first():
     even, uneven = Ranks("z[0]", torch.arange(100), 99), Ranks("z[1]", torch.arange(100) // 50, 99)
     first, second = plots.ranks([even, uneven]).axes
     assert (first.get_title().split(",")[0], second.get_title()) == ("z[1]", "z[0], p = 1")
-    assert [bar.get_height() for bar in first.containers[0]] == [100] + [0] * 19
+    line, flat = first.lines[0], second.lines[0]
+    assert max(line.get_ydata()) == pytest.approx(0.98)
+    assert max(abs(flat.get_ydata())) < 1e-12
+    assert line.get_color() != flat.get_color()
+    low, high = uneven.band
+    corners = first.collections[0].get_paths()[0].vertices[:, 1]
+    assert (corners.min(), corners.max()) == (pytest.approx(low.min()), pytest.approx(high.max()))
 
 
 def test_pixel_means_show_what_differs():
