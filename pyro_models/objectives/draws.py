@@ -22,7 +22,7 @@ import builtins
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -54,7 +54,6 @@ class Draw:
         plate: the data's, or None where no plate is common to all sites.
         nesting: how many dimensions the plates of the pair take, at least 1; particles stand left of them.
         rows: the number of particles in this run.
-        subsamples: by the names of plates, the indices that were drawn.
     """
 
     p: dict[str, Site]
@@ -62,7 +61,6 @@ class Draw:
     plate: CondIndepStackFrame | None
     nesting: int
     rows: int = 1
-    subsamples: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def data(self) -> int:
@@ -107,7 +105,6 @@ def draw(
     *,
     particles: int = 1,
     enumerate: bool = False,
-    again: Iterable[tuple[Sites, Mapping[str, Tensor]]] = (),
     hidden: Collection[str] = (),
     plate: str | None = None,
 ) -> list[Draw]:
@@ -118,7 +115,6 @@ def draw(
         args, kwargs: what both are called with.
         particles: how many.
         enumerate: whether each discrete latent site of the guide takes all its values instead of a draw.
-        again: for each run, what the guide is to draw, and the indices of its plates; none lets it draw.
         hidden: sites of the model that are drawn, and whose densities do not count.
         plate: the name of the data's plate; None takes the outermost one common to all sites.
 
@@ -136,10 +132,9 @@ def draw(
     if hidden:
         model = poutine.block(model, hide=list(hidden))  # outside the plate, so that each particle has its own draw
     draws = []
-    given = iter(again)
     for _ in range(particles // rows):
         with Enumerate((nesting or 0) + (rows > 1)) if enumerate else nullcontext():
-            p, q = _run(model, guide, args, kwargs, *next(given, ()))
+            p, q = _run(model, guide, args, kwargs)
         draws.append(_as_draw(p, q, rows, nesting, plate))
     return draws
 
@@ -210,15 +205,8 @@ def _never_counts(site: Site) -> bool:
     return site.mask is not None and not bool(torch.as_tensor(site.mask).any())
 
 
-def _run(
-    model: Program,
-    guide: Program,
-    args: Any,
-    kwargs: Any,
-    latents: Sites | None = None,
-    subsamples: Mapping[str, Tensor] | None = None,
-) -> tuple[Record, Record]:
-    with Record(latents, subsamples) as q:
+def _run(model: Program, guide: Program, args: Any, kwargs: Any, latents: Sites | None = None) -> tuple[Record, Record]:
+    with Record(latents) as q:
         guide(*args, **kwargs)
     with Record(q.sites, q.subsamples) as p:
         model(*args, **kwargs)
@@ -243,7 +231,7 @@ def _as_draw(model: Record, guide: Record, rows: int, nesting: int | None, plate
         frame = frame._replace(size=size, full_size=size)
     if frame is not None and frame.full_size not in (None, frame.size):
         p, q = (_without_subsampling(sites, frame) for sites in (p, q))
-    return Draw(p, q, frame, nesting, rows, guide.subsamples)
+    return Draw(p, q, frame, nesting, rows)
 
 
 def _without_subsampling(sites: Sites, frame: CondIndepStackFrame) -> dict[str, Site]:

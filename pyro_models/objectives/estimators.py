@@ -41,11 +41,10 @@ no bound of the discrete one.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -54,7 +53,7 @@ from pyro_models.base.errors import UserError, first_line
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.objectives.draws import Draw, Sites, draw, sum_plates
 from pyro_models.objectives.exact import OUTSIDE, enumerated_elbo, summed_log_weights
-from pyro_models.objectives.handlers import Detach, Relax, ScaleSites, Site, Unenumerable, exp_of
+from pyro_models.objectives.handlers import Detach, DrawLeaves, Relax, ScaleSites, Site, Unenumerable, is_point
 from pyro_models.objectives.programs import Program
 
 Divergence = Callable[[Site, Site], Tensor]
@@ -139,7 +138,7 @@ def analytic_kl(q: Site, p: Site) -> Tensor:
     Of relaxed sites it is the divergence of the exact categories that they relax. Of a point (`Delta`) it is sampled:
     Pyro's formula leaves out the log-density that a guide may give it, as those do which transform an auxiliary draw.
     """
-    if _is_delta(q):
+    if is_point(q.fn):
         return sampled_kl(q, p)
     exact: list[Any] = [getattr(site.fn, "discrete", site.fn) for site in (q, p)]
     try:
@@ -293,7 +292,7 @@ def rws(
     with Detach():
         draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
     for name, site in draws[0].q.items() if torch.is_grad_enabled() else ():
-        if _is_delta(site) and not any(each.is_auxiliary for each in draws[0].q.values()):
+        if is_point(site.fn) and not any(each.is_auxiliary for each in draws[0].q.values()):
             raise UserError(f"site {name!r} of the guide is a point, which has no density for rws to fit: use trace")
     log_p, log_q = (torch.cat(joint) for joint in zip(*((_joint(d, d.p), _joint(d, d.q)) for d in draws), strict=True))
     log_weights = (log_p - log_q).detach()
@@ -306,41 +305,39 @@ def dreg(
 ) -> Terms:
     """The bound of `iwae` with the doubly reparameterised gradient for the guide.
 
-    Its signal does not fade as particles grow (Tucker, Lawson, Gu and Maddison, 2019, equation 8). The guide runs
-    twice: once to draw, and once to differentiate its density by the draws with its parameters fixed.
+    Its signal does not fade as particles grow (Tucker, Lawson, Gu and Maddison, 2019, equation 8). The guide's density
+    is differentiated by its draws with its parameters fixed, and these draws by the parameters. What is a function of
+    parameters without a density, as a point estimate is, has the gradient of `iwae`.
 
     Raises:
         UserError: as `iwae`.
     """
     if not torch.is_grad_enabled():
         return iwae(model, guide, *args, particles=particles, plate=plate, **kwargs)
-    first = draw(model, guide, args, kwargs, particles=particles, plate=plate)
-    _check_gradient(first)
-    leaves: list[Tensor] = []
-    moving: list[Tensor] = []
-    fixed: list[tuple[dict[str, Site], Mapping[str, Tensor]]] = []
-    for each in first:
-        values: dict[str, Site] = {}
-        fixed.append((values, each.subsamples))
-        for name, site in each.q.items():
-            if site.is_observed or _is_delta(site):  # a point is a function of its parameters or of another draw
-                continue
-            exp = exp_of(site.fn)  # a relaxed draw is a function of its logarithm, which its density reads
-            moving.append(exp.inv(site.value))
-            leaves.append(moving[-1].detach().requires_grad_())
-            values[name] = replace(site, value=exp(leaves[-1]))
-    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, again=fixed)
+    with DrawLeaves() as cut:
+        draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    _check_gradient(draws)
     log_weights = _log_weights(draws)
     weights = log_weights.detach().softmax(0)
-    points = [{name: site for name, site in each.q.items() if _is_delta(site)} for each in draws]
-    direct = [_joint(each, each.p) - _joint(each, deltas) for each, deltas in zip(draws, points, strict=True)]
+    points = [{name: site for name, site in each.q.items() if is_point(site.fn) or site.is_observed} for each in draws]
+    direct = [_joint(each, each.p) - _joint(each, sites) for each, sites in zip(draws, points, strict=True)]
     gradient = -(weights * torch.cat(direct)).sum(0).mean()
     squares = (weights.square() * log_weights).sum(0).mean()
-    slopes = torch.autograd.grad(squares, leaves, retain_graph=True, allow_unused=True) if leaves else ()
-    for slope, original in zip(slopes, moving, strict=True):
-        if slope is not None:
-            gradient = gradient - (slope * original).sum()
+    slopes = _gradients(squares, cut.leaves)
+    for k in reversed(range(len(cut.leaves))):  # the last draw first, as it may depend on those before it
+        path = (slopes[k] * cut.draws[k]).sum()
+        gradient = gradient - path
+        for earlier, slope in enumerate(_gradients(path, cut.leaves[:k])):
+            slopes[earlier] = slopes[earlier] + slope
     return _steered(gradient, _weighted_bound("iwae", draws, log_weights.detach(), alpha=0.0))
+
+
+def _gradients(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """The gradient by each input, 0 by those on which the value does not depend."""
+    if not inputs:
+        return []
+    slopes = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(inputs, slopes, strict=True)]
 
 
 ESTIMATORS: dict[str, Callable[..., Terms]] = {
@@ -446,13 +443,6 @@ def _check_gradient(draws: list[Draw]) -> None:
 def _is_scored(site: Site) -> bool:
     """Whether only the score function gives a site of the guide a gradient, and one is asked for."""
     return torch.is_grad_enabled() and not (site.fn.has_rsample or site.is_enumerated)
-
-
-def _is_delta(site: Site) -> bool:
-    fn = site.fn
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)
 
 
 def _times(value: Tensor, scale: Tensor | float) -> Tensor:

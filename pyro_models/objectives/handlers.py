@@ -11,7 +11,7 @@ therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimato
     Relax                  fn                        fn
     MaskMissing            observed value            value (NaN filled), mask (and-ed)
     ScaleSites             name                      scale (multiplied), infer["_beta"], infer["_scale"]
-    Detach                 value, after the draw     value
+    Detach, DrawLeaves     value, after the draw     value
 
 Scales and masks change neither each other nor the draw, so their order does not matter. A program's own scales and
 masks (`poutine.scale`, a subsampled plate) are part of it: every term has them. Those of `ScaleSites` are the loss's
@@ -33,7 +33,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pyro.distributions import OneHotCategorical, TorchDistribution
+from pyro.distributions import Delta, Independent, OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import get_provenance
 from pyro.poutine.indep_messenger import CondIndepStackFrame
@@ -276,6 +276,34 @@ class Detach(Messenger):
         msg["value"] = exp(exp.inv(msg["value"]).detach())
 
 
+class DrawLeaves(Messenger):
+    """Cut the draws of a guide out of the graph, so that what follows depends on them as on parameters.
+
+    Points (`Delta`) stay as they are: they are functions of parameters or of other draws. Of a relaxed site it is the
+    logarithm of the draw that is cut out, which the density reads.
+
+    Attributes:
+        draws: the draws as the guide made them, differentiable by its parameters and by the leaves before.
+        leaves: in their place, in the same order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[Tensor] = []
+        self.leaves: list[Tensor] = []
+        self.values: dict[int, Tensor] = {}  # by identity: the model, which is given them, draws nothing
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg) or id(msg["value"]) in self.values:
+            return
+        if msg["value"].requires_grad and not is_point(msg["fn"]):
+            exp = exp_of(msg["fn"])
+            self.draws.append(exp.inv(msg["value"]))
+            self.leaves.append(self.draws[-1].detach().requires_grad_())
+            msg["value"] = exp(self.leaves[-1])
+        self.values[id(msg["value"])] = msg["value"]
+
+
 class PropagateMeans(Messenger):
     """Give each site that is not known the mean of its distribution in place of a draw, and keep the means.
 
@@ -362,6 +390,13 @@ class RecordScales(Messenger):
             self.runs.append({})
         if not site_is_subsample(msg):
             self.runs[-1][msg["name"]] = (msg["is_observed"], float(torch.as_tensor(msg["scale"]).mean()))
+
+
+def is_point(fn: Any) -> bool:
+    """Return whether a distribution is a `Delta`, of some event dimensions or none."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
 
 
 def exp_of(fn: Any) -> Any:
