@@ -109,7 +109,9 @@ def causes(rows: dict[str, Row]) -> str:
         for tool, outcome in row.items():
             if outcome.kind == "works" and not outcome.words.startswith("no reference"):
                 continue
-            plain = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "#", re.sub(r"'[^']*'|`[^`]*`|\[[^\]]*\]", "_", outcome.words))
+            plain = re.sub(
+                r"-?\d+(\.\d+)?(e[+-]?\d+)?", "#", re.sub(r"(?<!\w)'[^']*'|`[^`]*`|\[[^\]]*\]", "_", outcome.words)
+            )
             group = "estimators" if tool in ESTIMATORS else tool
             found.setdefault((group, outcome.kind, plain[:110]), []).append(f"{name}, {tool}")
     lines = ["| cells | of | outcome | words | as in |", "| --- " * 5 + "|"]
@@ -125,8 +127,10 @@ def main() -> None:
     parser.add_argument("--tools", default=",".join([*TOOLS, *ESTIMATORS]), help="which columns, separated by commas")
     parser.add_argument("--out", type=Path, help="a Markdown file to write")
     parser.add_argument("--draws", type=int, default=60, help="of each estimator where values agree in expectation")
-    parser.add_argument("--seconds", type=int, default=60, help="time limit of each cell")
-    parser.add_argument("--by-name", action="store_true", help="call the pairs with keyword arguments, where they can be")
+    parser.add_argument("--seconds", type=int, default=20, help="limit of each cell, of the processor's time")
+    parser.add_argument(
+        "--by-name", action="store_true", help="call the pairs with keyword arguments, where they can be"
+    )
     arguments = parser.parse_args()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)

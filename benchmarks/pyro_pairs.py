@@ -75,7 +75,8 @@ class Source:
         full = self.folder / "examples" / path
         name = "pyro_example_" + full.stem.replace("-", "_")
         spec = importlib.util.spec_from_file_location(name, full)
-        assert spec is not None and spec.loader is not None, path
+        assert spec is not None, path
+        assert spec.loader is not None, path
         module = importlib.util.module_from_spec(spec)
         before, known = list(sys.path), set(sys.modules)
         sys.modules |= {name: MagicMock() for name in ABSENT if importlib.util.find_spec(name) is None}
@@ -595,9 +596,7 @@ def tutorial_epi_intro(source: Source, name: str) -> Pair:
 
 @several("tutorial_forecasting_dlm", ("DLM", "DLM2"))
 def tutorial_forecasting_dlm(source: Source, name: str) -> Pair:
-    space = source.cells(
-        "forecasting_dlm", [0, 3, 10], time_points=[1, 3], priors=torch.zeros(2, 2)
-    )
+    space = source.cells("forecasting_dlm", [0, 3, 10], time_points=[1, 3], priors=torch.zeros(2, 2))
     model = space[name]()
     return Pair(model, AutoNormal(model, init_scale=0.1), (torch.randn(5, 1), torch.randn(5, 3)))
 
@@ -843,7 +842,7 @@ def tutorial_tracking_1d(source: Source) -> Pair:
         num_frames=3, max_num_objects=2, expected_num_objects=1.0, expected_num_spurious=1.0, emission_prob=0.8,
         emission_noise_scale=0.1,
     )  # fmt: skip
-    observations = torch.stack([torch.randn(3, 2), torch.ones(3, 2)], -1)
+    observations = torch.stack([torch.randn(3, 3), torch.ones(3, 3)], -1)  # as many detections as objects, and one more
     return Pair(space["model"], space["guide"], (args, observations), nesting=2)
 
 

@@ -50,9 +50,7 @@ def poisson_global() -> Pair:
     a, b, n = 2 + COUNTS.sum(), torch.tensor(6.0).double(), (COUNTS + 1).lgamma().sum()
     log_p = a.lgamma() - a * b.log() - torch.tensor(2.0).double().lgamma() - n
     tags = frozenset({"global", "amortised", "conjugate"})
-    return Pair(
-        model, guide, kwargs={"counts": COUNTS}, log_p=log_p, posterior={"rate": a / b}, exact=True, tags=tags
-    )
+    return Pair(model, guide, kwargs={"counts": COUNTS}, log_p=log_p, posterior={"rate": a / b}, exact=True, tags=tags)
 
 
 @program

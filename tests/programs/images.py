@@ -207,7 +207,9 @@ def attend() -> Pair:
                 there, picture = torch.ones(len(batch), 1), torch.zeros(len(batch), 4)
                 for t in range(2):
                     there = pyro.sample(f"there_{t}", dist.Bernoulli(0.5 * there).to_event(1))
-                    what = pyro.sample(f"what_{t}", dist.Normal(torch.zeros(len(batch), 1), 1.0).mask(there.bool()).to_event(1))
+                    what = pyro.sample(
+                        f"what_{t}", dist.Normal(torch.zeros(len(batch), 1), 1.0).mask(there.bool()).to_event(1)
+                    )
                     picture = picture + there * self.draw(what)
                 pyro.sample("obs", dist.Normal(picture, 0.5).to_event(1), obs=batch)
 

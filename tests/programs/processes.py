@@ -30,7 +30,9 @@ def process_sparse() -> Pair:
 def process_variational() -> Pair:
     """`VariationalSparseGP` with a binary likelihood."""
     x, y = X, torch.tensor([0.0, 1.0, 1.0, 0.0])
-    process = gp.models.VariationalSparseGP(x, y, gp.kernels.RBF(1), x[::2].clone(), gp.likelihoods.Binary(), whiten=True)
+    process = gp.models.VariationalSparseGP(
+        x, y, gp.kernels.RBF(1), x[::2].clone(), gp.likelihoods.Binary(), whiten=True
+    )
     return Pair(process.model, process.guide, tags=frozenset({"methods", "global"}))
 
 

@@ -1,4 +1,4 @@
-"""Sites of a special kind: factors, deterministic ones, Deltas, conditioned ones, those that are not drawn by a path."""
+"""Sites of a special kind: factors, deterministic ones, Deltas, conditioned ones, draws without a path."""
 
 import pyro
 import pyro.distributions as dist
