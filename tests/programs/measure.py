@@ -37,7 +37,7 @@ WEIGHTED = ("iwae", "renyi", "rws", "dreg")
 PARTICLES = 5
 """Of a weighted bound, as the estimators' own default."""
 DIRECTIONS = 5
-"""Along which the gradients of noisy estimators are compared."""
+"""Along which the gradients of noisy estimators are compared, at most."""
 LIMIT = 5.0
 """Standard errors that two means may lie apart."""
 
@@ -124,10 +124,12 @@ class Bench:
     Attributes:
         pair: whose parameters are made by then.
         draws: of each estimator where values are compared in expectation.
+        gradients: whether gradients are compared in expectation too, and not only at the same seed.
     """
 
     pair: Pair
     draws: int = 60
+    gradients: bool = True
     tables: dict[Any, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -170,17 +172,22 @@ class Bench:
 
     @cached_property
     def directions(self) -> list[list[Tensor]]:
-        """Random directions in the space of the parameters, of length 1."""
-        generator = torch.Generator().manual_seed(1)
+        """Random directions of length 1, one within each of the first parameters and one in the space of all."""
+        generator, parameters = torch.Generator().manual_seed(1), self.parameters
         made = []
-        for _ in range(DIRECTIONS):
-            parts = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in self.parameters]
+        for chosen in [*({k} for k in range(min(DIRECTIONS - 1, len(parameters)))), {*range(len(parameters))}]:
+            parts = [
+                torch.randn(p.shape, generator=generator, dtype=p.dtype) * (k in chosen)
+                for k, p in enumerate(parameters)
+            ]
             length = math.sqrt(sum(float(part.square().sum()) for part in parts)) or 1.0
             made.append([part / length for part in parts])
         return made
 
     def gradient(self, loss: Tensor) -> list[Tensor]:
         """Differentiate a loss by every parameter; 0 where it does not depend on one."""
+        if not self.gradients and not loss.requires_grad:
+            return []
         parameters = self.parameters
         if not parameters or not loss.requires_grad:
             return [torch.zeros_like(parameter) for parameter in parameters]
@@ -188,7 +195,9 @@ class Bench:
         return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
     def along(self, gradient: list[Tensor]) -> list[float]:
-        """The components of a gradient along the directions."""
+        """The components of a gradient along the directions; none where gradients are not compared."""
+        if not self.gradients:
+            return []
         return [sum(float((g * d).sum()) for g, d in zip(gradient, way, strict=True)) for way in self.directions]
 
     @property
@@ -237,15 +246,16 @@ class Bench:
         classes = {"mean-field": TraceMeanField_ELBO, "graph": TraceGraph_ELBO}
         return classes.get(kind, Trace_ELBO)(**nesting), pair.model, pair.guide
 
-    def pyro_once(self, kind: str, seed: int) -> tuple[float, list[Tensor]]:
+    def pyro_once(self, kind: str, seed: int, gradients: bool = True) -> tuple[float, list[Tensor]]:
         """Return the loss of Pyro's estimator of the whole, nats, and its gradient."""
         estimator, model, guide = self.pyros(kind)
         parameters = self.parameters
         for parameter in parameters:
             parameter.grad = None
         pyro.set_rng_seed(seed)
-        with poutine.block():
-            loss = float(estimator.loss_and_grads(model, guide, *self.pair.args, **self.pair.kwargs))
+        with poutine.block(), torch.set_grad_enabled(gradients):
+            compute = estimator.loss_and_grads if gradients else estimator.loss
+            loss = float(compute(model, guide, *self.pair.args, **self.pair.kwargs))
         gradient = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
         for parameter in parameters:
             parameter.grad = None
@@ -258,7 +268,7 @@ class Bench:
 
     def pyro_draws(self, draws: int, start: int) -> Tensor:
         kind = "enum" if self.missing else "graph" if self.scored else "trace"
-        rows = [self.pyro_once(kind, start + draw) for draw in range(draws)]
+        rows = [self.pyro_once(kind, start + draw, self.gradients) for draw in range(draws)]
         return torch.tensor([[loss, *self.along(gradient)] for loss, gradient in rows], dtype=torch.float64)
 
     # -- by hand -------------------------------------------------------------------------------------------------------
@@ -437,6 +447,8 @@ def estimator(bench: Bench, name: str) -> str:
         whole = float(pair.log_p.sum())
         if abs(float(loss) * data + whole) > 1e-6 * (1 + abs(whole)):
             raise Wrong(f"at the posterior it is {-float(loss) * data:.5g}, log p is {whole:.5g}")
+        if not bench.gradients:
+            return "closed form"
     if name in WEIGHTED:
         return _weighted(bench, name, once)
     gradient, kind = bench.gradient(loss), "mean-field" if name == "graph" and not bench.scored else name
@@ -455,7 +467,8 @@ def estimator(bench: Bench, name: str) -> str:
         return f"no reference: {why or error}"
 
     def row(seed: int) -> list[float]:
-        loss, data = once(seed)
+        with torch.set_grad_enabled(bench.gradients):
+            loss, data = once(seed)
         return [float(loss) * data, *(data * g for g in bench.along(bench.gradient(loss)))]
 
     ours = torch.tensor([row(2000 + draw) for draw in range(bench.draws)], dtype=torch.float64)
@@ -489,10 +502,11 @@ def _weighted(bench: Bench, name: str, once: Callable[[int], tuple[Tensor, int]]
         raise Wrong(f"it is the joint bound, though each of {n} data has its own in plate {frame.name!r}")
     if data not in (n, getattr(frame, "full_size", n) or n):
         raise Wrong(f"it is divided by {data} data, and they are {n}")
-    gradients = bool(bench.parameters) and (name == "rws" or not bench.scored)
+    gradients = bench.gradients and bool(bench.parameters) and (name == "rws" or not bench.scored)
 
     def ours(draws: int, start: int) -> Tensor:
-        losses = [once(start + draw)[0] for draw in range(draws)]
+        with torch.set_grad_enabled(gradients):
+            losses = [once(start + draw)[0] for draw in range(draws)]
         return torch.tensor(
             [[float(loss), *(bench.along(bench.gradient(loss)) if gradients else [])] for loss in losses],
             dtype=torch.float64,
