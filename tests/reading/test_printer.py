@@ -100,11 +100,11 @@ def example():
 def test_the_text_reads_line_by_line(example):
     assert str(example).splitlines() == [
         "story p, and the shapes of batch and event",
-        "  sigma ~ Gamma(concentration, rate)                   [] []",
+        "  sigma ~ Gamma(2, 2)                    [] []",
         "  for each of 3 in plate data:",
-        "    z_1 ~ Normal(loc, scale) given sigma               [3] []",
-        "    body_size = f(z_1) (deterministic)                 [3] []",
-        "    x ~ Normal(loc, scale) given body_size (observed)  [3] []",
+        "    z_1 ~ Normal(0, sigma)               [3] []",
+        "    body_size = f(z_1) (deterministic)   [3] []",
+        "    x ~ Normal(body_size, 1) (observed)  [3] []",
         "",
         "factorisation",
         "  p(x, sigma, z_1) = p(sigma) ∏_data p(z_1 | sigma) p(x | z_1)",
