@@ -14,7 +14,7 @@ from torch.distributions.constraints import Constraint
 from pyro_models.reading.tracking import Tags, Tracking
 
 WRAPPERS = (torch.distributions.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
-BY_NAME = {"logits", "probs", "covariance_matrix", "precision_matrix", "scale_tril"}
+BY_NAME = {"logits", "precision_matrix", "scale_tril"}
 LARGEST = 4
 """How many numbers a constant may have to be shown."""
 
@@ -66,8 +66,9 @@ def _written(name: str, value: Any, tracking: Tracking) -> str:
     if not isinstance(value, Tensor | int | float):
         return name
     tags = tracking.of(value)
+    prefix = f"{name}=" if name in BY_NAME else ""
     if tags.copied and tags.origin:
-        return _referred(tags)
+        return prefix + _referred(tags)
     if tags.sources:
         return name
     numbers = torch.as_tensor(value).detach()
@@ -78,14 +79,16 @@ def _written(name: str, value: Any, tracking: Tracking) -> str:
         text = f"[{', '.join(f'{number:g}' for number in flat.tolist())}]"
     else:
         return name
-    return f"{name}={text}" if name in BY_NAME else text
+    return prefix + text
 
 
 def _referred(tags: Tags) -> str:
     """Name the value that a copy is of, as `locs[k]` where other values say which of its elements."""
     assert tags.origin
-    places = sorted(name for kind, name in tags.sources - {tags.origin} if kind in ("site", "input"))
-    return tags.origin[1] + (f"[{', '.join(places)}]" if places else "")
+    index = sorted(
+        name.removeprefix("input ") for kind, name in tags.sources - {tags.origin} if kind in ("site", "input")
+    )
+    return tags.origin[1].removeprefix("input ") + (f"[{', '.join(index)}]" if index else "")
 
 
 def _layers(transforms: Sequence[Any]) -> list[str]:

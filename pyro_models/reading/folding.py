@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from pyro_models.reading.factors import Factor, Plate, Program
 
-FEWEST = 4
+FEWEST = 3
 """How many steps a loop must have to be folded."""
 LETTERS = "tsr"
 
@@ -205,7 +205,7 @@ def listed(names: Sequence[str]) -> list[str]:
     for name in names:
         if name in done:
             continue
-        whole = next((each for each in series.values() if each[0] == name and len(each) >= FEWEST), [name])
+        whole = next((each for each in series.values() if each[0] == name and len(each) > FEWEST), [name])
         done |= set(whole)
         short += whole if len(whole) == 1 else [whole[0], "…", whole[-1]]
     return short

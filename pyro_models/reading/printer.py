@@ -75,17 +75,17 @@ class Story:
     @property
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        return graphs.mermaid(self.programs)
+        return graphs.mermaid(graphs.graph_of(self.programs))
 
     @property
     def dot(self) -> str:
         """The graph for Graphviz."""
-        return graphs.dot(self.programs)
+        return graphs.dot(graphs.graph_of(self.programs))
 
     @property
     def svg(self) -> str:
         """The graph as a picture, drawn without any other program."""
-        return graphs.svg(self.programs)
+        return graphs.svg(graphs.graph_of(self.programs))
 
     @property
     def html(self) -> str:
@@ -246,6 +246,6 @@ def _sentence(factor: Factor) -> str:
 
 def _wrapped(line: str, indent: int) -> str:
     """Break a line at 100 columns, but no density; what follows is indented."""
-    whole = re.sub(r"(?<=\w)\([^()]*\)", lambda match: match[0].replace(" ", "\u00a0"), line)
+    whole = re.sub(r"(?<=\w)\([^()]{,80}\)", lambda match: match[0].replace(" ", "\u00a0"), line)
     lines = textwrap.wrap(whole, 100, subsequent_indent=" " * indent, replace_whitespace=False, break_long_words=False)
     return "\n".join(lines).replace("\u00a0", " ")

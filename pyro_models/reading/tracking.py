@@ -243,7 +243,9 @@ class Tracking(TorchDispatchMode):
             old = self._number(_joined([self.tags[n] for n in self._unique(old)]))
         if isinstance(old, int):
             old = torch.full((length,), old)
-        old.as_strided(value.shape, value.stride(), value.storage_offset()).copy_(torch.as_tensor(numbers))
+        shape = [size if step else 1 for size, step in zip(value.shape, value.stride(), strict=True)]  # if expanded
+        part = old.as_strided(shape, value.stride(), value.storage_offset())
+        part.copy_(numbers[tuple(map(slice, shape))] if isinstance(numbers, Tensor) else torch.tensor(numbers))
         self.memory[key] = (StorageWeakRef(storage), value.element_size(), old)
 
 
