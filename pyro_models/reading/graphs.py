@@ -225,8 +225,8 @@ def svg(graph: Graph) -> str:
                 path += f" C{x0:g} {middle:g} {x1:g} {middle:g} {x1:g} {y1:g}"
         drawn.append(f'<path d="{path}" fill="none" stroke="{colour}"{dashes} marker-end="url(#arrow)"/>')
     drawn += [_drawn(node, *at[node.key]) for node in graph.nodes]
-    seen = {word for node in graph.nodes for word in (node.kind, node.status)} | set(graph.edges.values())
-    legend = [words for kind, words in LEGEND.items() if kind in seen]
+    present = {word for node in graph.nodes for word in (node.kind, node.status)} | set(graph.edges.values())
+    legend = [words for kind, words in LEGEND.items() if kind in present]
     lines = [", ".join(legend[i : i + 4]) for i in range(0, len(legend), 4)]
     drawn += [_word(8, height + 14 * (i + 1), line, 'font-size="11" fill="#555"') for i, line in enumerate(lines)]
     width, height = max(width, *(6 * len(line) + 16 for line in lines), 40), height + 14 * len(lines) + 8
