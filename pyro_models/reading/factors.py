@@ -150,6 +150,7 @@ class Reader(Messenger):
     Attributes:
         values: by the names of sites.
         tracking: follows what is computed from what.
+        in_words: whether distributions are written down.
         sites: by name, in order.
         indices: the values of subsampled plates.
         sizes: how many numbers each parameter has.
@@ -157,6 +158,7 @@ class Reader(Messenger):
 
     values: Mapping[str, Any]
     tracking: Tracking
+    in_words: bool = True
     sites: dict[str, Site] = field(default_factory=dict)
     indices: Values = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -192,14 +194,15 @@ class Reader(Messenger):
         else:
             density, sources = _density(fn, again, drawn, tracking)
         counts = [torch.as_tensor(part) for part in (msg["mask"], msg["scale"]) if part is not None]
+        names = names if self.in_words else []
         parameters = [getattr(layers(fn)[-1], name, None) for name in names]
         exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
         with tracking.pause():
             self.sites[msg["name"]] = Site(
                 dict(msg) | {"value": value},
                 kind,
-                described(fn, names),
-                described(fn, names, tracking),
+                described(fn, names) if self.in_words else "",
+                described(fn, names, tracking) if self.in_words else "",
                 sources | tracking.of(parts).sources,
                 frozenset().union(*(tags.sources for tags in exact)),
                 observed,
@@ -345,7 +348,7 @@ def read(
             tracking.tag(replaced[id(leaf)], ("input", name))
         new_args, new_kwargs = tree_map(lambda leaf: replaced.get(id(leaf), leaf), (list(args), dict(kwargs)))
         pyro.set_rng_seed(0)
-        reader = Reader(values, tracking)
+        reader = Reader(values, tracking, in_words=not values)
         with tracking if tracked else nullcontext(), reader, _kernels(tracking):
             program(*new_args, **new_kwargs)
         return reader
@@ -362,6 +365,8 @@ def read(
         except Exception:  # a program that fails where it is followed: other draws show all
             reader, lost = first, {("input", name): 0 for name in inputs}
             lost |= {("site", name): time for time, name in enumerate(first.sites, 1)}
+            for site in first.sites.values():
+                site.shown = site.distribution  # its numbers may be computed
         lost = {source: time for source, time in lost.items() if source[0] in ("site", "input")}
         possible = _by_draws(lambda values: run(values, reader is not first), reader, inputs, lost)
     return _program(reader, inputs, possible, model)
@@ -392,7 +397,7 @@ def _by_draws(
                     value = _perturbed(value)
                 now = run(held | {up: value}).sites
                 for name in later:
-                    if name not in now or not _all_equal(now[name].density, before[name].density):
+                    if name not in now or _differ(now[name], before[name]):
                         reader.sites[name].add({(kind, up)})
                 for name in set(names[time:]) & now.keys():  # another branch has parents of its own
                     reader.sites[name].add(now[name].sources)
@@ -574,10 +579,15 @@ def no_side_effects() -> Iterator[None]:
                 buffer.data.copy_(value)
 
 
-def _all_equal(a: list[Tensor], b: list[Tensor]) -> bool:
-    """Whether two lists hold the same numbers, of which NaN is one."""
-    return len(a) == len(b) and all(
-        x.shape == y.shape and bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in zip(a, b, strict=True)
+def _differ(a: Site, b: Site) -> bool:
+    """Whether a site depends on other values in one run than in another, or has another density; NaN is a number."""
+    return (
+        a.sources != b.sources
+        or len(a.density) != len(b.density)
+        or any(
+            x.shape != y.shape or bool((~((x == y) | (x.isnan() & y.isnan()))).any())
+            for x, y in zip(a.density, b.density, strict=True)
+        )
     )
 
 

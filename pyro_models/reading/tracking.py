@@ -87,7 +87,8 @@ class Tracking(TorchDispatchMode):
         """Follow nothing in the meantime."""
         paused, self.paused = self.paused, True
         try:
-            yield
+            with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+                yield
         finally:
             self.paused = paused
 
