@@ -25,11 +25,9 @@ from .handlers import AtMean as AtMean
 from .handlers import CaptureSite as CaptureSite
 from .handlers import Detach as Detach
 from .handlers import Enumerate as Enumerate
-from .handlers import Intervene as Intervene
 from .handlers import MaskMissing as MaskMissing
 from .handlers import PropagateMeans as PropagateMeans
 from .handlers import Record as Record
-from .handlers import RecordScales as RecordScales
 from .handlers import Relax as Relax
 from .handlers import ScaleSites as ScaleSites
 from .handlers import Site as Site

@@ -22,11 +22,10 @@ exclude each other: the innermost sets `done`, and the others pass. `Relax` chan
 Refused, with a ValueError that names the site, is what has no meaning as a bound: a scale inside the logsumexp of
 importance weights (iwae, renyi, rws, dreg), different scales in model and guide, a site that is relaxed in one of them
 and exact in the other or enumerated, a discrete draw without gradient in an estimator that needs one, and a guide whose
-sites are not the model's latent ones. `PropagateMeans`, `CaptureSite`, `Intervene` and `RecordScales` serve reports and
-terms; they keep what they see of the handlers inside them, so that `RecordScales` stands outermost.
+sites are not the model's latent ones. `PropagateMeans` and `CaptureSite` serve reports and
+terms; they keep what they see of the handlers inside them.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,14 +34,12 @@ from typing import Any
 import torch
 from pyro.distributions import Delta, Independent, OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
-from pyro.ops.provenance import get_provenance
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions.transforms import identity_transform
 
-from pyro_models.distributions.layers import parameter_names
 from pyro_models.distributions.relaxed import CachedExp, RelaxedOneHotCategorical
 
 PARTICLES = "_particles"  # the name of the plate of particles
@@ -341,55 +338,6 @@ class CaptureSite(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["name"] == self.site and self.fn is None and not msg["is_observed"]:
             self.fn = msg["fn"]
-
-
-class Intervene(Messenger):
-    """Run a program with given values of sites, latent or observed, and keep the message of each site.
-
-    Args:
-        values: by the names of sites.
-
-    Attributes:
-        sites: the messages of the sample sites, in order; the indices of plates are among them.
-        sizes: how many numbers each parameter has.
-    """
-
-    def __init__(self, values: Mapping[str, Any]):
-        super().__init__()
-        self.values = values
-        self.sites: dict[str, Any] = {}
-        self.sizes: dict[str, int] = {}
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["infer"]["_parameters"] = parameter_names(msg["fn"])  # before a draw makes logits beside probs
-        observed = msg["is_observed"] and not msg["infer"].get("_deterministic")
-        msg["infer"]["_observed_from"] = get_provenance(msg["value"]) if observed else ()
-        if msg["name"] in self.values:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        self.sites[msg["name"]] = dict(msg)
-
-    def _pyro_post_param(self, msg: Any) -> None:
-        self.sizes[msg["name"]] = math.prod(msg["value"].shape)
-
-
-class RecordScales(Messenger):
-    """Record what scales each site in each run of a program, which a plate begins.
-
-    Attributes:
-        runs: for each run, by the names of its sites, whether they are observed and the scales of their log-densities.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.runs: list[dict[str, tuple[bool, float]]] = []
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg) or not self.runs:
-            self.runs.append({})
-        if not site_is_subsample(msg):
-            self.runs[-1][msg["name"]] = (msg["is_observed"], float(torch.as_tensor(msg["scale"]).mean()))
 
 
 def is_point(fn: Any) -> bool:

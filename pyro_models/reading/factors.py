@@ -3,41 +3,45 @@
 import copy
 import inspect
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyro
 import torch
-from pyro.ops.provenance import ProvenanceTensor, extract_provenance, get_provenance
+from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.util import site_is_subsample
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
-from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.distributions.layers import layers
-from pyro_models.objectives.handlers import Intervene
+from pyro_models.reading.describing import described, kernel, layers, parameter_names, to_support
+from pyro_models.reading.tracking import Source, Tags, Tracking
 
-DRAWS = 20
-METADATA = {"__get__", "__len__", "size", "dim", "numel", "is_floating_point"}
-OF_SHAPE = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
+DRAWS, RUNS = 20, 200
+"""Other draws of each value that is looked at outside torch, and how many runs these may take together."""
+
 Values = dict[str, Any]
-Run = Callable[[Values], Intervene]
-"""Run a program with the values of some sites and inputs set."""
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A vectorised `pyro.plate`: its name, its size, and how many of these a subsample has."""
+    """A vectorised `pyro.plate`, or a loop: its name, its size, and how many of these a subsample has.
+
+    Attributes:
+        steps: of a loop, the first and the last number in its sites' names; None for a plate.
+    """
 
     name: str
     size: int
     drawn: int
+    steps: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,21 @@ class Factor:
     """One site of a program, and so one factor of its density, or an argument that sites depend on.
 
     Attributes:
-        name: of the site.
-        kind: `latent` or `observed`; `improper`, whose density is masked to a constant; `deterministic` and `factor`
-            for `pyro.deterministic` and `pyro.factor`; `input` for an argument.
+        name: of the site; of several sites that a guide draws together, all of these.
+        kind: `latent` or `observed`; `improper`, a latent whose density is masked to a constant; `uncounted`, an
+            observed site whose density is; `deterministic` for a function of other sites, which `pyro.deterministic`
+            and reparameterised sites are; `factor` for `pyro.factor`; `input` for an argument.
         distribution: its name and its parameters', as `Normal(loc, scale)`.
-        parents: the sites and arguments that the distribution depends on directly.
+        parents: the sites and arguments that the distribution depends on directly, or the observed value does.
         plates: those around the site, the outermost first.
         shapes: the batch's and the event's.
         marks: how its density counts: observed, enumerated, masked, scaled, in a sequential plate.
+        shown: the distribution with its constants, and the names of values that its parameters are copies of.
+        named: the parents that `shown` names.
+        possible: what the site may depend on besides: values that were looked at outside torch before it.
+        learned: the parameters and networks that the distribution depends on.
+        value: what an observed value is computed from, where that is more than one argument; its data come first.
+        support: what takes real numbers to the support of a latent.
     """
 
     name: str
@@ -62,6 +73,17 @@ class Factor:
     plates: tuple[Plate, ...] = ()
     shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     marks: tuple[str, ...] = ()
+    shown: str = ""
+    named: tuple[str, ...] = ()
+    possible: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ()
+    value: tuple[str, ...] = ()
+    support: str = ""
+
+    @property
+    def is_enumerated(self) -> bool:
+        """Whether its density is summed over all values."""
+        return any(mark.startswith("enumerated") for mark in self.marks)
 
 
 @dataclass(frozen=True)
@@ -84,76 +106,229 @@ class Program:
 
     def given(self, name: str) -> list[str]:
         """Return the parents of a factor, deterministic ones replaced by theirs."""
-        deterministic = self.of("deterministic")
-        ancestors = [self.given(up) if up in deterministic else [up] for up in self.factors[name].parents]
-        return list(dict.fromkeys(itertools.chain(*ancestors)))
+        return self._given[name]
+
+    @cached_property
+    def _given(self) -> dict[str, list[str]]:
+        given: dict[str, list[str]] = {}
+        for name, factor in self.factors.items():
+            ups = [given[up] if self._is_function(up) and up in given else [up] for up in factor.parents]
+            given[name] = list(dict.fromkeys(itertools.chain(*ups)))
+        return given
+
+    def _is_function(self, name: str) -> bool:
+        return name in self.factors and self.factors[name].kind == "deterministic"
 
 
-class Tagging(TorchFunctionMode):
-    """Record which tags of tensors get lost: under `if`, by `.item()`, in numpy, in tensors that are written to.
+@dataclass
+class Site:
+    """What happened at one sample site of a run: Pyro's message, and what it depends on."""
 
-    What takes only the shape of a tensor, as `zeros_like` does, loses its tag rightly: it depends on no value.
+    msg: Any
+    kind: str
+    distribution: str
+    shown: str
+    sources: frozenset[Source]
+    named: frozenset[Source]
+    observed: Tags
+    density: list[Tensor]
+    time: int
+
+    def add(self, sources: Collection[Source]) -> None:
+        """Add sources that the run did not show: so its numbers are no constants either."""
+        if not sources or not self.sources >= set(sources):
+            self.sources |= set(sources)
+            self.shown, self.named = self.distribution, frozenset()
+
+
+@dataclass
+class Reader(Messenger):
+    """Run a program with given values of sites, latent or observed, and keep what each site depends on.
+
+    It stands outermost, so that it sees what handlers within the program made of a site.
 
     Attributes:
-        lost: the tags that got lost.
+        values: by the names of sites.
+        tracking: follows what is computed from what.
+        in_words: whether distributions are written down.
+        sites: by name, in order.
+        indices: the values of subsampled plates.
+        sizes: how many numbers each parameter has.
     """
 
-    def __init__(self) -> None:
+    values: Mapping[str, Any]
+    tracking: Tracking
+    in_words: bool = True
+    sites: dict[str, Site] = field(default_factory=dict)
+    indices: Values = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.lost: set[str] = set()
+        self.before: dict[str, tuple[list[str], Tags]] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = func.__name__, kwargs or {}
-        tags = get_provenance([args, kwargs])
-        if name in OF_SHAPE:
-            args, kwargs = (extract_provenance(tagged)[0] for tagged in (args, kwargs))
-        result = func(*args, **kwargs)
-        if name not in OF_SHAPE | METADATA and (name.endswith("_") or not get_provenance(result)):
-            self.lost |= tags
-        return result
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if name in self.sites or name in self.indices:
+            raise UserError(f"two sites are named `{name}`, which Pyro refuses too: give each a name of its own")
+        observed = self.tracking.of(msg["value"]) if msg["is_observed"] else Tags()
+        self.before[name] = parameter_names(msg["fn"]), observed  # before a draw makes logits beside probs
+        with self.tracking.pause():
+            if name in self.values and not _is_function(msg):
+                msg["value"], msg["done"] = self.values[name], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            self.indices[msg["name"]] = msg["value"]
+            return
+        names, observed = self.before[msg["name"]]
+        tracking, fn = self.tracking, msg["fn"]
+        drawn = tracking.of(msg["value"])
+        with tracking.pause():
+            kind = _kind(msg)
+            value, again = _copied(msg["value"]), _copied(msg["value"])  # a transform may cache what it has seen
+        masks = [mask for layer in layers(fn) if isinstance(mask := getattr(layer, "_mask", None), Tensor)]
+        parts = [*masks, *(part for part in (msg["mask"], msg["scale"]) if isinstance(part, Tensor))]
+        if kind == "deterministic":
+            density, sources = [value], observed.sources
+        else:
+            density, sources = _density(fn, again, drawn, tracking)
+        counts = [torch.as_tensor(part) for part in (msg["mask"], msg["scale"]) if part is not None]
+        names = names if self.in_words else []
+        parameters = [getattr(layers(fn)[-1], name, None) for name in names]
+        exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
+        with tracking.pause():
+            self.sites[msg["name"]] = Site(
+                dict(msg) | {"value": value},
+                kind,
+                described(fn, names) if self.in_words else "",
+                described(fn, names, tracking) if self.in_words else "",
+                sources | tracking.of(parts).sources,
+                frozenset().union(*(tags.sources for tags in exact)),
+                observed,
+                _copied([*density, *masks, *counts]),
+                tracking.time,
+            )
+        tracking.time += 1
+        msg["value"] = self.values.get(msg["name"], value) if kind == "deterministic" else value
+        leaves = [leaf for leaf in tree_leaves(msg["value"]) if isinstance(leaf, Tensor)]
+        for leaf in leaves:
+            tracking.tag(leaf, ("site", msg["name"]))
+        if not leaves:  # it cannot be followed
+            tracking.lost.setdefault(("site", msg["name"]), tracking.time)
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        self.sizes[msg["name"]] = math.prod(msg["value"].shape)
+        self.tracking.tag(msg["value"], ("param", msg["name"]))
 
 
-def inputs_of(program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Values:
+def _copied(value: Any) -> Any:
+    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, value)
+
+
+def _density(fn: Any, value: Any, drawn: Tags, tracking: Tracking) -> tuple[list[Tensor], frozenset[Source]]:
+    """Return what a distribution adds to the density, to see where two of these differ, and what that depends on."""
+    base = layers(fn)[-1]
+    try:
+        density = [base.log_factor if type(base).__name__ == "Unit" else torch.as_tensor(base.log_prob(value))]
+    except (NotImplementedError, AttributeError):  # a distribution that can only be drawn from
+        return [part for part in vars(base).values() if isinstance(part, Tensor)], drawn.sources
+    return density, tracking.of(density).sources
+
+
+def _is_function(msg: Any) -> bool:
+    """Whether a site is a function of others: `pyro.deterministic`, or what a reparameteriser leaves of a site."""
+    fn = layers(msg["fn"])
+    if not msg["is_observed"] or type(fn[-1]).__name__ != "Delta":
+        return False
+    masked = any(getattr(each, "_mask", None) is False for each in fn)
+    value, point = msg["value"], fn[-1].v
+    return masked or (isinstance(value, Tensor) and value.data_ptr() == point.data_ptr() and value.numel() > 0)
+
+
+def _kind(msg: Any) -> str:
+    fn = layers(msg["fn"])
+    if _is_function(msg):
+        return "deterministic"
+    if type(fn[-1]).__name__ == "Unit":
+        return "factor"
+    counts = not (msg["mask"] is False or any(getattr(layer, "_mask", None) is False for layer in fn))
+    if msg["is_observed"]:
+        return "observed" if counts else "uncounted"
+    return "latent" if counts else "improper"
+
+
+def inputs_of(
+    program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], model: Callable[..., Any] | None = None
+) -> Values:
     """Return the tensors that a program is called with, by the names of its arguments: `input x`.
+
+    Args:
+        program: whose arguments these are.
+        args, kwargs: the arguments.
+        model: names them where the program itself does not, as an automatic guide.
 
     Raises:
         UserError: the program does not take these arguments.
     """
-    function = inspect.unwrap(program)
-    signature = inspect.signature(getattr(function, "forward", function))
+    signature = _signature(program)
     try:
         arguments = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         raise UserError(f"{_name(program)} takes {signature}: {first_line(error)}") from None
+    if model is not None and any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values()):
+        with suppress(TypeError):
+            arguments = _signature(model).bind(*args, **kwargs).arguments
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(name, {})
     inputs: Values = {}
     for name, value in arguments.items():
-        tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-        inputs |= {f"input {name}" + f"[{i}]" * (len(tensors) > 1): leaf for i, leaf in enumerate(tensors)}
+        for path, leaf in tree_flatten_with_path(value)[0]:
+            if isinstance(leaf, Tensor):
+                inputs[f"input {name}" + "".join(map(str, path)).replace("'", '"')] = leaf
     return inputs
 
 
+def _signature(program: Any) -> inspect.Signature:
+    program = unwrap(program)  # of Pyro's handlers
+    if isinstance(program, torch.nn.Module):
+        return inspect.signature(program.forward)
+    if callable(inner := getattr(program, "fn", None)):  # TraceHandler, ReparamHandler
+        return _signature(inner)
+    return inspect.signature(program)
+
+
+def _name(program: Any) -> str:
+    program = unwrap(program)
+    return getattr(program, "__name__", type(program).__name__)
+
+
 def read(
-    program: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], model: Program | None = None
+    program: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    model: Program | None = None,
+    names: Callable[..., Any] | None = None,
 ) -> Program:
     """Read the factors of a program by running it, with no side effect.
 
-    A site's parents are the sites and arguments that its distribution is computed from, or whose value alone, all
-    other sites held as they were, changes its distribution or whether there is such a site. The first are found by
-    tagging tensors (Wingate et al., Nonstandard interpretations of probabilistic programs, 2011; Pyro's
-    `ProvenanceTensor`), whatever the weights are. Tags are lost under `if`, where a program leaves torch, and where it
-    writes in place; the second are found by other draws of each value: `DRAWS` of what lost its tag, one of all else.
-    A dependence without tags that none of these draws shows is missed. A program that branches is read as it ran.
+    A site's parents are the sites and arguments that its distribution is computed from, whatever the weights are, as
+    `tracking.Tracking` follows (compare Wingate et al., Nonstandard interpretations of probabilistic programs, 2011).
+    It takes two runs: the first sets up what is made when first used. A value that is looked at outside torch, under
+    `if`, by `.item()` or in numpy, cannot be followed from there: further runs, at most `RUNS`, draw it anew with all
+    other sites held as they were, `DRAWS` times, and what changes, or comes to depend on other values, shows it to be
+    a parent. A dependence that none of these draws shows is missed; where so many values are looked at that the runs
+    do not suffice, later sites possibly depend on each of them. Sites are those of the first run.
 
     Args:
         program: a model or a guide.
         args, kwargs: what it is called with.
         model: where the program is its guide.
+        names: names the arguments of a program that does not.
 
     Raises:
-        UserError: the program does not take the arguments, or raises an error.
+        UserError: the program does not take the arguments, gives two sites one name, or raises an error.
 
     Example:
         >>> import pyro.distributions as dist
@@ -164,81 +339,220 @@ def read(
         >>> read(model, [torch.zeros(3)], {}).factors["x"].parents
         ('scale',)
     """
-    inputs = inputs_of(program, args, kwargs)
+    inputs = inputs_of(program, args, kwargs, names)
 
-    def run(values: Values) -> Intervene:
-        replaced = {id(leaf): values.get(name, leaf) for name, leaf in inputs.items()}
+    def run(values: Values, tracked: bool = True) -> Reader:
+        tracking, replaced = Tracking(), {}
+        for name, leaf in inputs.items():
+            replaced[id(leaf)] = torch.as_tensor(values.get(name, leaf)).detach().clone()
+            tracking.tag(replaced[id(leaf)], ("input", name))
         new_args, new_kwargs = tree_map(lambda leaf: replaced.get(id(leaf), leaf), (list(args), dict(kwargs)))
         pyro.set_rng_seed(0)
-        with Intervene(values) as handler:
+        reader = Reader(values, tracking, in_words=not values)
+        with tracking if tracked else nullcontext(), reader, _kernels(tracking):
             program(*new_args, **new_kwargs)
-        return handler
+        return reader
 
     with no_side_effects():
         try:
-            first = run({})
-            sites = {name: msg for name, msg in first.sites.items() if not site_is_subsample(msg)}
-            indices = {name: msg["value"] for name, msg in first.sites.items() if name not in sites}
-            held = inputs | {name: torch.as_tensor(msg["value"]) for name, msg in sites.items()}
-            again = run(indices | held).sites  # where nothing is drawn, as in what this is compared with
-            before = {name: contribution(again[name]) for name in sites}
+            first = run({}, tracked=False)
         except Exception as error:
-            kind = type(error).__name__
-            raise UserError(f"{_name(program)} cannot be read: it raises {kind}: {first_line(error)}") from error
-        tagging = Tagging()
-        with tagging:
-            parents, observed = _by_tags(run, held, indices, sites)
-        draws = {up: DRAWS if up in tagging.lost or not observed else 1 for up in held}
-        _by_draws(lambda values: run(indices | values), held, before, sites, parents, draws)
-    places = {up: [name for name in sites if up in observed.get(name, ())] for up in inputs}
-    observes = model.observes if model else {up: names[0] for up, names in places.items() if len(names) == 1}
-    known = model.factors if model else {}
-    factors: dict[str, Factor] = {}
-    for site, msg in sites.items():
-        ups = [_parent_name(up, site, sites, observes) for up in held if up in parents[site] and up != site]
-        factors |= {
-            up: Factor(up, "input", plates=known[up].plates if up in known else ()) for up in ups if up not in sites
-        }
-        factors[site] = _factor(msg, tuple(dict.fromkeys(ups)))
-    return Program(dict(sorted(factors.items(), key=lambda item: item[0] in sites)), _by_owner(first.sizes), observes)
-
-
-def _by_owner(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Add up the sizes of parameters by the network, or guide, that they stand in."""
-    totals: Counter[str] = Counter()
-    for name, size in sizes.items():
-        totals[name.split("$$$")[0].split(".")[0]] += size
-    return dict(totals)
-
-
-def _by_tags(run: Run, held: Values, indices: Values, sites: Values) -> tuple[dict[str, set[str]], Values]:
-    """Return the parents that tags show, and the tags of the values at observed sites."""
-    try:
-        tagged = {name: ProvenanceTensor(value, frozenset({name})) for name, value in held.items()}
-        second = run(indices | tagged).sites
-        parents = {name: set(get_provenance(contribution(second[name]))) for name in sites}
-        return parents, {name: second[name]["infer"]["_observed_from"] for name in sites}
-    except Exception:  # a program that fails with tags: other draws show all
-        return {name: set() for name in sites}, {}
+            kind = "" if isinstance(error, UserError) else f"it raises {type(error).__name__}: "
+            raise UserError(f"{_name(program)} cannot be read: {kind}{first_line(error)}") from error
+        try:
+            reader = run({})
+            lost = reader.tracking.lost
+        except Exception:  # a program that fails where it is followed: other draws show all
+            reader, lost = first, {("input", name): 0 for name in inputs}
+            lost |= {("site", name): time for time, name in enumerate(first.sites, 1)}
+            for site in first.sites.values():
+                site.shown = site.distribution  # its numbers may be computed
+        lost = {source: time for source, time in lost.items() if source[0] in ("site", "input")}
+        possible = _by_draws(lambda values: run(values, reader is not first), reader, inputs, lost)
+    return _program(reader, inputs, possible, model)
 
 
 def _by_draws(
-    run: Run, held: Values, before: Values, sites: Values, parents: dict[str, set[str]], draws: dict[str, int]
-) -> None:
-    """Add the parents whose value, changed alone, changes what comes later."""
-    names = list(sites)
-    for up in held:
-        later = names[names.index(up) + 1 :] if up in sites else names
-        for seed in range(draws[up]):
-            if not (unknown := [site for site in later if up not in parents[site]]):
+    run: Callable[[Values], Reader], reader: Reader, inputs: Values, lost: Mapping[Source, int]
+) -> dict[str, set[Source]]:
+    """Add to each site's sources those that other draws show, and return those that were not drawn."""
+    draws = min(DRAWS, RUNS // max(len(lost), 1))
+    names = list(reader.sites)
+    if not draws or not lost:
+        possible = {name: {up for up, time in lost.items() if site.time >= time} for name, site in reader.sites.items()}
+        for name, site in reader.sites.items():
+            if possible[name] - site.sources:
+                site.add(set())
+        return possible
+    held = inputs | reader.indices | {name: site.msg["value"] for name, site in reader.sites.items()}
+    before = run(held).sites
+    for (kind, up), time in lost.items():
+        for seed in range(draws):
+            if not (later := [name for name in names[time:] if (kind, up) not in reader.sites[name].sources]):
                 break
             with suppress(Exception):  # an argument may not take every value
                 pyro.set_rng_seed(1 + seed)
-                value = sites[up]["fn"].sample() if up in sites else held[up]
-                now = run(held | {up: _perturbed(value) if torch.equal(value, held[up]) else value}).sites
-                for site in unknown:
-                    if site not in now or not _all_equal(contribution(now[site]), before[site]):
-                        parents[site].add(up)
+                value = reader.sites[up].msg["fn"].sample() if kind == "site" else held[up]
+                if isinstance(value, Tensor) and torch.equal(value, held[up]):
+                    value = _perturbed(value)
+                now = run(held | {up: value}).sites
+                for name in later:
+                    if name not in now or _differ(now[name], before[name]):
+                        reader.sites[name].add({(kind, up)})
+                for name in set(names[time:]) & now.keys():  # another branch has parents of its own
+                    reader.sites[name].add(now[name].sources)
+    return {}
+
+
+def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]], model: Program | None) -> Program:
+    """Name what the sites of a run depend on."""
+    sites, observes = reader.sites, dict(model.observes) if model else {}
+    used = set().union(*(site.sources for site in sites.values()))
+    for up in [] if model else [name for name in inputs if ("input", name) not in used]:
+        at = [n for n, site in sites.items() if site.observed.origin == ("input", up) and site.kind == "observed"]
+        observes |= {up: at[0]} if len(at) == 1 else {}
+    order: dict[Source, int] = {
+        source: i for i, source in enumerate((*(("input", up) for up in inputs), *(("site", up) for up in sites)))
+    }
+
+    def names_of(sources: Collection[Source], site: str) -> tuple[str, ...]:
+        """Name sources in the order of the run; an argument by the site that it is observed at, if that is another."""
+        names = []
+        for kind, up in sorted((source for source in sources if source in order), key=order.__getitem__):
+            at, alone = observes.get(up, site), up.removeprefix("input ")
+            names.append(up if kind == "site" else at if at != site else up if alone in sites else alone)
+        return tuple(name for name in dict.fromkeys(names) if name != site)
+
+    factors: dict[str, Factor] = {}
+    for name, site in sites.items():
+        sources, origin = set(site.sources), site.observed.origin
+        value = site.observed.sources if site.kind == "observed" else frozenset()
+        if any(kind == "site" for kind, _ in value):  # data are a function of the value and these parents
+            sources |= value - {origin}
+        parents, others = names_of(sources, name), names_of(value - {origin}, name)
+        data = [origin[1].removeprefix("input ")] if origin else []
+        factors[name] = _factor(
+            site,
+            parents=parents,
+            named=names_of(site.named, name),
+            possible=tuple(up for up in names_of(possible.get(name, ()), name) if up not in parents),
+            learned=tuple(dict.fromkeys(_owner(up) for kind, up in sorted(sources) if kind == "param")),
+            value=(*data, *others) if others and not site.observed.copied else (),
+        )
+    factors = _joined_by_guides(factors, sites, model.factors if model else {})
+    arguments = {}
+    for up in dict.fromkeys(up for factor in factors.values() for up in (*factor.parents, *factor.possible)):
+        if up not in factors:
+            children = [each for each in factors.values() if up in each.parents]
+            plates = model.factors[up].plates if model and up in model.factors else None
+            shape = inputs[leaf].shape if (leaf := f"input {up.removeprefix('input ')}") in inputs else ()
+            arguments[up] = Factor(up, "input", plates=_plates_of(shape, children) if plates is None else plates)
+    totals: Counter[str] = Counter()
+    for name, size in reader.sizes.items():
+        totals[_owner(name)] += size
+    return Program(arguments | factors, dict(totals), observes)
+
+
+def _owner(parameter: str) -> str:
+    """Name the network, or guide, that a parameter stands in."""
+    return parameter.split("$$$")[0].split(".")[0]
+
+
+def _plates_of(shape: Sequence[int], children: Sequence[Factor]) -> tuple[Plate, ...]:
+    """Return the plates that an argument is drawn in: those around all its sites whose sizes its shape has."""
+    common = [
+        plate for plate, *others in zip(*(each.plates for each in children), strict=False) if {plate} >= set(others)
+    ]
+    return tuple(itertools.takewhile(lambda plate: plate.size in shape or plate.drawn in shape, common))
+
+
+def _factor(site: Site, **names: Any) -> Factor:
+    msg, kind = site.msg, site.kind
+    fn, mask, scale = layers(msg["fn"]), msg["mask"], msg["scale"]
+    batch = tuple(getattr(fn[0], "batch_shape", ()))
+    kernels = sorted((name for kind, name in site.sources if kind == "kernel"), key=len)
+    marks = [f"kernel {name}" for name in kernels[-1:]]  # a sum of kernels is one too
+    marks += {
+        "observed": ["observed"],
+        "improper": ["improper"],
+        "uncounted": ["observed, masked: does not count"],
+    }.get(kind, [])
+    if strategy := msg["infer"].get("enumerate"):
+        marks.append(f"enumerated, {strategy}")
+    for part in (mask, *(getattr(layer, "_mask", None) for layer in fn)):
+        if isinstance(part, Tensor):
+            marks.append(f"masked: {int(part.sum())} of {part.numel()} count")
+    if isinstance(scale, Tensor) or scale != 1.0:
+        marks.append(f"counts {float(torch.as_tensor(scale).mean()):g} times")
+    if msg["infer"].get("is_auxiliary") and kind == "latent":
+        marks.append("auxiliary")
+    marks += [f"one by one in plate {frame.name}" for frame in msg["cond_indep_stack"] if not frame.vectorized]
+    plates = []
+    for frame in (frame for frame in msg["cond_indep_stack"] if frame.vectorized):
+        size = frame.size if frame.size > 0 else batch[frame.dim]  # a plate may take the size that it meets
+        plates.append(Plate(frame.name, max(frame.full_size or 0, size), size))
+    return Factor(
+        msg["name"],
+        kind,
+        site.distribution,
+        plates=tuple(plates),
+        shapes=(batch, tuple(getattr(fn[0], "event_shape", ()))),
+        marks=tuple(marks),
+        shown=site.shown,
+        support=to_support(fn[0].support) if kind == "latent" and hasattr(fn[0], "support") else "",
+        **names,
+    )
+
+
+def _joined_by_guides(
+    factors: dict[str, Factor], sites: Mapping[str, Site], known: Mapping[str, Factor]
+) -> dict[str, Factor]:
+    """Replace what a guide draws in real numbers, and the sites that are functions of it, by one factor of these sites.
+
+    Automatic guides draw an auxiliary site, and map it to the support of each site, which is a `Delta` then.
+    """
+    names: dict[str, str] = {}
+    for auxiliary, site in sites.items():
+        if not site.msg["infer"].get("is_auxiliary") or site.kind != "latent":
+            continue
+        children = [
+            name
+            for name, factor in factors.items()
+            if auxiliary in factor.parents and factor.kind == "latent" and factor.distribution.startswith("Delta(")
+        ]
+        names |= dict.fromkeys([auxiliary, *children], ", ".join(children) or auxiliary)
+    joint: dict[str, Factor] = {}
+    for name, factor in factors.items():
+        new = names.get(name, name)
+        parents = tuple(dict.fromkeys(up for up in (names.get(up, up) for up in factor.parents) if up != new))
+        if new not in joint:
+            marks = factor.marks if new == name else tuple(mark for mark in factor.marks if mark != "auxiliary")
+            joint[new] = replace(factor, name=new, parents=parents, marks=marks)
+        else:
+            first = joint[new]
+            to_real = known[name].support if name in known else ""
+            joint[new] = replace(
+                first,
+                parents=tuple(dict.fromkeys((*first.parents, *parents))),
+                shapes=factor.shapes if new == name else first.shapes,
+                marks=first.marks + ((f"{name} by {to_real}",) if to_real else ()),
+            )
+    return joint
+
+
+@contextmanager
+def _kernels(tracking: Tracking) -> Iterator[None]:
+    """Make each kernel of `pyro.contrib.gp` a source of the covariances that it computes."""
+
+    def mark(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if type(module).__module__.startswith("pyro.contrib.gp.kernels") and isinstance(output, Tensor):
+            tracking.add(output, ("kernel", kernel(module)))
+
+    hook = register_module_forward_hook(mark)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -265,20 +579,15 @@ def no_side_effects() -> Iterator[None]:
                 buffer.data.copy_(value)
 
 
-def contribution(msg: Any) -> list[Tensor]:
-    """Return all that a site adds to the density: where two of these differ, so do two distributions."""
-    fn = layers(msg["fn"])[-1]
-    try:
-        density = [fn.log_prob(extract_provenance(msg["value"])[0])]
-    except NotImplementedError:  # a distribution that can only be drawn from
-        density = [part for part in vars(fn).values() if isinstance(part, Tensor)]
-    return [*density, *(torch.as_tensor(msg[name]) for name in ("mask", "scale") if msg[name] is not None)]
-
-
-def _all_equal(a: list[Tensor], b: list[Tensor]) -> bool:
-    """Whether two lists hold the same numbers, of which NaN is one."""
-    return len(a) == len(b) and all(
-        x.shape == y.shape and bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in zip(a, b, strict=True)
+def _differ(a: Site, b: Site) -> bool:
+    """Whether a site depends on other values in one run than in another, or has another density; NaN is a number."""
+    return (
+        a.sources != b.sources
+        or len(a.density) != len(b.density)
+        or any(
+            x.shape != y.shape or bool((~((x == y) | (x.isnan() & y.isnan()))).any())
+            for x, y in zip(a.density, b.density, strict=True)
+        )
     )
 
 
@@ -287,39 +596,3 @@ def _perturbed(value: Tensor) -> Tensor:
     if value.is_floating_point():
         return value + torch.randn_like(value)
     return value.flatten()[torch.randperm(value.numel())].reshape(value.shape) if value.ndim else value + 1
-
-
-def _parent_name(up: str, site: str, sites: Values, observes: Mapping[str, str]) -> str:
-    """Name a parent: an argument by the site that it is observed at, if that is another than this one."""
-    if observes.get(up, site) != site:
-        return observes[up]
-    return up if up.removeprefix("input ") in sites else up.removeprefix("input ")
-
-
-def _factor(msg: Any, parents: tuple[str, ...]) -> Factor:
-    fn, mask, scale, kind = layers(msg["fn"]), msg["mask"], msg["scale"], "latent"
-    if msg["infer"].get("_deterministic"):
-        kind = "deterministic"
-    elif type(fn[-1]).__name__ == "Unit":
-        kind = "factor"
-    elif mask is False or any(getattr(layer, "_mask", None) is False for layer in fn):
-        kind = "improper"
-    elif msg["is_observed"]:
-        kind = "observed"
-    marks = [kind] if kind in ("observed", "improper") else []
-    if strategy := msg["infer"].get("enumerate"):
-        marks.append(f"enumerated, {strategy}")
-    if isinstance(mask, Tensor):
-        marks.append(f"masked: {int(mask.sum())} of {mask.numel()} count")
-    if isinstance(scale, Tensor) or scale != 1.0:
-        marks.append(f"counts {float(torch.as_tensor(scale).mean()):g} times")
-    marks += [f"one by one in plate {frame.name}" for frame in msg["cond_indep_stack"] if not frame.vectorized]
-    frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
-    plates = [Plate(frame.name, frame.full_size or frame.size, frame.size) for frame in frames]
-    distribution = f"{type(fn[-1]).__name__}({', '.join(msg['infer']['_parameters'])})"
-    shapes = (tuple(fn[0].batch_shape), tuple(fn[0].event_shape))
-    return Factor(msg["name"], kind, distribution, parents, tuple(plates), shapes, tuple(marks))
-
-
-def _name(program: Any) -> str:
-    return getattr(inspect.unwrap(program), "__name__", type(program).__name__)

@@ -6,20 +6,16 @@ All of it is read off the running programs (see `factors.read`), so that it is w
 import re
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from itertools import groupby
 from typing import Any
 
 from pyro_models.base.errors import UserError
 from pyro_models.objectives.estimators import Objective
-from pyro_models.objectives.handlers import RecordScales
-from pyro_models.reading import graphs
-from pyro_models.reading.factors import Factor, Plate, Program, no_side_effects, read
-
-GREEK = "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
-SIGNS = {" | ": r" \mid ", "−": "-", "∝": r"\propto", "E_q": r"\mathbb{E}_q", " = ": " &= ", "·": r"\,"}
+from pyro_models.reading import formulas, graphs, latex
+from pyro_models.reading.factors import Factor, Program, no_side_effects, read
+from pyro_models.reading.folding import folded, listed
 
 
 @dataclass(frozen=True)
@@ -28,12 +24,12 @@ class Story:
 
     Attributes:
         programs: the model and the guide, by title.
-        objective: formulas in plain text: of the ELBO, or of a loss and of the bounds in it.
+        formulas: of the ELBO, or of a loss and of the bounds in it, with marked names (see `latex`).
         note: a remark on the objective; empty if there is none.
     """
 
     programs: dict[str, Program]
-    objective: tuple[str, ...]
+    formulas: tuple[str, ...]
     note: str = ""
 
     def __str__(self) -> str:
@@ -45,38 +41,51 @@ class Story:
         return "\n\n".join(_process_of(title, program) for title, program in self.programs.items())
 
     @property
+    def objective(self) -> tuple[str, ...]:
+        """The formulas in plain text."""
+        return tuple(map(latex.plain, self.formulas))
+
+    @property
     def factorisation(self) -> tuple[str, ...]:
         """Each program as a product of its factors, over plates, in plain text."""
-        return tuple(_product_of(title[-1], program) for title, program in self.programs.items() if _random(program))
+        return tuple(map(latex.plain, self._products))
+
+    @property
+    def _products(self) -> list[str]:
+        return [
+            formulas.factorisation(title[-1], program)
+            for title, program in self.programs.items()
+            if formulas.random_sites(program)
+        ]
 
     @property
     def text(self) -> str:
         """The whole story as plain text, 100 columns wide."""
         objective = [*self.objective, *([f"({self.note})"] if self.note else [])]
-        formulas = {"factorisation": self.factorisation, "\nobjective": objective}
-        lines = [line for title, rows in formulas.items() for line in (title, *(f"  {row}" for row in rows))]
+        sections = {"factorisation": self.factorisation, "\nobjective": objective}
+        lines = [line for title, rows in sections.items() for line in (title, *(f"  {row}" for row in rows))]
         return "\n".join([self.process, "", *(_wrapped(line, 6) for line in lines)])
 
     @property
     def latex(self) -> str:
         """The factorisation and the objective, for display."""
-        lines = [_in_latex(formula) for formula in (*self.factorisation, *self.objective)]
+        lines = [latex.in_latex(formula) for formula in (*self._products, *self.formulas)]
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
     @property
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        return graphs.mermaid(self.programs)
+        return graphs.mermaid(graphs.graph_of(self.programs))
 
     @property
     def dot(self) -> str:
         """The graph for Graphviz."""
-        return graphs.dot(self.programs)
+        return graphs.dot(graphs.graph_of(self.programs))
 
     @property
     def svg(self) -> str:
         """The graph as a picture, drawn without any other program."""
-        return graphs.svg(self.programs)
+        return graphs.svg(graphs.graph_of(self.programs))
 
     @property
     def html(self) -> str:
@@ -130,14 +139,10 @@ def story(model: Callable[..., Any], *args: Any, guide: Callable[..., Any] | Non
         >>> print(story(model, torch.zeros(3)).factorisation[0])
         p(x, z) = ∏_data p(z) p(x | z)
     """
-    p_program = read(model, args, kwargs)
-    programs = {"story p": p_program} | ({} if guide is None else {"guide q": read(guide, args, kwargs, p_program)})
-    latent, given = p_program.of("latent", "improper"), [*p_program.of("observed"), *p_program.of("input")]
-    q = _joint("q", programs["guide q"]) if "guide q" in programs else f"q({_given(latent, given)})"
-    p, observed = _joint("p", p_program), p_program.of("observed")
-    bounded = f" ≤ log p({_given(observed, p_program.of('input'))})" if observed else ""
-    elbo = f"ELBO = E_q[log {p} − log {q}]{bounded}"
-    return Story(programs, (elbo,) if latent else (f"log-likelihood = log {p}",))
+    p = read(model, args, kwargs)
+    q = None if guide is None else read(guide, args, kwargs, p, names=model)
+    formula, note = formulas.elbo(p, q)
+    return Story({"story p": p} | ({"guide q": q} if q else {}), (formula,) if formula else (), note)
 
 
 NOT_A_SUM = "the loss is not a weighted sum of its terms"
@@ -183,141 +188,64 @@ def story_of_objective(
         ELBO(x) = E_q[log p(x | z) − 4 · KL(q(z | x) ‖ p(z))]
     """
     pair = story(model, guide=guide, **(batch if arguments is None else arguments))
-    with no_side_effects(), RecordScales() as recorded:
+    with no_side_effects(), formulas.RecordScales() as recorded:
         terms = objective(model, guide, **batch)
     weights = getattr(terms, "weights", None)
-    loss = () if weights is None else (f"loss = {_sum(weights)}",)
+    named = {latex.name(term): weight for term, weight in (weights or {}).items()}
+    loss = () if weights is None else (f"{latex.name('loss')} = {formulas.weighted_sum(named)}",)
     remarks = [*([note] if note else []), *([NOT_A_SUM] if weights is None else [])]
     bounds: tuple[str, ...] = ()
     if any("elbo" in name for name in (terms if weights is None else weights)):
         runs = [run for run in recorded.runs if any(observed for observed, _ in run.values())]
-        bounds = tuple(dict.fromkeys(_bound(pair.programs, run) for run in runs))
-    return replace(pair, objective=(*loss, *bounds), note="; ".join(remarks))
-
-
-def _bound(programs: Mapping[str, Program], run: Mapping[str, tuple[bool, float]]) -> str:
-    """The bound of one run of the model, as the loss scales it."""
-    model, guide = programs.values()
-    observed = [name for name, (is_observed, _) in run.items() if is_observed]
-    hidden = set(model.of("observed")) - set(observed)
-    terms = {}
-    for name, (is_observed, scale) in sorted(run.items(), key=lambda item: not item[1][0]):
-        prior = "" if name in model.of("improper") else f"log {_density('p', model, name, hidden)}"
-        if is_observed:
-            terms[prior] = scale
-        elif prior:
-            terms[f"KL({_density('q', guide, name, hidden)} ‖ {prior.removeprefix('log ')})"] = -scale
-        else:
-            terms[f"log {_density('q', guide, name, hidden)}"] = -scale
-    return f"ELBO({_given(observed, model.of('input'))}) = E_q[{_sum(terms)}]"
-
-
-def _sum(terms: Mapping[str, float]) -> str:
-    parts = [
-        ("− " if weight < 0 else "+ ") + (f"{abs(weight):g} · " if abs(weight) != 1 else "") + term
-        for term, weight in terms.items()
-    ]
-    return " ".join(parts).removeprefix("+ ") or "0"
-
-
-def _random(program: Program) -> list[str]:
-    return [*program.of("observed"), *program.of("latent", "improper")]
-
-
-def _given(names: Sequence[str], given: Sequence[str]) -> str:
-    return ", ".join(names) + (" | " if given else "") + ", ".join(given)
-
-
-def _joint(letter: str, program: Program) -> str:
-    return f"{letter}({_given(_random(program), program.of('input'))})"
-
-
-def _density(letter: str, program: Program, name: str, without: Collection[str] = ()) -> str:
-    if name not in program.factors:  # a site that only the objective's runs have
-        return f"{letter}({name})"
-    parents = [up for up in program.given(name) if up not in without]
-    if program.factors[name].kind == "factor":
-        return f"exp {name}({', '.join(parents)})"
-    return f"{letter}({_given([name], parents)})"
-
-
-def _product_of(letter: str, program: Program) -> str:
-    """A joint density as the product of its factors, or in proportion to it where not all of these are densities."""
-
-    def product(names: Sequence[str], depth: int) -> str:
-        parts, groups = [], [(plate, list(group)) for plate, group in _by_plate(program, names, depth)]
-        for plate, group in groups:
-            if plate is None:
-                parts += [_density(letter, program, name) for name in group]
-                continue
-            inner = product(group, depth + 1)
-            parts.append(f"∏_{plate.name} " + (inner if group is groups[-1][1] else f"[{inner}]"))
-        return " ".join(parts)
-
-    equal = "∝" if program.of("improper", "factor") else "="
-    return f"{_joint(letter, program)} {equal} {product(program.of('observed', 'latent', 'factor'), 0)}"
-
-
-def _by_plate(program: Program, names: Sequence[str], depth: int) -> Iterator[tuple[Plate | None, Iterator[str]]]:
-    """Group neighbours by the plate around them at a depth."""
-    around = {name: program.factors[name].plates for name in names}
-    return groupby(names, key=lambda name: around[name][depth] if len(around[name]) > depth else None)
+        bounds = tuple(dict.fromkeys(formulas.bound(pair.programs, run) for run in runs))
+    return replace(pair, formulas=(*loss, *bounds), note="; ".join(remarks))
 
 
 def _process_of(title: str, program: Program) -> str:
-    """A program site by site; each plate indents what is within."""
+    """A program site by site; each plate and each loop indents what is within."""
+    short, _ = folded(program)
     rows: list[tuple[str, str]] = []
 
     def add_rows(names: Sequence[str], depth: int) -> None:
         margin = "  " * (depth + 1)
-        for plate, group in _by_plate(program, names, depth):
+        for plate, group in formulas.by_plate(short, names, depth):
             if plate is None:
-                for factor in (program.factors[name] for name in group):
+                for factor in (short.factors[name] for name in group):
                     batch, event = map(list, factor.shapes)
                     rows.append((margin + _sentence(factor), f"{batch} {event}"))
                 continue
             size = f"{plate.drawn} drawn from {plate.size}" if plate.drawn < plate.size else f"each of {plate.size}"
-            rows.append((f"{margin}for {size} in plate {plate.name}:", ""))
+            over = f"{size} in plate {plate.name}"
+            if plate.steps:
+                over = f"{plate.name} in {plate.steps[0]}..{plate.steps[1]}"
+            rows.append((f"{margin}for {over}:", ""))
             add_rows(list(group), depth + 1)
 
-    add_rows([name for name in program.factors if name not in program.of("input")], 0)
+    add_rows([name for name in short.factors if name not in short.of("input")], 0)
     if not rows:
         return f"{title}\n  draws nothing"
     width = min(60, max(len(line) for line, shapes in rows if shapes)) + 1
-    learns = ", ".join(f"{name} ({count:,})" for name, count in program.parameters.items())
+    learned = {name: f"{name} ({count:,})" for name, count in program.parameters.items()}
+    learns = ", ".join(learned.get(name, name) for name in listed(list(learned)))
     lines = [f"{line:{width}} {shapes}".rstrip() for line, shapes in rows] + [f"  learns {learns}"] * bool(learns)
     return "\n".join([f"{title}, and the shapes of batch and event", *(_wrapped(line, 6) for line in lines)])
 
 
 def _sentence(factor: Factor) -> str:
-    given, marks = ", ".join(factor.parents), f" ({'; '.join(factor.marks)})" if factor.marks else ""
+    """A site in a line: what it is drawn from, what that depends on where this is not plain, and how it counts."""
+    marks = f" ({'; '.join(factor.marks)})" if factor.marks else ""
+    possible = f", possibly {', '.join(listed(factor.possible))}" if factor.possible else ""
+    given = ", ".join(listed(factor.parents))
     if factor.kind in ("deterministic", "factor"):
-        return f"{factor.name} = f({given})" + " (deterministic)" * (factor.kind == "deterministic") + marks
-    return f"{factor.name} ~ {factor.distribution}" + (f" given {given}" if given else "") + marks
+        return f"{factor.name} = f({given}{possible})" + " (deterministic)" * (factor.kind == "deterministic") + marks
+    value = f" = f({', '.join(factor.value)})" if factor.value else ""
+    is_plain = set(factor.parents) <= {*factor.named, *factor.value}
+    given = ("" if is_plain else f" given {given}") + (possible if not is_plain else possible.replace(", ", " ", 1))
+    return f"{factor.name}{value} ~ {factor.shown}{given}{marks}"
 
 
 def _wrapped(line: str, indent: int) -> str:
     """Break a line at 100 columns, but no density; what follows is indented."""
-    whole = re.sub(r"(?<=\w)\([^()]*\)", lambda match: match[0].replace(" ", "\u00a0"), line)
+    whole = re.sub(r"(?<=\w)\([^()]{,80}\)", lambda match: match[0].replace(" ", "\u00a0"), line)
     lines = textwrap.wrap(whole, 100, subsequent_indent=" " * indent, replace_whitespace=False, break_long_words=False)
     return "\n".join(lines).replace("\u00a0", " ")
-
-
-def _in_latex(formula: str) -> str:
-    """Turn a plain formula into LaTeX: y1 is y with an index, Greek names are letters, other names are upright."""
-
-    def symbol(match: re.Match[str]) -> str:
-        product, name, number = match.groups()
-        if product:
-            return rf"\prod_{{\mathrm{{{product}}}}}".replace("_", r"\_").replace(r"\_", "_", 1)
-        if name in ("log", "exp", *GREEK.split()) or len(name) == 1:
-            name = "\\" * (len(name) > 1) + name
-        else:
-            name = rf"\mathrm{{{name}}}".replace("_", r"\_")
-        return name + (f"_{{{number}}}" if number else "")
-
-    words = re.sub(r"∏_(\w+)|(?<![\w])(?!E_q)([A-Za-z]\w*?)_?(\d*)(?!\w)", symbol, formula)
-    for plain, tex in SIGNS.items():
-        words = words.replace(plain, tex, 1 if plain == " = " else -1)
-    words = words.replace(r"\log-\mathrm{likelihood}", r"\mathrm{log\text{-}likelihood}")
-    return words.replace("‖", r"\,\|\,").replace("≤", r"\leq").replace(r"\propto", r"&\propto", 1)

@@ -282,8 +282,12 @@ def test_a_site_that_is_there_for_some_values_alone_depends_on_them():
     assert {name: factor.parents for name, factor in found.items()} == {"kind": (), "extra": ("kind",), "x": ()}
 
 
-def test_without_tags_the_same_parents_are_found(monkeypatch):
-    monkeypatch.setattr(factors, "ProvenanceTensor", None)
+def test_a_program_that_cannot_be_followed_is_read_by_other_draws(monkeypatch):
+    class Refuses(factors.Tracking):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            raise RuntimeError("not here")
+
+    monkeypatch.setattr(factors, "Tracking", Refuses)
     assert {n: f.parents for n, f in read(nested, [torch.randn(5, 3)], {}).factors.items()} == {
         "loc": (),
         "group": ("loc",),
@@ -291,9 +295,15 @@ def test_without_tags_the_same_parents_are_found(monkeypatch):
     }
 
 
-def test_without_other_draws_what_lost_its_tag_is_missed(monkeypatch):
-    monkeypatch.setattr(factors, "DRAWS", 0)
-    assert read(by_control_flow_alone, [torch.tensor(0.0)], {}).factors["w"].parents == ()
+def test_where_no_runs_are_left_a_value_that_was_looked_at_is_a_possible_parent(monkeypatch):
+    monkeypatch.setattr(factors, "RUNS", 0)
+    found = read(by_control_flow_alone, [torch.tensor(0.0)], {}).factors
+    assert {n: (f.parents, f.possible) for n, f in found.items()} == {
+        "z": ((), ()),
+        "w": ((), ("z",)),
+        "x": (("w",), ("z",)),
+    }
+    assert "w ~ Normal(loc, scale) possibly z" in story(by_control_flow_alone, torch.tensor(0.0)).process
 
 
 def test_plates_and_shapes():
