@@ -23,6 +23,7 @@ FORMATS = {
     "svg": ".svg",
     "html": ".html",
 }
+RUN_OR_PROGRAM = "the folder of a finished run, or MODULE:MODEL,MODULE:GUIDE"
 PARAMS = (
     "a program's trained parameters: a file of pyro.get_param_store().save, or of torch.save of a state dict, alone or "
     "under 'model' and 'guide' (default: as they are when the program is imported)"
@@ -59,11 +60,15 @@ def report_verb(words: Sequence[str]) -> int:
 
 def likelihood(words: Sequence[str]) -> int:
     """Estimate log p(x) of the test data by importance sampling, and split the gap between it and the bound."""
-    parser = _of_a_run("likelihood", likelihood.__doc__)
-    samples, split = (500, "draws of the guide for each datum"), (100, "data whose gap is split; 0: none")
+    parser = _of_a_run("likelihood", likelihood.__doc__, RUN_OR_PROGRAM)
+    samples, split = (500, "draws of the guide for each datum"), (100, "data of a run whose gap is split; 0: none")
     parser.add_numbers({"samples": samples, "gap": split, "seed": (0, "seed of the noise")})
+    _add_data_of_a_program(parser)
     given = parser.parse_args(words)
     parser.at_least(given, {"samples": 2, "gap": 2 if given.gap else 0, "seed": 0})
+    if pair := _program_of(given, parser):
+        print(report.likelihood_of_program(*pair, samples=given.samples, seed=given.seed))
+        return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(report.write_likelihood(run, given.samples, given.gap, given.seed))
     report.write_page(run)
@@ -184,10 +189,10 @@ def _story_of(given: Any, options: list[str], parser: Parser) -> Any:
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare estimators on the weights of a finished run: bound, gradient noise, time."""
-    parser = _of_a_run("compare", compare.__doc__)
+    """Compare estimators on the weights of a run, or of a program of your own: bound, gradient noise, time."""
+    parser = _of_a_run("compare", compare.__doc__, RUN_OR_PROGRAM)
     parser.add_argument(
-        "--elbo", metavar="A,B,...", help="estimators to compare (default: a few that the recipe takes)"
+        "--elbo", metavar="A,B,...", help="estimators to compare (default: a few that the recipe takes, or all)"
     )
     options = {
         "particles": (5, 2, "particles of iwae, renyi, rws and dreg"),
@@ -195,10 +200,14 @@ def compare(words: Sequence[str]) -> int:
         "batches": (3, 1, "batches of training data, the first of an epoch"),
     }
     parser.add_numbers({name: (default, meaning) for name, (default, _, meaning) in options.items()})
+    _add_data_of_a_program(parser)
     given = parser.parse_args(words)
     parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
-    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     names = list(dict.fromkeys(given.elbo.split(","))) if given.elbo else []
+    if pair := _program_of(given, parser):
+        print(report.comparison_of_program(*pair, names, given.particles, given.draws))
+        return 0
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(report.write_comparison(run, names, given.particles, given.draws, given.batches))
     return 0
 
@@ -251,6 +260,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{PROG} {words[0]}: {in_flags(str(error))}", file=sys.stderr)
         return error.exit_code
+
+
+def _add_data_of_a_program(parser: Parser) -> None:
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="of a program, the .npz or .csv file with its arguments by name"
+    )
+    parser.add_argument("--params", type=Path, metavar="FILE", help=PARAMS)
+
+
+def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] | None:
+    """Return model, guide and arguments where a program is named in place of a run."""
+    if not is_program(str(given.run)):
+        if given.data or given.params:
+            parser.error(f"`{'data' if given.data else 'params'}` goes with a program: a run has its own")
+        return None
+    from pyro_models.cli.programs import load_pair
+
+    model, guide, arguments = load_pair(str(given.run), given.data, given.params, trained=True)
+    if guide is None:
+        parser.error(f"{given.run}: name a guide too, as MODULE:MODEL,MODULE:GUIDE")
+    return model, guide, arguments
 
 
 def _of_a_run(verb: str, doc: str | None, what: str = "the folder of a finished run") -> Parser:

@@ -1,7 +1,9 @@
 from .checks import check_program as check_program
 from .checks import write_arviz as write_arviz
 from .checks import write_checks as write_checks
+from .comparison import comparison_of_program as comparison_of_program
 from .comparison import write_comparison as write_comparison
+from .likelihood import likelihood_of_program as likelihood_of_program
 from .likelihood import write_likelihood as write_likelihood
 from .page import write_page as write_page
 from .pictures import publish as publish

@@ -6,10 +6,42 @@ from functools import partial
 from itertools import islice
 
 from pyro_models import plots
+from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import replace, write
 from pyro_models.likelihood import compare, comparison_table
 from pyro_models.metrics import eval_mode
+from pyro_models.objectives import ESTIMATORS, Arguments, Program
 from pyro_models.runs import Run
+
+
+def comparison_of_program(
+    model: Program, guide: Program, data: Arguments, names: Sequence[str], particles: int, draws: int
+) -> str:
+    """Compare estimators on any pair and its data.
+
+    Args:
+        model, guide: the pair.
+        data: what both are called with.
+        names: of the estimators; empty takes all.
+        particles: of the estimators that weight several.
+        draws: of each gradient.
+
+    Returns:
+        the table, in Markdown.
+
+    Raises:
+        UserError: a name is no estimator's.
+    """
+    estimators = {}
+    for name in names or ESTIMATORS:
+        if name not in ESTIMATORS:
+            raise UserError(f"{name!r} is no estimator: {nearest(name, ESTIMATORS)}", exit_code=2)
+        weighted = name in ("iwae", "renyi", "rws", "dreg")
+        estimators[name] = partial(ESTIMATORS[name], particles=particles) if weighted else ESTIMATORS[name]
+    comparisons = compare(model, guide, data, estimators, draws=draws)
+    data_of = max((each.data for each in comparisons.values() if not each.refused), default=1)
+    unit = "nats, of the whole: latents are shared" if data_of == 1 else f"nats per datum, {data_of} data"
+    return f"{comparison_table(comparisons)}\n\nbounds in {unit}"
 
 
 def write_comparison(run: Run, names: Sequence[str], particles: int, draws: int, batches: int) -> str:

@@ -12,6 +12,7 @@ from pyro_models.base.files import read_json, replace, write
 from pyro_models.base.seeds import derived_seed
 from pyro_models.likelihood import NoClosedFamily, UntrustedEstimate, evidence, gap
 from pyro_models.metrics import eval_mode
+from pyro_models.objectives import Arguments, Program
 from pyro_models.runs import Run
 
 
@@ -84,6 +85,34 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
     written = read_json(run.folder / "results.json") | {"log_likelihood": estimate}
     write(run.folder / "results.json", json.dumps(written, indent=2) + "\n")
     return text + f"of each datum: {path}"
+
+
+def likelihood_of_program(model: Program, guide: Program, data: Arguments, *, samples: int, seed: int) -> str:
+    """Estimate log p of all observed sites of any pair, for each datum or of the whole.
+
+    Args:
+        model, guide: the pair.
+        data: what both are called with.
+        samples: of each datum.
+        seed: of the noise.
+
+    Returns:
+        the estimate, in a few lines.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrustedEstimate)  # the text says it
+        result = evidence(model, guide, data, samples=samples, seed=seed)
+    count = len(result.log_p)
+    what = "nats, of the whole: latents are shared" if count == 1 else f"nats per datum, {count} data"
+    value = (
+        f"{result.log_p.double().mean():.3f}" if count == 1 else _in_words(_mean(result.log_p)) + " (standard error)"
+    )
+    lines = [
+        f"log p = {each} {what}, {samples} samples",
+        f"Monte-Carlo error: {result.error.square().sum().sqrt() / count:.4f}",
+        f"effective share of the samples: {(result.effective / samples).mean():.2%}",
+    ]
+    return "\n".join([*lines, *([result.doubts] if result.untrusted.any() else [])])
 
 
 def _mean(values: Tensor) -> dict[str, float]:
