@@ -73,7 +73,7 @@ def train(recipe: AutoencoderRecipe):
         return {"mse": (metrics.reconstruct(model, guide, batch) - batch["x"]).square().mean()}
 
     errors, frames = [], []
-    for epoch in ps.fit(model, guide, objective, optimizer, batches, epochs=recipe.epochs, seed=recipe.seed):
+    for epoch in ps.fit(model, guide, batches, objective, optimizer, epochs=recipe.epochs, seed=recipe.seed):
         row = {"epoch": epoch.number}
         for name in ("train", "validation"):
             parts = metrics.in_batches(recipe.batch(dataset, dataset.parts[name]), 1000)

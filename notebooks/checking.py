@@ -52,7 +52,7 @@ def train(recipe, dataset):
     optimizer = torch.optim.Adam(parameters(model, guide), lr=recipe.learning_rate, fused=True)
     objective, rate = recipe.training_objective(guide, dataset.train), cosine(recipe.learning_rate)
     for epoch in ps.fit(
-        model, guide, objective, optimizer, recipe.batches(dataset), epochs=recipe.epochs, learning_rate=rate
+        model, guide, recipe.batches(dataset), objective, optimizer, epochs=recipe.epochs, learning_rate=rate
     ):
         last = epoch
     print(f"{recipe.name}, epoch {last.number}: " + ", ".join(f"{k} {v:.2f}" for k, v in last.terms.items()))

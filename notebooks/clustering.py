@@ -134,7 +134,7 @@ def train(recipe: GMVAERecipe, dataset: Dataset):
     objective, batches = recipe.training_objective(guide, dataset.train), recipe.batches(dataset)
     rows = []
     for epoch in ps.fit(
-        model, guide, objective, optimizer, batches, epochs=recipe.epochs, seed=recipe.seed, learning_rate=rate
+        model, guide, batches, objective, optimizer, epochs=recipe.epochs, seed=recipe.seed, learning_rate=rate
     ):
         row = {"epoch": epoch.number} | {f"train_{name}": value for name, value in epoch.terms.items()}
         scores = score_clusters(guide, recipe, dataset)

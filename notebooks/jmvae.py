@@ -273,7 +273,7 @@ def train(objective_of: ObjectiveOf, dataset: Dataset) -> tuple[JMVAE, JMVAEGuid
     batches, test = recipe.batches(dataset, steps=STEPS), recipe.batch(dataset, dataset.test)
     rate, rows = cosine(recipe.learning_rate), []
     for epoch in ps.fit(
-        model, guide, objective, optimizer, batches, epochs=EPOCHS, seed=recipe.seed, learning_rate=rate
+        model, guide, batches, objective, optimizer, epochs=EPOCHS, seed=recipe.seed, learning_rate=rate
     ):
         row = {"epoch": epoch.number} | {f"train_{name}": value for name, value in epoch.terms.items()}
         test_terms = metrics.evaluate(model, guide, objective, metrics.in_batches(test, 1000))
@@ -608,7 +608,7 @@ def train_experts(model: JMVAE, guide: JMVAEGuide, weight: float) -> JMVAEGuide:
 
     optimizer = torch.optim.Adam(guide.experts.parameters())
     batches = recipe.batches(dataset, size=64, steps=75 if SHORT else 500)
-    for epoch in ps.fit(model, guide, objective, optimizer, batches, epochs=1, learning_rate=cosine(3e-3)):
+    for epoch in ps.fit(model, guide, batches, objective, optimizer, epochs=1, learning_rate=cosine(3e-3)):
         print(f"weight {weight:g}: " + ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items()))
     return guide
 

@@ -80,7 +80,7 @@ def train(recipe: VAERecipe, objective=None):
     rate = cosine(recipe.learning_rate) if recipe.schedule == "cosine" else None
     rows, kept = [], {}
     for epoch in ps.fit(
-        model, guide, objective, optimizer, batches, epochs=recipe.epochs, seed=recipe.seed, learning_rate=rate
+        model, guide, batches, objective, optimizer, epochs=recipe.epochs, seed=recipe.seed, learning_rate=rate
     ):
         row = {"epoch": epoch.number} | {f"train_{name}": value for name, value in epoch.terms.items()}
         test_terms = metrics.evaluate(model, guide, mean_field, metrics.in_batches(test, 1000))

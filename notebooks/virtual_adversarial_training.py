@@ -143,7 +143,7 @@ def train(model: Classifier, guide: ClassifierGuide, objective: Objective, batch
     """Train a pair with Adam at 0.001; return its terms, and the bound of the test images, over the epochs."""
     optimizer = torch.optim.Adam(parameters(model, guide), lr=1e-3, fused=True)
     rows = []
-    for epoch in ps.fit(model, guide, objective, optimizer, batches, epochs=epochs, seed=1):
+    for epoch in ps.fit(model, guide, batches, objective, optimizer, epochs=epochs, seed=1):
         row = {"epoch": epoch.number} | {f"train_{name}": value for name, value in epoch.terms.items()}
         test = metrics.evaluate(model, guide, trace, metrics.in_batches(labelled(dataset.test), 1000))
         rows.append(row | {f"test_{name}": value for name, value in test.items()})
@@ -257,7 +257,7 @@ for title in ("labels only", "with VAT"):
         to_labelled=partial(batch_of, pixels="grey", classes=2),
         steps=200 if SHORT else 300,
     )
-    for epoch in ps.fit(toy_model, toy, objective, optimizer, batches, epochs=1):
+    for epoch in ps.fit(toy_model, toy, batches, objective, optimizer, epochs=1):
         print(f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in epoch.terms.items()))
     toys[title] = toy
     print("   accuracy on test points:", metrics.agreement(infer(toy, moons.test), moons.test.labels)["accuracy"])

@@ -20,6 +20,7 @@ from pyro_models.objectives.draws import data_plate
 DRAWS = 2000  # decoded at a time: more are not faster, and fewer take more calls (benchmarks/likelihood.py --draws)
 HIGHEST_K = 0.7  # above it an estimate cannot be trusted (Vehtari et al., Pareto smoothed importance sampling, 2024)
 FEWEST = 10  # effective samples, below which the error is no guide either
+DOUBTFUL_SHARE = 0.25  # of the data, above which all estimates together come with a warning
 SHORTEST_TAIL = 10  # weights to which a tail can be fitted
 
 
@@ -101,7 +102,7 @@ def evidence(
             pair has no importance weights, for a reason that is said.
 
     Warns:
-        UntrustedEstimate: more than a tenth of the estimates have too uneven weights.
+        UntrustedEstimate: more than a quarter of the estimates have too uneven weights.
 
     >>> from guides import VAEGuide
     >>> from pyro_models import VAE, distributions
@@ -122,7 +123,7 @@ def evidence(
     names = ("log_p", "effective", "pareto_k")
     log_p, effective, k = (torch.cat([getattr(part, name) for part in parts]) for name in names)
     result = Evidence(log_p, effective, samples, k)
-    if result.untrusted.double().mean() > 0.1:
+    if result.untrusted.double().mean() > DOUBTFUL_SHARE:
         warnings.warn(f"{result.doubts}: draw more `samples`, or train the guide", UntrustedEstimate, stacklevel=2)
     return result
 
@@ -171,17 +172,17 @@ def inspect(
         UserError: the target is no observed site of the model, or another one is observed that is no argument.
     """
     lengths = {len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in kwargs.values()}
-    cut = not args and len(lengths) == 1 and min(lengths) > 2
-    few = {name: value[:2] for name, value in kwargs.items()} if cut else kwargs
+    in_rows = not args and len(lengths) == 1 and min(lengths) > 2
+    few = {name: value[:2] for name, value in kwargs.items()} if in_rows else kwargs
     try:
         p, q = run_pair(model, guide, *args, **few)
     except Exception:  # it may need all its rows
-        if not cut:
+        if not in_rows:
             raise
-        cut, (p, q) = False, run_pair(model, guide, *args, **kwargs)
+        in_rows, (p, q) = False, run_pair(model, guide, *args, **kwargs)
     plate = data_plate([*p.items(), *q.items()], None)
-    cut = cut and plate is not None and plate.size == plate.full_size == 2
-    size = 0 if cut else plate.size if plate is not None else 1
+    in_rows = in_rows and plate is not None and plate.size == plate.full_size == 2
+    size = 0 if in_rows else plate.size if plate is not None else 1
     if target is None:
         return frozenset(), size
     observed = {name: site.fn for name, site in p.items() if site.is_observed}

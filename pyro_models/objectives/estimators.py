@@ -314,7 +314,7 @@ def dreg(
     """
     if not torch.is_grad_enabled():
         return iwae(model, guide, *args, particles=particles, plate=plate, **kwargs)
-    with DrawLeaves() as cut:
+    with DrawLeaves() as guided:
         draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
     _check_gradient(draws)
     log_weights = _log_weights(draws)
@@ -323,11 +323,11 @@ def dreg(
     direct = [_joint(each, each.p) - _joint(each, sites) for each, sites in zip(draws, points, strict=True)]
     gradient = -(weights * torch.cat(direct)).sum(0).mean()
     squares = (weights.square() * log_weights).sum(0).mean()
-    slopes = _gradients(squares, cut.leaves)
-    for k in reversed(range(len(cut.leaves))):  # the last draw first, as it may depend on those before it
-        path = (slopes[k] * cut.draws[k]).sum()
+    slopes = _gradients(squares, guided.leaves)
+    for k in reversed(range(len(guided.leaves))):  # the last draw first, as it may depend on those before it
+        path = (slopes[k] * guided.draws[k]).sum()
         gradient = gradient - path
-        for earlier, slope in enumerate(_gradients(path, cut.leaves[:k])):
+        for earlier, slope in enumerate(_gradients(path, guided.leaves[:k])):
             slopes[earlier] = slopes[earlier] + slope
     return _steered(gradient, _weighted_bound("iwae", draws, log_weights.detach(), alpha=0.0))
 

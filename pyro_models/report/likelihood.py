@@ -104,9 +104,7 @@ def likelihood_of_program(model: Program, guide: Program, data: Arguments, *, sa
         result = evidence(model, guide, data, samples=samples, seed=seed)
     count = len(result.log_p)
     what = "nats, of the whole: latents are shared" if count == 1 else f"nats per datum, {count} data"
-    value = (
-        f"{result.log_p.double().mean():.3f}" if count == 1 else _in_words(_mean(result.log_p)) + " (standard error)"
-    )
+    each = f"{_in_words(_mean(result.log_p))} (standard error)" if count > 1 else f"{result.log_p.item():.3f}"
     lines = [
         f"log p = {each} {what}, {samples} samples",
         f"Monte-Carlo error: {result.error.square().sum().sqrt() / count:.4f}",

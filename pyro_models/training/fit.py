@@ -200,7 +200,7 @@ def _trainable(model: Program, guide: Program, objective: Objective, source: Sou
         torch.random.fork_rng(devices),
         _OwnParameters(model, guide),
         ExitStack() as frozen,
-        poutine.trace(param_only=True) as asked,
+        poutine.trace(param_only=True) as recorded,
     ):
         torch.manual_seed(derived_seed(seed, "initial values"))
         for module in modules:
@@ -213,13 +213,13 @@ def _trainable(model: Program, guide: Program, objective: Objective, source: Sou
     slopes = torch.autograd.grad(loss, reachable, allow_unused=True) if loss.requires_grad and reachable else []
     kept = {id(parameter) for parameter in parameters(*own)}
     kept |= {id(parameter) for parameter, slope in zip(reachable, slopes, strict=False) if slope is not None}
-    nodes: list[Any] = list(asked.trace.nodes.values())
+    nodes: list[Any] = list(recorded.trace.nodes.values())
     stored = [_unconstrained(node["value"]) for node in nodes if node["type"] == "param"]
-    found = [parameter for parameter in reachable if id(parameter) in kept] + stored
-    found = list({id(parameter): parameter for parameter in found if parameter.requires_grad}.values())
-    if not found:
+    trained = [parameter for parameter in reachable if id(parameter) in kept] + stored
+    trained = list({id(parameter): parameter for parameter in trained if parameter.requires_grad}.values())
+    if not trained:
         raise UserError("there is nothing to train: the pair has no module with parameters and no pyro.param")
-    return found
+    return trained
 
 
 def program(half: Program) -> Program:

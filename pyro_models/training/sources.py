@@ -109,7 +109,7 @@ def as_source(model: Program, guide: Program, data: Any, batch_size: int | None,
         data = data.tensors
     if isinstance(data, Mapping | tuple | Tensor) or data is None:
         call = arguments(() if data is None else data)
-        return Listed([call[1] or call[0]]) if batch_size is None else _cut(model, guide, *call, batch_size, seed)
+        return Listed([call[1] or call[0]]) if batch_size is None else _in_rows(model, guide, *call, batch_size, seed)
     if batch_size is not None:
         raise UserError("`batch_size` goes with data in one piece: a DataLoader or a list has batches of its own")
     if isinstance(data, Iterator) or not isinstance(data, Iterable):
@@ -117,7 +117,7 @@ def as_source(model: Program, guide: Program, data: Any, batch_size: int | None,
     return Listed(data)
 
 
-def _cut(model: Program, guide: Program, args: Any, kwargs: Any, size: int, seed: int) -> Source:
+def _in_rows(model: Program, guide: Program, args: Any, kwargs: Any, size: int, seed: int) -> Source:
     length = max((_length(value) for value in [*args, *kwargs.values()]), default=0)
     if not 0 < size <= length:
         raise UserError(f"`batch_size={size}`: the longest argument has {length} rows")
