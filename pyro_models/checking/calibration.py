@@ -244,11 +244,12 @@ def _check_reads_data(guide: Program, placed: Placement, first: Replicate, secon
         a, b = (_at_seed(seed, guide, placed(each.drawn), first.subsamples) for each in (first, second))
         equal = {name for name in latents_of_guide(a) if name in b and _equal(a[name], b[name])}
         same = equal if same is None else same & equal
-    if same:
-        raise UserError(
-            f"the guide draws {min(same)!r} alike whatever the data are, being fitted to one data set: give `refit`, a "
-            "function that returns a guide fitted to the data that it is called with"
-        )
+        if not same:
+            return
+    raise UserError(
+        f"the guide draws {min(same or '')!r} alike whatever the data are, being fitted to one data set: give `refit`, "
+        "a function that returns a guide fitted to the data that it is called with"
+    )
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.checking.predictive import Samples, thinned
-from pyro_models.checking.replicates import Replicate, as_drawn, replicate
+from pyro_models.checking.replicates import Replicate, as_drawn, replicate, run
 from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.objectives import Arguments, Program, arguments
 
@@ -95,8 +95,11 @@ def _drawn(
             fixed |= posterior[0].subsamples
         from_prior = _of_prior(model, data, draws, fixed, warn=guide is not None) if prior else []
         first = (posterior or from_prior)[0]
-        observed = {name: as_drawn(value, first.drawn[name]) for name, value in first.observed.items()}
-        log_p = [_log_likelihood(each, observed) for each in posterior]
+        observed = {
+            name: as_drawn(value, first.drawn[name]).expand(first.drawn[name].shape)
+            for name, value in first.observed.items()
+        }
+        log_p = [_log_likelihood(model, data, each, observed) for each in posterior]
     by_group = {
         "posterior": _chain([each.latents for each in posterior]),
         "posterior_predictive": _chain([each.drawn for each in posterior]),
@@ -107,7 +110,7 @@ def _drawn(
         "constant_data": _constants(data, first),
     }
     by_group = {name: group for name, group in by_group.items() if group}
-    dims, coords = _dimensions(first, {*first.drawn, *first.latents})
+    dims, coords = _dimensions(first, {*first.plates, *by_group.get("constant_data", {})})
     return by_group, dims, coords
 
 
@@ -122,9 +125,15 @@ def _of_prior(model: Program, data: Arguments, draws: int, fixed: Mapping[str, T
         return []
 
 
-def _log_likelihood(replicated: Replicate, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return log p(x | z) of each datum; of those that a mask leaves in, flattened, where there is one."""
-    log_p = {name: fn.log_prob(observed[name]) for name, fn in replicated.likelihood.items()}
+def _log_likelihood(
+    model: Program, data: Arguments, replicated: Replicate, observed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return log p(x | z) of each datum; of those that a mask leaves in, flattened, where there is one.
+
+    The model runs at the latents with its own data, as a site may depend on what is observed at another.
+    """
+    sites = run(model, data, {**replicated.subsamples, **replicated.latents}, observed=False)
+    log_p = {name: sites[name]["fn"].log_prob(value) for name, value in observed.items()}
     return {
         name: log_p[name][replicated.counted[name]] if name in replicated.counted else log_p[name] for name in log_p
     }
@@ -141,14 +150,15 @@ def _constants(data: Arguments, first: Replicate) -> dict[str, np.ndarray]:
     }
 
 
-def _dimensions(first: Replicate, names: set[str]) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
-    """Name the dimensions of each site by its plates, and give these their indices as coordinates."""
+def _dimensions(first: Replicate, variables: set[str]) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Name the dimensions of each site by its plates, unlike all variables, and give them the plates' indices."""
+    names = {*first.drawn, *first.latents}
     sizes: dict[str, set[int]] = {}
     for name in names:
         for frame in first.plates[name]:
             sizes.setdefault(frame.name, set()).add(frame.size)
     # ArviZ knows a dimension by its name: not one of several sizes, and not that of a variable
-    labels = {name: f"{name}_plate" if name in first.plates else name for name, size in sizes.items() if len(size) == 1}
+    labels = {name: f"{name}_plate" if name in variables else name for name, size in sizes.items() if len(size) == 1}
     dims: dict[str, list[str]] = {}
     for name in names:
         value = first.drawn.get(name, first.latents.get(name))

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import Delta, MaskedDistribution, Unit
-from pyro.infer import config_enumerate, infer_discrete
+from pyro.infer import infer_discrete
+from pyro.poutine import infer_config
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -78,7 +79,7 @@ class Redraw(Messenger):
             msg["infer"] = msg["infer"] | {"data": data}
             msg["value"], msg["is_observed"], msg["done"] = None, False, False
         elif msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = _fitted(msg, self.values[msg["name"]]), True
+            msg["value"] = _fitted(msg, self.values[msg["name"]])  # not `done`: enumeration must see the site
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.current = ""
@@ -140,6 +141,11 @@ def replicate(
         kept, value = _counted(site), site["infer"]["data"]
         if kept is not None and not kept.any():
             continue
+        if torch.broadcast_shapes(site["value"].shape, value.shape) != site["value"].shape:
+            raise UserError(
+                f"a draw of {name!r} has the shape {list(site['value'].shape)}, and the data {list(value.shape)}: give "
+                "its distribution the size of an event, as `duration` of a hidden Markov model"
+            )
         observed[name], likelihood[name] = value, site["fn"]
         present = ~value.isnan()
         if kept is not None:
@@ -166,7 +172,7 @@ def run(program: Program, data: Arguments, values: Mapping[str, Any], *, observe
     try:
         with handler:
             program(*args, **kwargs)
-    except NotImplementedError as error:
+    except (NotImplementedError, AssertionError) as error:
         if not handler.current:
             raise
         raise UserError(
@@ -199,14 +205,12 @@ def _summed_out(
         with Redraw(known, observed=False):
             model(*args, **kwargs)
 
-    draw, handler = (
-        infer_discrete(config_enumerate(given, "parallel"), -1 - max(dims, default=0)),
-        Redraw({}, observed=False),
-    )
+    summed = infer_config(given, lambda site: {"enumerate": "parallel" if site["name"] in left else None})
+    draw, handler = infer_discrete(summed, -1 - max(dims, default=0)), Redraw({}, observed=False)
     try:
         with handler:
             draw(*args, **kwargs)
-    except (ValueError, RuntimeError, NotImplementedError, IndexError) as error:
+    except (ValueError, RuntimeError, NotImplementedError, LookupError) as error:
         raise UserError(
             f"no draws of {_quoted(left)}: the guide leaves it out, and to sum over its values fails "
             f"({first_line(error)}); draw it in the guide"
@@ -235,7 +239,8 @@ def _is_deterministic(msg: Any) -> bool:
 
 
 def _subsamples(site: Any) -> bool:
-    return site_is_subsample(site) and site["fn"].subsample_size not in (None, site["fn"].size)
+    """Whether a site is the indices of a plate, and these are not all; a guide's may stand in a plate of the model."""
+    return site_is_subsample(site) and len(site["value"]) != site["fn"].size
 
 
 def _event_dim(fn: Any) -> int:

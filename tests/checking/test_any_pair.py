@@ -409,3 +409,49 @@ def test_batch_norm_and_modes_are_as_before_through_bound_methods():
 def test_a_check_of_no_replicates_has_a_row():
     one = Check("y", "mean", 1.0, {}, None, {"prior": 39}, {"prior": "none of them"})
     assert "| y: mean | 1 |" in checks_table([one])
+
+
+def test_a_distribution_that_draws_events_of_another_size_than_the_data_is_refused():
+    def short(y):
+        pyro.sample("y", dist.Normal(torch.zeros(1), 1.0).to_event(1), obs=y)  # its density adds up over six
+
+    def unknown(y, duration=None):
+        normal, identity = dist.Normal(torch.zeros(1), 1.0).to_event(1), torch.eye(1)
+        pyro.sample("y", dist.GaussianHMM(normal, identity, normal, identity, normal, duration=duration), obs=y)
+
+    with pytest.raises(UserError, match=r"a draw of 'y' has the shape \[1\], and the data \[6\]: give its"):
+        replicate(short, None, torch.randn(6))
+    with pytest.raises(UserError, match="'y' cannot be drawn"):
+        replicate(unknown, None, torch.randn(6, 1))
+    assert replicate(unknown, None, (torch.randn(6, 1), 6)).drawn["y"].shape == (6, 1)
+
+
+def test_a_chain_whose_steps_have_latents_of_the_guide_too_is_summed_out():
+    def survival(y):
+        with pyro.plate("animals", len(y)):
+            z = torch.ones(len(y))
+            for t in pyro.markov(range(3)):
+                phi = pyro.sample(f"phi_{t}", dist.Beta(2.0, 2.0).expand([1]).mask(True))
+                z = pyro.sample(f"z_{t}", dist.Bernoulli(phi * z), infer={"enumerate": "parallel"})
+                pyro.sample(f"y_{t}", dist.Bernoulli(0.8 * z), obs=y[:, t])
+
+    y = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    guide = ag.AutoNormal(poutine.block(survival, expose_fn=lambda site: site["name"].startswith("phi")))
+    replicated = replicate(survival, guide, y)
+    assert torch.stack([replicated.latents[f"z_{t}"][0] for t in range(3)]).tolist() == [1.0, 1.0, 1.0]
+    assert replicated.latents["z_2"].shape == (2,)
+
+
+def test_a_model_follows_the_subsample_of_a_guide_that_alone_asks_for_one():
+    def model(y):
+        with pyro.plate("data", len(y)) as rows:
+            z = pyro.sample("z", dist.Normal(0.0, 1000.0))
+            pyro.sample("y", dist.Normal(z, 1e-3), obs=y[rows])
+
+    def guide(y):
+        with pyro.plate("data", len(y), subsample_size=3) as rows:
+            pyro.sample("z", dist.Normal(y[rows], 1e-3))
+
+    y = 10.0 * torch.arange(9.0)
+    replicated = replicate(model, guide, y)
+    torch.testing.assert_close(replicated.drawn["y"], y[replicated.subsamples["data"]], rtol=0, atol=0.05)
