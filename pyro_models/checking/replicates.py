@@ -205,7 +205,7 @@ def _summed_out(
         with Redraw(known, observed=False):
             model(*args, **kwargs)
 
-    summed = infer_config(given, lambda site: {"enumerate": "parallel" if site["name"] in left else None})
+    summed = infer_config(given, lambda site: _enumerated(site, left))
     draw, handler = infer_discrete(summed, -1 - max(dims, default=0)), Redraw({}, observed=False)
     try:
         with handler:
@@ -216,6 +216,11 @@ def _summed_out(
             f"({first_line(error)}); draw it in the guide"
         ) from error
     return {name: handler.sites[name]["value"] for name in left}
+
+
+def _enumerated(site: Any, names: set[str]) -> Any:
+    """Return the `infer` of a site in a sum over the values of those of some names, whatever it asks itself."""
+    return {"enumerate": "parallel" if site["name"] in names else None}
 
 
 def _latents(sites: Mapping[str, Any]) -> dict[str, Tensor]:
