@@ -58,10 +58,10 @@ WAYS = {  # of a value to count, and of another not to
     "under a mask": lambda value, other: torch.where(torch.tensor(True), value, other.sum()),
     "scanned in place": scanned,
     "carried along": carried,
-    "as an index": lambda value, other: TABLE[(value.sum() > 0).long()],
+    "as an index": lambda value, other: TABLE[(torch.sin(7 * value.sum()) > 0).long()],
     "at an index": lambda value, other: torch.cat([value.flatten(), other.flatten()])[torch.tensor([0])].sum(),
     "under `if`": lambda value, other: torch.tensor(1.0 if parity(value.sum().item()) else -1.0),
-    "outside torch": lambda value, other: torch.tensor(math.tanh(float(value.numpy().sum()))),
+    "outside torch": lambda value, other: torch.tensor(math.sin(float(value.numpy().sum()))),
     "in a list": lambda value, other: torch.tensor([other.sum(), value.sum()])[1],
     "first of a sum": lambda value, other: torch.stack([value.sum(), other.sum()]).cumsum(0)[0],
     "row of a sum": lambda value, other: torch.stack([value.sum().expand(3), other.sum().expand(3)]).logsumexp(-1)[0],
@@ -94,9 +94,9 @@ class Site:
 
 
 @st.composite
-def programs(draw):
+def programs(draw, most):
     sites = []
-    for i in range(draw(st.integers(2, 9))):
+    for i in range(draw(st.integers(2, most))):
         before = [site.name for site in sites]
         ups = draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else []
         branch = draw(st.permutations(before))[:3] if len(before) > 2 and draw(st.integers(0, 3)) == 0 else []
@@ -192,18 +192,23 @@ def assert_read_as_written(written):
     assert {name: set(found.given(name)) for name in parents} == parents
 
 
-SETTINGS = {"deadline": None, "derandomize": True, "suppress_health_check": list(hypothesis.HealthCheck)}
+SETTINGS = {
+    "deadline": None,
+    "derandomize": True,
+    "phases": [hypothesis.Phase.generate],  # a program of a few sites needs no shrinking, which would take minutes
+    "suppress_health_check": list(hypothesis.HealthCheck),
+}
 
 
 @hypothesis.settings(max_examples=15, **SETTINGS)
-@hypothesis.given(programs())
+@hypothesis.given(programs(most=5))
 def test_a_random_program_has_the_parents_that_it_was_written_with(written):
     assert_read_as_written(written)
 
 
 @pytest.mark.long
 @hypothesis.settings(max_examples=1000, **SETTINGS)
-@hypothesis.given(programs())
+@hypothesis.given(programs(most=9))
 def test_a_thousand_random_programs_have_the_parents_that_they_were_written_with(written):
     assert_read_as_written(written)
 
@@ -211,6 +216,6 @@ def test_a_thousand_random_programs_have_the_parents_that_they_were_written_with
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_computing_with_a_value_is_followed(way):
     """The other value is that of the first site, which counts in none of the ways."""
-    for depth in range(len(PLATES) + 1):
+    for depth in (0, 2):
         first = [Site(name, "Normal", depth, (), (), False, False) for name in ("other", "z")]
         assert_read_as_written((tuple([*first, Site("x", "Normal", depth, (("z", way),), (), True, True)]), depth == 2))
