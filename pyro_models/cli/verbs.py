@@ -1,11 +1,12 @@
 """Every command: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyro_models import checking, recipes, report, runs
+from pyro_models import checking, reading, recipes, report, runs
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
 from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES
@@ -24,6 +25,7 @@ FORMATS = {
     "html": ".html",
 }
 RUN_OR_PROGRAM = "the folder of a finished run, or MODULE:MODEL,MODULE:GUIDE"
+OF_DIFFERENCE = ("text", "svg", "html")
 PARAMS = (
     "a program's trained parameters: a file of pyro.get_param_store().save, or of torch.save of a state dict, alone or "
     "under 'model' and 'guide' (default: as they are when the program is imported)"
@@ -151,12 +153,28 @@ def story(words: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the story to (default: print it)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")
+    parser.add_argument("--overlay", action="store_true", help="draw the guide dashed on the nodes of the model (svg)")
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="show what differs from OTHER to the story, as text, svg or html: a recipe, a run or a program as above, "
+        "its options within the quotes, as --against 'gmvae --clusters 20'",
+    )
     given, options = parser.parse_known_args(words)
     suffix = given.out.suffix if given.out else ".txt"
     form = given.format or next((form for form, end in FORMATS.items() if end == suffix), None)
     if form is None:
         parser.error(f"`out={given.out}`: give `format`, or let it end in {', '.join(FORMATS.values())}")
-    text = getattr(_story_of(given, options, parser), form)
+    read = _story_of(given, options, parser)
+    if given.against:
+        if form not in OF_DIFFERENCE:
+            parser.error(f"`against` is shown as {', '.join(OF_DIFFERENCE)}, not {form}")
+        other, *others = shlex.split(given.against)
+        given.recipe = other
+        read = reading.Difference(_story_of(given, others, parser), read)
+    elif given.overlay and form != "svg":
+        parser.error("`overlay` is a picture: give `format=svg`, or `out=FILE.svg`")
+    text = read.overlay if given.overlay and not given.against else getattr(read, form)
     if given.out:
         write(given.out, text + "\n")
     print(given.out or text)
@@ -167,12 +185,11 @@ def _story_of(given: Any, options: list[str], parser: Parser) -> Any:
     """Read the story of a recipe, of the recipe of a run, or of a program."""
     if is_program(given.recipe):
         from pyro_models.cli.programs import load_pair
-        from pyro_models.reading import story
 
         of_program = Parser(prog=parser.prog)
         of_program.add_argument("--data", type=Path)
         model, guide, arguments = load_pair(given.recipe, of_program.parse_args(options).data)
-        return story(model, guide=guide, **arguments)
+        return reading.story(model, guide=guide, **arguments)
     folder = Path(given.recipe)
     if (folder / "recipe.json").is_file():
         if options:

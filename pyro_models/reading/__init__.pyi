@@ -1,3 +1,4 @@
+from .comparison import Difference as Difference
 from .factors import Factor as Factor
 from .factors import Plate as Plate
 from .factors import Program as Program

@@ -28,7 +28,9 @@ def parameter_names(fn: Any) -> list[str]:
     """Name the parameters that a distribution was made with, where it or the category in it holds them."""
     base = layers(fn)[-1]
     known, held = list(getattr(base, "arg_constraints", {})), vars(base) | vars(getattr(base, "_categorical", base))
-    return [name for name in known if name in held] or known
+    names = [name for name in known if name in held] or known
+    given = held.get("_param")  # of the two that a category may be made with, the other is computed when needed
+    return [name for name in names if name not in ("probs", "logits") or given is None or held[name] is given] or names
 
 
 def described(fn: Any, names: Sequence[str], tracking: Tracking | None = None) -> str:

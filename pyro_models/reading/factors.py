@@ -231,7 +231,7 @@ def _density(fn: Any, value: Any, drawn: Tags, tracking: Tracking) -> tuple[list
     base = layers(fn)[-1]
     try:
         density = [base.log_factor if type(base).__name__ == "Unit" else torch.as_tensor(base.log_prob(value))]
-    except (NotImplementedError, AttributeError):  # a distribution that can only be drawn from
+    except (NotImplementedError, AttributeError, KeyError):  # it can only be drawn from, or evaluated at its own draws
         return [part for part in vars(base).values() if isinstance(part, Tensor)], drawn.sources
     return density, tracking.of(density).sources
 

@@ -135,7 +135,8 @@ def _label(program: Program, site: str) -> str:
     """Name an observed site: by its data, where its value is a function of these and of latents."""
     factor = program.factors[site]
     data = factor.value[0] if factor.value else site
-    return data if set(factor.value[1:]) & set(factor.parents) and data not in program.factors else site
+    is_of_latents = any(up in program.factors and program.factors[up].kind != "input" for up in factor.value[1:])
+    return data if is_of_latents and data not in program.factors else site
 
 
 def _joint(letter: str, program: Program) -> str:

@@ -56,9 +56,13 @@ def in_latex(formula: str) -> str:
     parts = re.split(f"(?:(∏_|Σ_))?{OPEN}([^{CLOSE}]*){CLOSE}", formula)
     text = ""
     for around, operator, word in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], ""], strict=True):
-        text += _signs(around) + (
-            WORDS[operator] + "{" + symbol(word) + "}" if operator else symbol(word) if word else ""
-        )
+        text += _signs(around)
+        if operator and (loop := re.fullmatch(r"\{(\w=\d+)\.\.(\d+)\}", word)):
+            text += f"{WORDS[operator]}{{{loop[1]}}}^{{{loop[2]}}}"
+        elif operator:
+            text += f"{WORDS[operator]}{{{symbol(word)}}}"
+        else:
+            text += symbol(word)
     return re.sub(r" (=|\\propto) ", r" &\1 ", text, count=1)
 
 

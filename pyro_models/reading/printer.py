@@ -88,6 +88,11 @@ class Story:
         return graphs.svg(graphs.graph_of(self.programs))
 
     @property
+    def overlay(self) -> str:
+        """The picture of the model, with the edges of its guide dashed on the same nodes."""
+        return graphs.svg(graphs.graph_of(self.programs, overlay=True))
+
+    @property
     def html(self) -> str:
         """A self-contained fragment of HTML: the graph and the text."""
         return f'<div class="story">\n{self.svg}\n<pre>{escape(self.text)}</pre>\n</div>'
@@ -203,6 +208,12 @@ def story_of_objective(
 
 def _process_of(title: str, program: Program) -> str:
     """A program site by site; each plate and each loop indents what is within."""
+    lines = process_lines(title, program)
+    return "\n".join(_wrapped(line, 6) for line in lines)
+
+
+def process_lines(title: str, program: Program) -> list[str]:
+    """Return the lines of a program, however long they are."""
     short, _ = folded(program)
     rows: list[tuple[str, str]] = []
 
@@ -223,12 +234,12 @@ def _process_of(title: str, program: Program) -> str:
 
     add_rows([name for name in short.factors if name not in short.of("input")], 0)
     if not rows:
-        return f"{title}\n  draws nothing"
+        return [title, "  draws nothing"]
     width = min(60, max(len(line) for line, shapes in rows if shapes)) + 1
     learned = {name: f"{name} ({count:,})" for name, count in program.parameters.items()}
     learns = ", ".join(learned.get(name, name) for name in listed(list(learned)))
     lines = [f"{line:{width}} {shapes}".rstrip() for line, shapes in rows] + [f"  learns {learns}"] * bool(learns)
-    return "\n".join([f"{title}, and the shapes of batch and event", *(_wrapped(line, 6) for line in lines)])
+    return [f"{title}, and the shapes of batch and event", *lines]
 
 
 def _sentence(factor: Factor) -> str:

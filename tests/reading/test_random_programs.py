@@ -71,12 +71,17 @@ WAYS = {  # of a value to count, and of another not to
     "in the scale": None,
 }
 DENSITY = ("in the mask", "in the distribution's mask", "in the scale")
+def soft(number):
+    """Something between -1 and 1 that no number is large enough to leave unchanged."""
+    return number / (1 + number.abs())
+
+
 LAWS = {
     "Normal": lambda loc: dist.Normal(loc, 1.0),
-    "LogNormal": lambda loc: dist.LogNormal(loc.tanh(), 0.5),
-    "Bernoulli": lambda loc: dist.Bernoulli(logits=loc.tanh()),
-    "Gamma": lambda loc: dist.Gamma(2.0, 1.5 + loc.tanh()),
-    "Normal's scale": lambda loc: dist.Normal(0.0, 1.5 + loc.tanh()),
+    "LogNormal": lambda loc: dist.LogNormal(soft(loc), 0.5),
+    "Bernoulli": lambda loc: dist.Bernoulli(logits=soft(loc)),
+    "Gamma": lambda loc: dist.Gamma(2.0, 1.5 + soft(loc)),
+    "Normal's scale": lambda loc: dist.Normal(0.0, 1.5 + soft(loc)),
 }
 
 
