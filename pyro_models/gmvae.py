@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from pyro_models.distributions import Likelihood
 
+SPEED = 20.0  # by which the logits of p(y) move faster than other parameters: they have to follow q(y | x)
+
 
 class GMVAE(PyroModule):
     r"""Gaussian-mixture variational auto-encoder.
 
-        y ~ Categorical(1 / clusters)       y: [batch, clusters], one-hot
+        y ~ Categorical(weights)            y: [batch, clusters], one-hot; weights 1 / clusters, or learned
         z ~ Normal(loc(y), scale(y))        z: [batch, latent]
         x ~ likelihood(decoder(z))          x: [batch, *image], pixels in [0, 1], or [batch, columns]
 
@@ -24,16 +26,27 @@ class GMVAE(PyroModule):
         decoder: from latents [..., latent] to the parameters of the likelihood.
         likelihood: from the decoder's output to a distribution over data.
         clusters: the number of mixture components.
+        learned: whether the weights of the components are learned; else all are equal.
     """
 
-    uniform: Tensor
+    scores: Tensor
 
-    def __init__(self, component: nn.Module, decoder: nn.Module, likelihood: Likelihood, clusters: int):
+    def __init__(
+        self, component: nn.Module, decoder: nn.Module, likelihood: Likelihood, clusters: int, learned: bool = False
+    ):
         super().__init__()
         self.component = component
         self.decoder = decoder
         self.likelihood = likelihood
-        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+        if learned:
+            self.scores = nn.Parameter(torch.zeros(clusters))
+        else:
+            self.register_buffer("scores", torch.zeros(clusters), persistent=False)
+
+    @property
+    def logits(self) -> Tensor:
+        """Unnormalised log p(y), [clusters]: the parameters times `SPEED`."""
+        return SPEED * self.scores
 
     def prior(self, y: Tensor) -> dist.TorchDistribution:
         """Return p(z | y), event shape [latent]."""
@@ -47,6 +60,6 @@ class GMVAE(PyroModule):
     def forward(self, x: Tensor | None = None, y: Tensor | None = None, *, batch: int = 1) -> Tensor:
         """Run the model on observed data `x`, or generate `batch`; `y` observes the clusters, [batch, clusters]."""
         with pyro.plate("data", batch if x is None else len(x)):
-            y = pyro.sample("y", dist.OneHotCategorical(logits=self.uniform), obs=y)
+            y = pyro.sample("y", dist.OneHotCategorical(logits=self.logits), obs=y)
             z = pyro.sample("z", self.prior(y))
             return pyro.sample("x", self.likelihood_of(z), obs=x)

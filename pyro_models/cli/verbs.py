@@ -195,7 +195,7 @@ def _story_of(given: Any, options: list[str], parser: Parser) -> Any:
         if options:
             parser.error(f"{options[0]}: the run in {folder} has the options that it has")
         recipe = recipes.from_json(read_json(folder / "recipe.json"))
-        dataset = runs.provenance(folder).stand_in()
+        dataset = runs.provenance(folder, recipe, given.data_dir).stand_in()
     elif folder.is_dir() or len(folder.parts) > 1:
         parser.error(f"{folder} is no run folder: it holds no recipe.json")
     else:

@@ -10,13 +10,14 @@ from pyro_models.base.names import PixelMode
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data.attributes import Attribute, one_hot_attributes
 from pyro_models.data.labels import one_hot
+from pyro_models.data.mapped import MappedRows
 from pyro_models.data.split import Split
 
 ToBatch = Callable[[Split], dict[str, Tensor]]
 """From rows of a split to the arguments that a model and its guide are called with."""
 
 
-def to_float(x: Tensor, pixels: PixelMode) -> Tensor:
+def to_float(x: Tensor | MappedRows, pixels: PixelMode) -> Tensor:
     """Convert bytes [batch, *image] to floats in [0, 1]; rows of a table, floats already, keep their values.
 
     Under the pixel mode `dynamic` each pixel is drawn anew: a byte v becomes 1 with probability v / 255 exactly, as v
@@ -25,6 +26,8 @@ def to_float(x: Tensor, pixels: PixelMode) -> Tensor:
     >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8), "grey")
     tensor([0.0000, 0.2000, 1.0000])
     """
+    if isinstance(x, MappedRows):
+        x = x.load()
     if x.is_floating_point():
         return x.to(torch.get_default_dtype())
     if pixels == "dynamic":

@@ -26,7 +26,6 @@ from pyro_models.base.errors import DataError
 
 Colour = Literal["auto", "grey", "colour"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
-USUAL_CHANNELS = (1, 2, 3, 4)
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 TOLERANCE = 1e-3  # by which floats may leave [0, 1] through rounding
 
@@ -116,7 +115,8 @@ def to_bytes(images: np.ndarray, rule: PixelRange, source: str) -> Tensor:
 def channels_first(images: np.ndarray, source: str) -> tuple[np.ndarray, str | None]:
     """Return images as [n, channel, height, width], whatever their axes, and what was worked out.
 
-    Of four axes the channels are the second, or the last where only that has 1 to 4 entries; else the shorter one.
+    Of four axes the channels are the second or the last, whichever has 1 or 3 entries, else 2 or 4, else fewer; of two
+    alike the second.
 
     Raises:
         DataError: there are not three or four axes, an axis is empty, or it could be either.
@@ -127,13 +127,13 @@ def channels_first(images: np.ndarray, source: str) -> tuple[np.ndarray, str | N
     if images.ndim == 3:
         return images[:, None], None
     first, last = images.shape[1], images.shape[3]
-    usual = first in USUAL_CHANNELS, last in USUAL_CHANNELS
-    if usual == (False, False) and first == last:
+    usual = [2 * (size in (1, 3)) + (size in (2, 4)) for size in (first, last)]
+    if usual == [0, 0] and first == last:
         raise DataError(f"{source}: which axis of {list(images.shape)} holds the channels? Give [n, channel, ...]")
-    if usual == (False, True) or (usual == (False, False) and last < first):
+    if usual[1] > usual[0] or (usual == [0, 0] and last < first):
         return images.transpose(0, 3, 1, 2), f"the last axis of {list(images.shape)} holds {last} channels"
-    if usual == (True, True):
-        return images, f"the second axis of {list(images.shape)} holds the channels"
+    if min(usual) > 0:
+        return images, f"the second axis of {list(images.shape)} holds {first} channels"
     note = f"{first} channels, taken as they are" + (" (alpha too, if it is RGBA)" if first == 4 else "")
     return images, note if first not in (1, 3) else None
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pyro_models.base.seeds import derived_seed
 from pyro_models.data import cells, images, sources
 from pyro_models.data.attributes import Attribute, attributes_of_array
 from pyro_models.data.images import PixelRange
+from pyro_models.data.mapped import MappedRows
 from pyro_models.data.sources import PLAIN, Options, Raw
 from pyro_models.data.split import Split
 
@@ -188,12 +190,20 @@ class Preprocessing:
         if raw.images is None:
             raise DataError(f"{raw.name}: holds a table, not images of {_size(self.shape)}")
         pixels, rule, _ = _image(raw, self.options, self.image)
-        x = pixels if isinstance(pixels, Tensor) else images.to_bytes(pixels, rule, raw.name)
-        x = images.coloured(x, self.options.colour, raw.name)
-        x = x if self.options.size is None else images.resized(x, self.options.size)
+        if isinstance(pixels, Tensor):  # of files, which are read in the size and the colour of the options
+            x: Any = pixels
+        elif isinstance(raw.images, np.memmap):
+            x = MappedRows(pixels, torch.arange(len(pixels)), partial(self._bytes, rule=rule, source=raw.name))
+        else:
+            x = self._bytes(pixels, rule, raw.name)
         if tuple(x.shape[1:]) != self.shape:
             raise DataError(f"{raw.name}: images of {_size(x.shape[1:])}, not of {_size(self.shape)} as in training")
         return Split(x, labels, self._attributes_of(raw, labels), ids)
+
+    def _bytes(self, pixels: np.ndarray, rule: PixelRange, source: str) -> Tensor:
+        """Return images with channels first as bytes of the size and the colour that the options say."""
+        x = images.coloured(images.to_bytes(pixels, rule, source), self.options.colour, source)
+        return x if self.options.size is None else images.resized(x, self.options.size)
 
     def _attributes_of(self, raw: Raw, labels: Tensor | None) -> Tensor | None:
         if not self.attributes:
@@ -243,6 +253,9 @@ def binarised(split: Split, pixels: PixelMode, part: str | None) -> Split:
         part: the name of the split, whose pixels are drawn at once; None draws those of each datum by its content, so
             that they do not depend on the others.
     """
+    if isinstance(split.x, MappedRows):
+        each = split.x if pixels in ("grey", "dynamic") else split.x.then(lambda x: binarised(Split(x), pixels, None).x)
+        return replace(split, x=each)  # type: ignore[arg-type]
     if pixels == "threshold":
         return replace(split, x=(split.x > 127).to(torch.uint8) * 255)
     if pixels != "static":

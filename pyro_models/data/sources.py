@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pyro_models.base.errors import DataError, first_line
-from pyro_models.data import delimited, images
+from pyro_models.data import delimited, images, mapped
 from pyro_models.data.cells import texts
 
 LABEL = "label"
@@ -199,6 +199,9 @@ def _array(value: Any, name: str) -> np.ndarray:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a .npy or .npz file; nothing is unpickled."""
     try:
+        if path.suffix.lower() == ".npy" and path.stat().st_size > mapped.LARGE:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return {"table" if array.ndim == 2 else "images": array}
         with path.open("rb") as file:
             content: Any = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):

@@ -9,8 +9,11 @@ from .classification import per_class as per_class
 from .classification import predict as predict
 from .clusters import as_labels as as_labels
 from .clusters import contingency as contingency
+from .clusters import fitted_mixture as fitted_mixture
 from .clusters import gaussian_mixture as gaussian_mixture
 from .clusters import matching as matching
+from .clusters import mixture_posterior as mixture_posterior
+from .clusters import needs_more_components as needs_more_components
 from .clusters import score as score
 from .clusters import used as used
 from .conditions import describe as describe

@@ -45,6 +45,7 @@ from .programs import modules_of as modules_of
 from .terms import consistency as consistency
 from .terms import discriminative as discriminative
 from .terms import entropy as entropy
+from .terms import imitation as imitation
 from .terms import jitter as jitter
 from .terms import marginal_kl as marginal_kl
 from .terms import regularised as regularised

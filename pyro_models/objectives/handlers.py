@@ -324,20 +324,26 @@ class PropagateMeans(Messenger):
 
 
 class CaptureSite(Messenger):
-    """Keep the distribution of the first latent site of a name: the guide's, which runs before the model.
+    """Keep the distributions of the first two latent sites of a name: the guide's, which runs before the model's.
 
     Attributes:
-        fn: the distribution; None before the site is met.
+        fn: the guide's distribution; None before the site is met.
+        prior: the model's; None where the model does not run, or observes the site.
     """
 
     def __init__(self, site: str):
         super().__init__()
         self.site = site
         self.fn: Any = None
+        self.prior: Any = None
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] == self.site and self.fn is None and not msg["is_observed"]:
+        if msg["name"] != self.site or msg["is_observed"]:
+            return
+        if self.fn is None:
             self.fn = msg["fn"]
+        elif self.prior is None:
+            self.prior = msg["fn"]
 
 
 def is_point(fn: Any) -> bool:

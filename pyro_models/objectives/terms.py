@@ -5,12 +5,15 @@ term. No term here is below 0, so that -loss still bounds log p(x) from below wh
 whose story is another one, nor with beta below 1), though loosely. `elbo` among the terms is unchanged.
 
 Each takes (classify, x, log_q): what gives q(y | x) of other data in the same pass (see `SharedNoise`), the data
-[batch, *shape], and log q(y | x) of them, [batch, classes]. It returns a scalar in nats.
+[batch, *shape], and log q(y | x) of them, [batch, classes]. One that has an argument `log_p` gets log p(y) of the story
+too, [classes], or None where the story has no such prior. It returns a scalar in nats.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from inspect import signature
+from typing import Any
 
 import pyro
 import torch
@@ -22,7 +25,7 @@ from pyro_models.objectives.estimators import Objective, Terms, named
 from pyro_models.objectives.handlers import AtMean, CaptureSite
 from pyro_models.objectives.programs import Program
 
-Term = Callable[[Classify, Tensor, Tensor], Tensor]
+Term = Callable[..., Tensor]
 """From (classify, x, log_q) to a scalar in nats."""
 
 
@@ -66,7 +69,8 @@ def regularised(
             raise ValueError(f"the guide draws no site {site!r}, whose distribution the terms are of")
         log_q = captured.fn.logits.reshape(-1, len(x), captured.fn.event_shape[-1])[0]  # the same for every particle
         for name, (weight, term) in wanted.items():
-            result = result.plus(named(name, term(again, x, log_q)), weight)
+            prior = {"log_p": log_prior(captured.prior)} if "log_p" in signature(term).parameters else {}
+            result = result.plus(named(name, term(again, x, log_q, **prior)), weight)
         return result
 
     return whole
@@ -86,8 +90,19 @@ def discriminative(classify: Classify) -> Objective:
     return objective
 
 
-def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
-    """KL(q(y) || uniform) of q(y), the mean of q(y | x) over the batch: 0 where all classes are equally frequent.
+def log_prior(prior: Any) -> Tensor | None:
+    """Return log p(y), [classes], of a story's site y, if it is the same for all data; without a gradient."""
+    logits = getattr(prior, "logits", None)
+    if logits is None:
+        return None
+    rows = logits.detach().reshape(-1, logits.shape[-1])
+    return rows[0].log_softmax(-1) if (rows == rows[0]).all() else None
+
+
+def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor, log_p: Tensor | None = None) -> Tensor:
+    """KL(q(y) || p(y)) of q(y), the mean of q(y | x) over the batch; p(y) None is uniform: all classes as frequent.
+
+    No gradient goes into p(y), which would follow q(y) wherever it goes; the bound moves it.
 
     Example:
         >>> balanced, collapsed = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log(), torch.tensor([[0.999, 0.001]] * 2).log()
@@ -95,7 +110,9 @@ def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
         [0.0, 0.685]
     """
     log_marginal = log_q.logsumexp(0) - math.log(len(log_q))
-    return (log_marginal.exp() * (log_marginal + math.log(log_q.shape[-1]))).sum()
+    if log_p is None:
+        return (log_marginal.exp() * (log_marginal + math.log(log_q.shape[-1]))).sum()
+    return (log_marginal.exp() * (log_marginal - log_p)).sum()
 
 
 def entropy(classify: Classify, x: Tensor, log_q: Tensor) -> Tensor:
@@ -119,6 +136,16 @@ def consistency(classify: Classify, x: Tensor, log_q: Tensor, *, jitter: Callabl
     IMSAT, 2017.
     """
     return divergence(log_q.detach(), classify(jitter(x)).logits)
+
+
+def imitation(classify: Classify, x: Tensor, log_q: Tensor, *, teacher: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean KL(r(y | x) || q(y | x)) from the assignments r of a simpler model: a start for q(y | x).
+
+    Args:
+        classify, x, log_q: as for every term.
+        teacher: from data to log r(y | x), [batch, classes].
+    """
+    return divergence(teacher(x), log_q)
 
 
 def jitter(x: Tensor, amount: float) -> Tensor:

@@ -27,7 +27,7 @@ UNITS = {
     "ari": "adjusted Rand index of clusters and labels, at most 1",
     "clusters_used": "clusters that at least a tenth of an even share of the data falls to",
 }
-TERMS = ("vat", "consistency", "entropy", "marginal_kl", "cross_entropy")
+TERMS = ("vat", "consistency", "entropy", "marginal_kl", "cross_entropy", "imitation")
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,21 @@ class DiscreteRecipe(Recipe):
         return {"classes": metrics.per_class(self.infer(run, test), test.labels, self.categories(run.dataset))}
 
     def remarks(self, run: Trained) -> list[str]:
-        """Report collapsed categories."""
-        used = metrics.used(self.infer(run, run.dataset.train), self.categories(run.dataset)).tolist()
-        idle = [str(k) for k, in_use in enumerate(used) if not in_use]
+        """Report collapsed categories, but for small ones that hold the data of a label."""
+        train, categories = run.dataset.train, self.categories(run.dataset)
+        inferred = self.infer(run, train).cpu()
+        idle = (~metrics.used(inferred, categories)).nonzero()[:, 0].tolist()
+        labels = train.labels.cpu() if train.labels is not None else inferred.new_full((len(inferred),), -1)
+        if idle and (labels >= 0).any():
+            counts = metrics.contingency(inferred[labels >= 0], labels[labels >= 0], categories)
+            pure = counts.max(1).values > 0.5 * counts.sum(1)
+            whole = counts.max(1).values > 0.5 * counts.sum(0)[counts.argmax(1)]
+            idle = [k for k in idle if not (pure[k] and whole[k])]
         if not idle:
             return []
-        return [
-            f"collapsed: hardly any training data fall to {len(idle)} of {len(used)} values of y ({', '.join(idle)})"
-        ]
+        sizes = ", ".join(f"{k}: {int((inferred == k).sum())}" for k in idle)
+        few = f"hardly any training data fall to {len(idle)} of {categories} values of y"
+        return [f"collapsed: {few} ({sizes} of {len(inferred)})"]
 
     def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
         """Return the unit of a score or a term by its name."""

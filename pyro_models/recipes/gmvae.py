@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import guides
@@ -19,10 +20,14 @@ from pyro_models.recipes.options import option
 if TYPE_CHECKING:
     from pyro_models.metrics import Trained
 
+START, START_WEIGHT = 0.3, 200.0  # of the imitation: its share of a run, and its weight at first
+LEAST = 1e-9  # weight of a term that stays in
+FADED = ("vat", "marginal_kl", "entropy")
+
 
 @dataclass(frozen=True)
 class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
-    """Gaussian-mixture VAE: y ~ Uniform, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
+    """Gaussian-mixture VAE: y ~ Categorical, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
 
     name: ClassVar[str] = "gmvae"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -48,6 +53,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
             "latent_dim": 2,
             "likelihood": "normal",
             "scale": 0.2,
+            "weights": "learned",
+            "start": "auto",
             "encoder_dropout": 0.0,
             "jitter": 0.1,  # of standardised columns
             "batch_size": 64,
@@ -57,6 +64,17 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
     }
 
     clusters: int = option(10, "number of values of y: clusters, or classes where labels are seen", 2, 1000)
+    weights: Literal["equal", "learned"] = option(
+        "equal",
+        "weights of the clusters in p(y): equal, or learned, for clusters of unequal size; `marginal_kl` measures "
+        "against them",
+    )
+    start: Literal["random", "mixture", "auto"] = option(
+        "random",
+        "start of q(y | x) without labels: random weights; mixture: the components of scikit-learn's GaussianMixture "
+        "of a table's rows, imitated for the first 30 % of a run while `marginal_kl` and `entropy` fade in; auto: "
+        "mixture, but random where a mixture of four times as many components models held-out rows better",
+    )
     latent_dim: int = option(10, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
     elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[assignment]
         "mean-field",
@@ -77,7 +95,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         200.0, "weight of KL(q(y | x) || q(y | x augmented)) (Sajjadi et al., 2016; IMSAT, Hu et al., 2017)", 0.0, 1e6
     )
     marginal_kl: float = option(
-        200.0, "weight of KL(mean q(y | x) || uniform), which keeps all clusters in use (Krause et al., 2010)", 0.0, 1e6
+        200.0, "weight of KL(mean q(y | x) || p(y)), which keeps all clusters in use (Krause et al., 2010)", 0.0, 1e6
     )
     entropy: float = option(
         20.0, "weight of the entropy of q(y | x), which asks for confident clusters (Krause et al., 2010)", 0.0, 1e6
@@ -94,15 +112,22 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether the temperature falls."""
-        return self.final_temperature is not None
+        """Whether the temperature falls, or the start fades out."""
+        return self.final_temperature is not None or (self.start != "random" and not self.labels)
+
+    def imitates(self, train: datasets.Split) -> bool:
+        """Return whether q(y | x) starts from the components of a Gaussian mixture; labels say more where there are."""
+        if self.start == "random" or self.labels:
+            return False
+        return self.start == "mixture" or not metrics.needs_more_components(train.x, self.clusters, self.seed)
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
-        if dataset.is_table and self.likelihood != "normal":
-            raise DataError(f"`data={self.data}` is a table: use `preset=table`, or `likelihood=normal`")
+        VariationalRecipe.check_data(self, dataset)
         if self.network == "conv" and dataset.shape[1:] != (28, 28):
             raise DataError(f"`network=conv` takes images of 28 x 28, not {list(dataset.shape)}")
+        if self.start != "random" and not dataset.is_table:
+            raise DataError(f"`start={self.start}` takes a table, and {self.data} holds images")
         if self.network == "strided" and dataset.is_table:
             raise DataError(f"`network=strided` takes images, and {self.data} is a table")
         super().check_data(dataset)
@@ -131,9 +156,12 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the GMVAE and its guide."""
         shape, clusters, latent = dataset.shape, self.clusters, self.latent_dim
+        learned = self.weights == "learned"
         likelihood, GMVAE, GMVAEGuide = self.likelihood_of_pixels(shape), pyro_models.GMVAE, guides.GMVAEGuide
         if self.network == "conv":
-            story = GMVAE(nn.conv_component(clusters, latent), nn.conv_decoder(shape[0], latent), likelihood, clusters)
+            story = GMVAE(
+                nn.conv_component(clusters, latent), nn.conv_decoder(shape[0], latent), likelihood, clusters, learned
+            )
             conv_classifier = nn.conv_classifier(shape[0], clusters)
             return story, GMVAEGuide(conv_classifier, nn.ConvEncoder(shape[0], clusters, latent))
         size, width = nn.size(shape), 64 if dataset.is_table else 512
@@ -147,7 +175,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
         given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
         encoder = nn.Conditional(body, given, head)
-        return GMVAE(component, decoder, likelihood, clusters), GMVAEGuide(classifier, encoder)
+        return GMVAE(component, decoder, likelihood, clusters, learned), GMVAEGuide(classifier, encoder)
 
     def bound(self, progress: float = 1.0) -> objectives.Objective:
         """Build the estimator, relaxed where it has to be, as it is after a fraction of the run."""
@@ -158,11 +186,25 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
         classify: Any = guide.classify
         bound = self.bound(progress)
-        objective = objectives.regularised(bound, self.terms(), classify)
+        terms = self.terms()
+        if progress < 1 and self.imitates(train):
+            terms = self._starting(terms, progress, train)
+        objective = objectives.regularised(bound, terms, classify)
         if not self.labels:
             return objective
         share = self.labels / len(train)
         return objectives.with_labels(objective, bound, classify, weight=self.label_weight, share=share)
+
+    def _starting(self, terms: dict[str, Any], progress: float, train: datasets.Split) -> dict[str, Any]:
+        """Return the terms after a fraction of the run: the imitation fades out, the terms of the clusters' sizes in.
+
+        None of them is left out before the end, so that every epoch reports the same terms.
+        """
+        share = min(1.0, max(progress / START, LEAST))
+        faded = {name: (weight * share, term) for name, (weight, term) in terms.items() if name in FADED}
+        teacher = metrics.mixture_posterior(train.x, self.clusters, self.seed)
+        start = (START_WEIGHT * max(1 - share, LEAST), partial(objectives.imitation, teacher=teacher))
+        return terms | faded | {"imitation": start}
 
     def training_splits(self, train: datasets.Split) -> Splits:
         """Return all training data, and those whose labels are seen, if any."""
@@ -192,6 +234,20 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
                 train, test.x, test.labels, self.clusters, seed=self.seed
             )
         return details
+
+    def remarks(self, run: Trained) -> list[str]:
+        """Report collapsed clusters, and of a table whether a Gaussian mixture is the better model of its rows."""
+        remarks, validation = super().remarks(run), run.dataset.validation
+        if not run.dataset.is_table:
+            return remarks
+        mixture = metrics.fitted_mixture(run.dataset.train.x, self.clusters, self.seed)
+        log_p = float(mixture.score(validation.x.double().cpu().numpy()))
+        batches = self.evaluation_batches(run, validation, 200)
+        bound = metrics.evaluate(run.model, run.guide, objectives.ESTIMATORS["enum"], batches)["elbo"]
+        if log_p > bound:
+            better = f"log p(x) {log_p:.2f} against a bound of {bound:.2f} nats per validation row"
+            remarks.append(f"scikit-learn's GaussianMixture of as many components is the better model: {better}")
+        return remarks
 
     def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
         """Return the unit of a score or a term by its name."""

@@ -87,7 +87,7 @@ def open_run(folder: Path | str, *, data: Any = None, data_dir: Path | None = No
         raise UserError(f"the run in {folder} is not finished: continue it with `out={folder}` and `resume=True`")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("`device=cuda`: torch finds no GPU here; use `device=cpu`")
-    known, source = provenance(folder), recipe
+    known, source = provenance(folder, recipe, data_dir), recipe
     if data is not None:
         source = dataclasses.replace(recipe, data=Path(data).resolve() if isinstance(data, str | Path) else data)
     for problem in known.problems(source):

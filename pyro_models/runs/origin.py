@@ -113,21 +113,26 @@ def _own(recipe: Recipe) -> Iterator[tuple[str, Any]]:
             yield option, value
 
 
-def provenance(folder: Path) -> Provenance:
-    """Read data.json.
+def provenance(folder: Path, recipe: Recipe, data_dir: Path | None = None) -> Provenance:
+    """Read data.json; of a named data set without it, which is the same everywhere, work out its contents.
 
     Raises:
-        UserError: there is none, or a newer version wrote it.
+        UserError: there is none for data of one's own, or a newer version wrote it.
     """
     path = folder / "data.json"
     if not path.is_file():
-        raise UserError(f"{folder} holds no data.json, which says what was done to the data: train it again")
+        if any(_own(recipe)):
+            raise UserError(f"{folder} holds no data.json, which says what was done to the data: train it again")
+        dataset = recipe.load(data_dir)
+        preprocessing: Any = dataset.preprocessing
+        sizes = {part: len(split) for part, split in dataset.parts.items()}
+        return Provenance(folder, dataset.name, sizes, preprocessing, {})
     content = read_json(path)
     try:
         if content["format"] > FORMAT:
             version = content.get("version", "a newer version")
             raise UserError(f"the run in {folder} is of pyro-stories {version}, newer than this: {__version__}; update")
-        preprocessing = Preprocessing.from_json(content["preprocessing"])
-        return Provenance(folder, content["name"], content["sizes"], preprocessing, content["sources"])
+        stored = Preprocessing.from_json(content["preprocessing"])
+        return Provenance(folder, content["name"], content["sizes"], stored, content["sources"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} lacks what a run needs: {error}") from None

@@ -100,7 +100,7 @@ def _load(recipe: Recipe, options: RunOptions) -> Dataset:
     """Load the data: those that a run was begun on, where one is continued, wherever they lie by now."""
     folder = options.out
     if options.resume and folder is not None and (folder / "data.json").is_file():
-        recipe = provenance(folder).located(recipe)
+        recipe = provenance(folder, recipe).located(recipe)
     return recipe.load(options.data_dir)
 
 

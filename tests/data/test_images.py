@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import load
+from pyro_models.data import Batches, batch_of, load, mapped
+from pyro_models.recipes import VAERecipe
+from pyro_models.runs import RunOptions, train
 
 RNG = np.random.default_rng(0)
 GREY = RNG.random((30, 4, 6))
@@ -197,3 +199,31 @@ def test_an_array_cut_short_gets_one_line(tmp_path, length):
         load(tmp_path / "own.npy")
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("pixels", ["grey", "threshold"])
+def test_images_of_a_large_file_stay_in_it_and_are_those_that_memory_would_hold(tmp_path, monkeypatch, pixels):
+    np.save(tmp_path / "own.npy", (RNG.random((60, 4, 6, 3)) * 255).astype(np.uint8))
+    expected = load(tmp_path / "own.npy", pixels=pixels, size=3)
+    monkeypatch.setattr(mapped, "LARGE", 1000)
+    dataset = load(tmp_path / "own.npy", pixels=pixels, size=3)
+    batches = [
+        Batches(each.train, size=5, to_batch=lambda rows: batch_of(rows, "grey"), seed=1)
+        for each in (dataset, expected)
+    ]
+    for ours, theirs in zip(*(each.epoch(3) for each in batches), strict=True):
+        assert torch.equal(ours["x"], theirs["x"])
+    assert isinstance(dataset.test.x, mapped.MappedRows)
+    assert dataset.shape == tuple(dataset.test.x.shape[1:]) == (3, 3, 3)
+    new = dataset.preprocessing.apply(tmp_path / "own.npy")
+    assert torch.equal(new[[7, 2]].x.load(), expected.preprocessing.apply(np.load(tmp_path / "own.npy")[[7, 2]]).x)
+
+
+def test_a_vae_learns_from_a_file_that_is_larger_than_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped, "LARGE", 1000)
+    np.save(tmp_path / "own.npy", GREY.repeat(3, 0))
+    torch.set_default_dtype(torch.float32)
+    recipe = VAERecipe(data=tmp_path / "own.npy", epochs=1, batch_size=20, network="article")
+    run = train(recipe, RunOptions(out=tmp_path / "run", device="cpu"))
+    assert isinstance(run.dataset.train.x, mapped.MappedRows)
+    assert run.recipe.encode(run, run.dataset.test).shape == (15, 2)

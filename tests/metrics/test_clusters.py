@@ -8,7 +8,17 @@ import torch
 
 from pyro_models.data import load
 from pyro_models.metrics.classification import agreement
-from pyro_models.metrics.clusters import as_labels, contingency, gaussian_mixture, matching, score, used
+from pyro_models.metrics.clusters import (
+    as_labels,
+    contingency,
+    fitted_mixture,
+    gaussian_mixture,
+    matching,
+    mixture_posterior,
+    needs_more_components,
+    score,
+    used,
+)
 from pyro_models.recipes.discrete import UNITS
 
 N = 1000
@@ -199,3 +209,27 @@ def test_f1_of_matched_clusters_is_that_of_the_labels_they_match():
     scores = score(inferred, labels, 4)
     assert scores["accuracy"] == pytest.approx(5 / 6)
     assert scores["f1"] == pytest.approx((4 / 5 + 1) / 2)
+
+
+def test_the_posterior_of_a_mixture_is_scikit_learns():
+    rows = torch.cat([torch.randn(60, 3) @ torch.randn(3, 3) + shift for shift in (-4.0, 0.0, 5.0)])
+    expected = torch.from_numpy(fitted_mixture(rows, 3, seed=1).predict_proba(rows.numpy()))
+    torch.testing.assert_close(mixture_posterior(rows, 3, 1)(rows).exp(), expected)
+
+
+def test_data_whose_label_is_not_known_do_not_score():
+    inferred, labels = noisy(3, 4)
+    hidden = torch.arange(len(labels)) % 3 == 0
+    part = labels.masked_fill(hidden, -1)
+    ours, expected = score(inferred, part, 3), score(inferred[~hidden], labels[~hidden], 3)
+    assert {k: v for k, v in ours.items() if k != "clusters_used"} == pytest.approx(
+        {k: v for k, v in expected.items() if k != "clusters_used"}
+    )
+    assert set(score(inferred, torch.full_like(labels, -1), 3)) == {"clusters_used"}
+
+
+@pytest.mark.parametrize(
+    ("name", "clusters", "bent"), [("blobs", 3, False), ("moons", 2, True), ("pinwheel", 5, True), ("iris", 3, False)]
+)
+def test_bent_groups_need_more_components_than_there_are_groups(name, clusters, bent):
+    assert needs_more_components(load(name).train.x[:600], clusters) == bent

@@ -20,6 +20,7 @@ from pyro_models.objectives import (
     entropy,
     enum,
     graph,
+    imitation,
     iwae,
     jitter,
     marginal_kl,
@@ -54,6 +55,41 @@ def log_q():
 
 
 UNREAD = torch.empty(0)
+
+
+def test_marginal_kl_is_measured_against_the_storys_prior_and_leaves_it_alone(log_q):
+    log_p = torch.randn(5).log_softmax(-1).requires_grad_()
+    expected = kl_divergence(Categorical(probs=log_q.exp().mean(0)), Categorical(logits=log_p))
+    torch.testing.assert_close(marginal_kl(UNREAD, UNREAD, log_q, log_p), expected)
+    torch.testing.assert_close(
+        marginal_kl(UNREAD, UNREAD, log_q, torch.full((5,), 0.2).log()), marginal_kl(UNREAD, UNREAD, log_q)
+    )
+
+
+@pytest.mark.parametrize("estimator", [trace, mean_field, enum, graph, iwae])
+def test_the_terms_get_the_weights_that_the_story_has(pair, x, estimator):
+    """Of a mixture whose weights are 0.8, 0.15 and 0.05: the term is the divergence from these."""
+    model, guide = pair
+    weights = torch.tensor([0.8, 0.15, 0.05])
+
+    class Weighted(type(model)):
+        @property
+        def logits(self):
+            return weights.log()
+
+    model.__class__ = Weighted
+    bound = partial(estimator, particles=3) if estimator is iwae else estimator
+    if estimator in (trace, mean_field, iwae):
+        bound = relaxed(bound, 0.5)
+    terms = regularised(bound, {"marginal_kl": (2.0, marginal_kl)}, guide.classify)(model, guide, x=x)
+    expected = kl_divergence(Categorical(probs=guide.classify(x).probs.mean(0)), Categorical(probs=weights))
+    torch.testing.assert_close(terms["marginal_kl"], expected)
+
+
+def test_imitation_is_the_mean_divergence_from_the_teacher(log_q):
+    log_r = torch.randn(9, 5).log_softmax(-1)
+    expected = kl_divergence(Categorical(logits=log_r), Categorical(logits=log_q)).mean()
+    torch.testing.assert_close(imitation(UNREAD, UNREAD, log_q, teacher=lambda x: log_r), expected)
 
 
 def test_marginal_kl_and_entropy_are_torchs_closed_forms(log_q):

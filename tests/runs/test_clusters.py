@@ -8,8 +8,9 @@ import torch
 
 from pyro_models.cli.train import main
 from pyro_models.cli.verbs import main as verbs
+from pyro_models.recipes import GMVAERecipe
 from pyro_models.report import pictures
-from pyro_models.runs import trainer
+from pyro_models.runs import RunOptions, train, trainer
 from pyro_models.runs.seeds import summary
 
 QUICK = ["--epochs", "1", "--batch-size", "200"]
@@ -117,7 +118,7 @@ def test_the_summary_of_one_run_has_no_spread():
 
 def test_collapsed_kinds_are_reported(tmp_path, capsys):
     words = ["gmvae", "--preset", "table", "--data", "blobs", "--clusters", "40"]
-    words += ["--consistency", "0", "--marginal-kl", "0", "--entropy", "0"]
+    words += ["--start", "random", "--consistency", "0", "--marginal-kl", "0", "--entropy", "0"]
     assert main([*words, *QUICK, "--out", str(tmp_path / "run")]) == 0
     assert "collapsed: hardly any training data fall to" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["clusters_used"] < 40
@@ -179,3 +180,28 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
 def test_other_recipes_leave_tables_alone(capsys):
     assert main(["vae", "--data", "wine"]) == 2
     assert "--data wine is a table, and vae learns images: use gmvae" in capsys.readouterr().err
+
+
+def unequal(shares, n, seed=0):
+    """Round groups of unit deviation on a circle, neighbours 8 deviations apart, and which group each row is of."""
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(len(shares), n, p=shares)
+    angle = 2 * np.pi * np.arange(len(shares)) / len(shares)
+    centres = 4 / np.sin(np.pi / len(shares)) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return centres[labels] + generator.normal(size=(n, 2)), labels
+
+
+@pytest.mark.parametrize("shares", [[0.95, 0.05], [0.5, 0.3, 0.1, 0.06, 0.04]], ids=len)
+def test_groups_of_unequal_size_are_clustered_as_scikit_learns_mixture_does_and_p_of_y_learns_their_shares(
+    tmp_path, shares, capsys
+):
+    recipe = GMVAERecipe.preset("table", data=unequal(shares, 900), clusters=len(shares), epochs=30)
+    run = train(recipe, RunOptions(out=tmp_path / "run", device="cpu"))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test"]["ari"] > results["gaussian_mixture"]["ari"] - 0.02
+    weights = run.model.logits.softmax(-1).sort(descending=True).values
+    counts = run.dataset.train.labels.bincount().sort(descending=True).values
+    torch.testing.assert_close(weights, counts / counts.sum(), rtol=0, atol=0.03)
+    printed = capsys.readouterr().out
+    assert "collapsed" not in printed
+    assert "scikit-learn's GaussianMixture of as many components is the better model" in printed
