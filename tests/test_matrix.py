@@ -15,7 +15,7 @@ from pyro_models.objectives import ESTIMATORS
 from tests.programs import PROGRAMS
 from tests.programs.measure import TOOLS, WEIGHTED, Bench, attempt, counted, measures
 
-DRAWS = 6
+DRAWS = 5
 """Of each estimator where values agree in expectation: a factor, a missing term and a wrong sign show."""
 MANY = 200
 
@@ -31,11 +31,7 @@ REFUSALS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("cells_with_labels",), BY_A_PATH, "is not reparameterised"),
     (("cells_with_labels", "cells_without_labels"), ("rws",), "is scaled by 0.1: inside importance weights"),
     (("scaled_twice", "scaled_in_model", "plate_of_minibatch"), WEIGHTED, "is scaled by .*: inside importance weights"),
-    (
-        ("scaled_twice", "scaled_in_model", "plate_of_minibatch", "cells_with_labels"),
-        ("log_likelihood",),
-        "is scaled by",
-    ),
+    (("scale", "plate_of_minibatch"), ("log_likelihood",), "is scaled by .*: inside importance weights"),
     (("chain_7", "prior_masked_out", "regression_delta"), ("rws",), "is a point, which has no density for rws"),
 )
 """Programs or tags of programs, columns, and a pattern of the words in which the cells are refused."""
@@ -43,14 +39,17 @@ FAULTS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("semi_supervised_without", "cells_without_labels"), ("enum",), "values are not expanded as asked"),
     (("mixture_gaussian_full", "mixture_dirichlet_process"), ("trace", "graph"), "plates are told apart by dimension"),
     (("process_exact", "process_sparse", "regression_maximum_likelihood"), ("rws",), "nothing is latent"),
-    (("regression_flow",), WEIGHTED, "a flow without an inverse is asked for it"),
+    (("regression_flow",), (*WEIGHTED, "story", "log_likelihood"), "a flow without an inverse is asked for it"),
+    (("sparse_gamma_easy",), ("log_likelihood",), "data are cut, and the guide has parameters for each of them"),
     (("regression_laplace", "regression_structured", "regression_gaussian"), ("dreg",), "an auxiliary Delta"),
     (("topics_logistic",), ("dreg",), "the guide runs twice, with other dropout"),
     (("epidemic",), ("enum",), "a count that cannot be enumerated"),
 )
-"""Programs, columns, and what is wrong there: cells that are neither right nor refused yet, each to be taken out here."""
+"""Programs, columns, and what is wrong there: cells that are neither right nor refused yet, to be taken out here."""
 PENDING = ("check", "calibrate", "arviz")
 """Columns that do not take any pair yet."""
+SLOW = {(f"chain_{number}", "story") for number in range(7)}
+"""Cells of a `long` run alone."""
 
 
 def entry(table, name, tags, column):
@@ -99,7 +98,8 @@ def test_every_estimator_is_pyros_or_says_why_not(name):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_tool_is_right_or_says_why_not(name):
-    assert examine(name, [tool for tool in TOOLS if tool not in PENDING], DRAWS) == []
+    tools = [tool for tool in TOOLS if tool not in PENDING and (name, tool) not in SLOW]
+    assert examine(name, tools, DRAWS) == []
 
 
 @pytest.mark.long
