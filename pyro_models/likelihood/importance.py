@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import torch
 from pyro.ops.stats import fit_generalized_pareto
@@ -173,13 +174,17 @@ def inspect(
     """
     lengths = {len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in kwargs.values()}
     in_rows = not args and len(lengths) == 1 and min(lengths) > 2
-    few = {name: value[:2] for name, value in kwargs.items()} if in_rows else kwargs
-    try:
-        p, q = run_pair(model, guide, *args, **few)
-    except Exception:  # it may need all its rows
-        if not in_rows:
-            raise
-        in_rows, (p, q) = False, run_pair(model, guide, *args, **kwargs)
+    store = pyro.get_param_store()
+    known = set(store.keys())
+    if in_rows:
+        with store.scope(store.get_state()):
+            try:
+                p, q = run_pair(model, guide, **{name: value[:2] for name, value in kwargs.items()})
+                in_rows = set(store.keys()) == known  # else it makes parameters, perhaps one for each row
+            except Exception:  # it may need all its rows
+                in_rows = False
+    if not in_rows:
+        p, q = run_pair(model, guide, *args, **kwargs)
     plate = data_plate([*p.items(), *q.items()], None)
     in_rows = in_rows and plate is not None and plate.size == plate.full_size == 2
     size = 0 if in_rows else plate.size if plate is not None else 1

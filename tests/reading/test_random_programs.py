@@ -71,6 +71,8 @@ WAYS = {  # of a value to count, and of another not to
     "in the scale": None,
 }
 DENSITY = ("in the mask", "in the distribution's mask", "in the scale")
+
+
 def soft(number):
     """Something between -1 and 1 that no number is large enough to leave unchanged."""
     return number / (1 + number.abs())
