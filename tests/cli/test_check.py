@@ -11,6 +11,7 @@ from pyro_models.cli.train import parse
 from pyro_models.cli.verbs import main as verbs
 from pyro_models.report import checks
 from pyro_models.runs.folder import build
+from pyro_models.runs.origin import describe
 from pyro_models.training.processes import Processes
 
 RUNS = {
@@ -38,7 +39,9 @@ def folder_of(tmp_path):
         folder = tmp_path / "run"
         folder.mkdir()
         (folder / "recipe.json").write_text(json.dumps(recipe.as_json()))
-        run = build(recipe, recipe.load(None), folder, Processes(0, 1, torch.device("cpu")))
+        dataset = recipe.load(None)
+        describe(folder, recipe, dataset)
+        run = build(recipe, dataset, folder, Processes(0, 1, torch.device("cpu")))
         save_model(run.pair, str(folder / "model.safetensors"))
         return folder
 
