@@ -210,7 +210,9 @@ def _ranks(
             if name not in latents:
                 continue
             latent = latents[name]
-            if value.shape != latent.shape and value.numel() != latent.numel():
+            if value.numel() != latent.numel() or [n for n in value.shape if n > 1] != [
+                n for n in latent.shape if n > 1
+            ]:
                 raise UserError(f"the guide draws {name!r} of the shape {list(value.shape)}, not {list(latent.shape)}")
             value = value.reshape(latent.shape)
             below[name] = below.get(name, 0) + (value < latent).long()

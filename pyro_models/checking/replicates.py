@@ -129,6 +129,14 @@ def replicate(
         raise UserError(
             f"no prior replicates: the factor {factors[0]!r} weighs what is drawn, and draws do not heed it"
         )
+    if factors := [name for name, site in sites.items() if isinstance(site["fn"], Unit)]:
+        weights = {name: sites[name]["fn"].log_factor for name in factors}
+        at_data = run(model, data, {**known, **_latents(sites)}, observed=False)
+        for name, log_factor in weights.items():
+            if not torch.equal(log_factor, at_data[name]["fn"].log_factor):
+                raise UserError(
+                    f"no replicates: the factor {name!r} depends on what is drawn anew, and draws do not heed it"
+                )
     if callable(guide) and (unknown := inferred.keys() - _latents(sites).keys()):
         raise UserError(
             f"{_quoted(unknown)} of the guide is no latent site of the model: leave it out, or mark it by "

@@ -455,3 +455,14 @@ def test_a_model_follows_the_subsample_of_a_guide_that_alone_asks_for_one():
     y = 10.0 * torch.arange(9.0)
     replicated = replicate(model, guide, y)
     torch.testing.assert_close(replicated.drawn["y"], y[replicated.subsamples["data"]], rtol=0, atol=0.05)
+
+
+def test_a_factor_that_weighs_what_is_drawn_anew_is_refused():
+    def model(y):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            drawn = pyro.sample("y", dist.Normal(m, 1.0), obs=y)
+        pyro.factor("increasing", -(drawn.diff() < 0).sum().double())
+
+    with pytest.raises(UserError, match="the factor 'increasing' depends on what is drawn anew"):
+        replicate(model, posterior_of_shared, torch.arange(5.0))
