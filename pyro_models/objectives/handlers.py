@@ -15,15 +15,15 @@ therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimato
 
 Scales and masks change neither each other nor the draw, so their order does not matter. A program's own scales and
 masks (`poutine.scale`, a subsampled plate) are part of it: every term has them. Those of `ScaleSites` are the loss's
-alone; `Site` keeps the two apart. Handlers of the draw
-exclude each other: the innermost sets `done`, and the others pass. `Relax` changes the distribution alone: inside
+alone; `Site` keeps the two apart. Handlers of the draw exclude each other: the innermost sets `done`, and the others
+pass. `Relax` changes the distribution alone: inside
 `Enumerate` it leaves no support to enumerate, and outside it the site would be both, which is refused.
 
-Refused, with a ValueError that names the site, is what has no meaning as a bound: a scale inside the logsumexp of
-importance weights (iwae, renyi, rws, dreg), different scales in model and guide, a site that is relaxed in one of them
-and exact in the other or enumerated, a discrete draw without gradient in an estimator that needs one, and a guide whose
-sites are not the model's latent ones. `PropagateMeans` and `CaptureSite` serve reports and
-terms; they keep what they see of the handlers inside them.
+Refused, with a UserError that names the site, is what has no meaning as a bound: a scale inside the logsumexp of
+importance weights (iwae, renyi, rws, dreg), a site that is relaxed in one of model and guide and exact in the other or
+enumerated, a discrete draw without gradient in an estimator that needs one, and a guide whose sites are not the model's
+latent ones. `PropagateMeans` and `CaptureSite` serve reports and terms; they keep what they see of the handlers inside
+them.
 """
 
 from collections.abc import Mapping
