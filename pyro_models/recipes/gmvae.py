@@ -17,6 +17,8 @@ from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pyro_models.metrics import Trained
 
 
@@ -192,6 +194,15 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
                 train, test.x, test.labels, self.clusters, seed=self.seed
             )
         return details
+
+    def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
+        """Draw data from the story, or from a cluster or class given as y=NAME."""
+        names = [*self.category_names(run.dataset)]
+        y = metrics.parse_conditions((datasets.Attribute("y", tuple(names)),), conditions) if conditions else None
+        given = {} if y is None else {"y": datasets.one_hot(y[0], len(names)).expand(count, -1).to(run.dataset.device)}
+        mean = not run.dataset.is_table and self.pixels == "grey"
+        drawn = metrics.generate(run.model, ["x"], count, mean=mean, seed=seed, **given)["x"]
+        return drawn, "" if y is None else f"y={names[int(y[0, 0])]}"
 
     def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
         """Return the unit of a score or a term by its name."""

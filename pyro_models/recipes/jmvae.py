@@ -270,7 +270,9 @@ class JMVAERecipe(VariationalRecipe):
         return super().site_names(dataset) | values
 
     def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
-        """Draw images given attributes, and describe these."""
+        """Draw images given attributes, if any, and describe these."""
+        if not conditions:
+            return super().sample(run, conditions, count, seed)
         attributes = run.dataset.attributes
         values = metrics.parse_conditions(attributes, conditions)
         return self.generate(run, values.expand(count, -1), seed=seed), metrics.describe(attributes, values[0])
