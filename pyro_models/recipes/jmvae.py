@@ -150,8 +150,9 @@ class JMVAERecipe(VariationalRecipe):
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
-        if dataset.is_table:
-            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use vae or gmvae")
+        super().check_data(dataset)
+        if dataset.is_table and self.network == "spatial":
+            raise DataError(f"`network=spatial` takes images, and {self.data} is a table")
         if not dataset.attributes:
             raise DataError(f"`data={self.data}` has no attributes: give labels, or an array named attributes")
 

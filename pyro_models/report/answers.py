@@ -47,19 +47,19 @@ def write_answer(run: Run, verb: str, data: Any, out: Path, *, samples: int = 10
         arrays = filled if isinstance(filled, dict) else _data(run, np.asarray(filled))
         return write_arrays(out, np.arange(len(next(iter(arrays.values())))) if ids is None else ids, arrays)
     split = run.prepared(run.dataset.test if data is None else data)
-    said = ""
+    meaning = ""
     if verb == "encode":
         arrays = {"z": run.encode(split)}
     elif verb == "predict":
-        found = run.predict(split, samples=samples, seed=seed)
-        columns = [f"p({found.site}={name})" for name in found.categories]
-        arrays = {found.site: found.values} | dict(zip(columns, found.probabilities.T, strict=True))
+        prediction = run.predict(split, samples=samples, seed=seed)
+        columns = [f"p({prediction.site}={name})" for name in prediction.categories]
+        arrays = {prediction.site: prediction.values} | dict(zip(columns, prediction.probabilities.T, strict=True))
     elif verb == "score":
         scores = run.score(split, samples=samples, seed=seed)
-        arrays, said = {"score": scores.values, "error": scores.errors}, f": {scores.meaning}, {scores.unit}"
+        arrays, meaning = {"score": scores.values, "error": scores.errors}, f": {scores.meaning}, {scores.unit}"
     else:
         arrays = _data(run, run.reconstruct(split))
-    return write_arrays(out, np.arange(len(split)) if split.ids is None else split.ids, arrays) + said
+    return write_arrays(out, np.arange(len(split)) if split.ids is None else split.ids, arrays) + meaning
 
 
 def write_draws(run: Run, given: Sequence[str], count: int, seed: int, out: Path) -> str:
