@@ -21,7 +21,7 @@ LEVELS = (
     ("pictures",),
     ("recipes",),
     ("runs",),
-    ("report",),
+    ("report", "sklearn"),
     ("cli",),
 )
 """A room imports from the levels above its own line here, and from itself."""

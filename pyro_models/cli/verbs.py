@@ -124,8 +124,53 @@ def check(words: Sequence[str]) -> int:
     return 0
 
 
+def encode(words: Sequence[str]) -> int:
+    """Write the latents of new data, the mean of q(z | x), to a file."""
+    return _answer("encode", encode.__doc__, words)
+
+
+def reconstruct(words: Sequence[str]) -> int:
+    """Write the reconstructions of new data, in their own units, to a file or a folder of PNG files."""
+    return _answer("reconstruct", reconstruct.__doc__, words)
+
+
+def predict(words: Sequence[str]) -> int:
+    """Write the cluster or the class of new data, with probabilities, to a file."""
+    return _answer("predict", predict.__doc__, words, draws=True)
+
+
+def score(words: Sequence[str]) -> int:
+    """Write log p(x) of new data, each by itself, to a file: low where a datum is unlike the training data."""
+    return _answer("score", score.__doc__, words, draws=True)
+
+
+def impute(words: Sequence[str]) -> int:
+    """Write new data with what is missing filled by its mean given the rest."""
+    return _answer("impute", impute.__doc__, words, draws=True)
+
+
+def _answer(verb: str, doc: str | None, words: Sequence[str], *, draws: bool = False) -> int:
+    """Ask a run about data, and write the answers."""
+    parser = _of_a_run(verb, doc)
+    parser.add_argument(
+        "--data", metavar="FILE", help="file of data, or folder of images (default: the test data of the run)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=".csv, .npz or .parquet; for images .npz or a folder"
+    )
+    if draws:
+        parser.add_numbers({"samples": (100, "draws for each datum"), "seed": (0, "seed of the draws")})
+    given = parser.parse_args(words)
+    options = {"samples": given.samples, "seed": given.seed} if draws else {}
+    if draws:
+        parser.at_least(given, {"samples": 1, "seed": 0})
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    print(report.write_answer(run, verb, given.data, given.out, **options))
+    return 0
+
+
 def sample(words: Sequence[str]) -> int:
-    """Draw images from a finished run, given some attributes."""
+    """Draw data from a finished run, given some attributes or not."""
     parser = _of_a_run("sample", sample.__doc__)
     parser.add_argument(
         "--given",
@@ -133,13 +178,22 @@ def sample(words: Sequence[str]) -> int:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="attributes to condition on, as digit=2 side=left",
+        help="attributes to condition on, as digit=2 side=left, or a cluster, as y=3",
     )
-    parser.add_numbers({"count": (16, "number of images to draw"), "seed": (0, "seed of the draws")})
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".csv, .npz or .parquet; for images .npz or a folder (default: one picture in the run's figures)",
+    )
+    parser.add_numbers({"count": (16, "number of data to draw"), "seed": (0, "seed of the draws")})
     given = parser.parse_args(words)
     parser.at_least(given, {"count": 1, "seed": 0})
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    print(report.write_samples(run, given.given, given.count, given.seed))
+    if given.out is None:
+        print(report.write_samples(run, given.given, given.count, given.seed))
+    else:
+        print(report.write_draws(run, given.given, given.count, given.seed, given.out))
     return 0
 
 
@@ -253,7 +307,12 @@ VERBS = {
     "train": train,
     "story": story,
     "report": report_verb,
+    "encode": encode,
+    "reconstruct": reconstruct,
+    "predict": predict,
+    "score": score,
     "sample": sample,
+    "impute": impute,
     "check": check,
     "likelihood": likelihood,
     "compare": compare,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
@@ -72,17 +73,21 @@ def reconstruct(model: Program, guide: Program, batch: Data, *, site: str = "x")
     return p.sites[site].fn.mean
 
 
-def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) -> dict[str, Tensor]:
+def generate(
+    model: Program, sites: Sequence[str], batch: int, *, mean: bool = True, seed: int = 0, **given: Tensor
+) -> dict[str, Tensor]:
     """Draw `batch` data from the story, conditioned on the values of some sites.
 
     Args:
         model: the story.
         sites: those whose values are returned.
         batch: how many data.
+        mean: whether to return the mean of the distribution of `x` in place of a draw.
+        seed: of the draws.
         given: values to condition on, [batch, *shape], by site.
 
     Returns:
-        by site, [batch, *shape]: values, but for `x` the mean of its distribution.
+        by site, [batch, *shape]: values.
 
     Raises:
         ValueError: the story has no site of such a name.
@@ -92,11 +97,11 @@ def generate(model: Program, sites: Sequence[str], batch: int, **given: Tensor) 
     >>> values["z"].shape, values["x"].shape
     (torch.Size([7, 2]), torch.Size([7, 4]))
     """
-    with eval_mode(model), Record() as p:
+    with eval_mode(model, seed=seed), Record() as p:
         poutine.condition(model, data=given)(batch=batch)
     if unknown := (given.keys() | set(sites)) - p.sites.keys():
         raise ValueError(f"the story has no site {', '.join(sorted(unknown))}: its sites are {', '.join(p.sites)}")
-    return {name: p.sites[name].fn.mean if name == "x" else p.sites[name].value for name in sites}
+    return {name: p.sites[name].fn.mean if name == "x" and mean else p.sites[name].value for name in sites}
 
 
 def decode(model: Program, z: Tensor, *, site: str = "z") -> Tensor:
@@ -106,7 +111,8 @@ def decode(model: Program, z: Tensor, *, site: str = "z") -> Tensor:
     >>> decode(VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), torch.zeros(7, 2)).shape
     torch.Size([7, 4])
     """
-    return generate(model, ["x"], len(z), **{site: z})["x"]
+    given: dict[str, Any] = {site: z}
+    return generate(model, ["x"], len(z), **given)["x"]
 
 
 def encode(guide: Program, batches: Iterable[Data], *, site: str = "z") -> Tensor:

@@ -23,6 +23,7 @@ from .estimators import scaled as scaled
 from .estimators import trace as trace
 from .handlers import AtMean as AtMean
 from .handlers import CaptureSite as CaptureSite
+from .handlers import CommonNoise as CommonNoise
 from .handlers import Detach as Detach
 from .handlers import Enumerate as Enumerate
 from .handlers import MaskMissing as MaskMissing

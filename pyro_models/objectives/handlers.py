@@ -8,6 +8,7 @@ therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimato
     Record                 everything, at the end    value, done: in the model, what the guide drew
     Enumerate              fn, done                  value (the support), done, infer["is_enumerated"]
     AtMean                 fn, done                  value (mean or mode), done
+    CommonNoise            fn, done                  value, done
     Relax                  fn                        fn
     MaskMissing            observed value            value (NaN filled), mask (and-ed)
     ScaleSites             name                      scale (multiplied), infer["_beta"], infer["_scale"]
@@ -32,7 +33,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, Independent, OneHotCategorical, TorchDistribution
+from pyro.distributions import Delta, Independent, Normal, OneHotCategorical, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
@@ -40,6 +41,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions.transforms import identity_transform
 
+from pyro_models.base.errors import UserError
+from pyro_models.base.seeds import derived_seed
 from pyro_models.distributions.relaxed import CachedExp, RelaxedOneHotCategorical
 
 PARTICLES = "_particles"  # the name of the plate of particles
@@ -172,6 +175,58 @@ class AtMean(Messenger):
         if _is_open(msg):
             msg["value"] = msg["fn"].mode if msg["fn"].has_enumerate_support else msg["fn"].mean
             msg["done"] = True
+
+
+class CommonNoise(Messenger):
+    """Give each latent site a draw made of standard noise that is the same for all data of the innermost plate.
+
+    Noise of K particles is drawn at once from a generator of its own, [K, *event] for each site, and the runs within
+    take it in order. A datum's draws then depend on the datum, the seed and K alone: not on the data beside it, not on
+    how many particles run side by side. Differences between data have less noise, their mean has more.
+
+    Args:
+        samples: K.
+        seed: of the noise.
+    """
+
+    def __init__(self, samples: int, seed: int):
+        super().__init__()
+        self.samples = samples
+        self.seed = seed
+        self.used: dict[str, int] = {}
+        self.noise: dict[str, Tensor] = {}
+
+    def of(self, site: str, event: torch.Size) -> Tensor:
+        """Return the standard Normal noise of a site: [K, *event], on the CPU."""
+        if site not in self.noise:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, f"common noise {site}"))
+            # of the values of single precision, so that it is the same under every default
+            self.noise[site] = torch.randn(self.samples, *event, generator=generator, dtype=torch.float32)
+        return self.noise[site].to(torch.get_default_dtype())
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn: Any = msg["fn"]
+        while isinstance(fn, Independent):
+            fn = fn.base_dist
+        if not _is_open(msg) or isinstance(fn, Delta):
+            return
+        name, event = msg["name"], msg["fn"].event_shape
+        rows = next((frame.size for frame in msg["cond_indep_stack"] if frame.name == PARTICLES), 1)
+        first = self.used.get(name, 0)
+        self.used[name] = first + rows
+        noise = self.of(name, event)[first : first + rows]
+        noise = noise[:, None] if rows > 1 else noise
+        if isinstance(fn, Normal):
+            msg["value"] = (fn.loc + fn.scale * noise.to(fn.loc.device)).expand(msg["fn"].shape())
+        elif isinstance(fn, OneHotCategorical):
+            gumbel = -(-torch.special.ndtr(noise.to(fn.logits.device)).log()).log()
+            largest = (fn.logits + gumbel).argmax(-1)
+            msg["value"] = torch.nn.functional.one_hot(largest, event[-1]).to(fn.logits)
+        else:
+            raise UserError(
+                f"site {name!r} is a {type(fn).__name__}: noise is common to Normal and one-hot sites alone"
+            )
+        msg["done"] = True
 
 
 class Relax(Messenger):

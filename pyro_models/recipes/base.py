@@ -380,18 +380,30 @@ class Recipe:
         raise UserError(f"{self.name} has no bound to estimate: its likelihood is exact")
 
     def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
-        """Draw images under some conditions, and describe these.
+        """Draw data under some conditions, and describe these.
 
         Args:
             run: the trained pair.
             conditions: NAME=VALUE words.
-            count: how many images.
+            count: how many data.
             seed: of the draws.
 
+        Returns:
+            images, or rows of standardised columns; where pixels are grey, the mean images.
+
         Raises:
-            UserError: the story has no attributes, or there is no such name or value.
+            UserError: the story cannot generate data, or there is no such name or value.
         """
-        raise UserError(f"the story of {self.name} has no attributes that could be given")
+        if "replicates" in self.unanswered:
+            raise UserError(self.unanswered["replicates"])
+        if conditions:
+            raise UserError(f"the story of {self.name} has no attributes that could be given")
+        mean = not run.dataset.is_table and self.pixels == "grey"
+        return metrics.generate(run.model, ["x"], count, mean=mean, seed=seed)["x"], ""
+
+    def category_names(self, dataset: datasets.Dataset) -> Sequence[str]:
+        """Return the names of the values of y, where the guide infers it: of clusters, or of classes."""
+        return ()
 
     def landmarks(self, run: Trained) -> tuple[list[dict[str, Any]], Tensor | None, str]:
         """Return the choices that the explorer offers, the latents that each leads to, and what they are."""

@@ -70,6 +70,11 @@ class DiscreteRecipe(Recipe):
         """Return the number of values of y."""
         raise NotImplementedError
 
+    def category_names(self, dataset: datasets.Dataset) -> Sequence[str]:
+        """Return the names of the classes where labels are seen, else the numbers of the clusters."""
+        count = self.categories(dataset)
+        return dataset.classes if self.labels and len(dataset.classes) == count else [str(k) for k in range(count)]
+
     @property
     def split_options(self) -> dict[str, Any]:
         """The split that is wanted."""

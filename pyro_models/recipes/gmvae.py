@@ -18,6 +18,8 @@ from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pyro_models.metrics import Trained
 
 START, START_WEIGHT = 0.3, 200.0  # of the imitation: its share of a run, and its weight at first
@@ -248,6 +250,15 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
             better = f"log p(x) {log_p:.2f} against a bound of {bound:.2f} nats per validation row"
             remarks.append(f"scikit-learn's GaussianMixture of as many components is the better model: {better}")
         return remarks
+
+    def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
+        """Draw data from the story, or from a cluster or class given as y=NAME."""
+        names = [*self.category_names(run.dataset)]
+        y = metrics.parse_conditions((datasets.Attribute("y", tuple(names)),), conditions) if conditions else None
+        given = {} if y is None else {"y": datasets.one_hot(y[0], len(names)).expand(count, -1).to(run.dataset.device)}
+        mean = not run.dataset.is_table and self.pixels == "grey"
+        drawn = metrics.generate(run.model, ["x"], count, mean=mean, seed=seed, **given)["x"]
+        return drawn, "" if y is None else f"y={names[int(y[0, 0])]}"
 
     def unit_of(self, score: str, dataset: datasets.Dataset) -> str:
         """Return the unit of a score or a term by its name."""

@@ -150,8 +150,9 @@ class JMVAERecipe(VariationalRecipe):
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
-        if dataset.is_table:
-            raise DataError(f"`data={self.data}` is a table, and {self.name} learns images: use vae or gmvae")
+        super().check_data(dataset)
+        if dataset.is_table and self.network == "spatial":
+            raise DataError(f"`network=spatial` takes images, and {self.data} is a table")
         if not dataset.attributes:
             raise DataError(f"`data={self.data}` has no attributes: give labels, or an array named attributes")
 
@@ -270,7 +271,9 @@ class JMVAERecipe(VariationalRecipe):
         return super().site_names(dataset) | values
 
     def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
-        """Draw images given attributes, and describe these."""
+        """Draw images given attributes, if any, and describe these."""
+        if not conditions:
+            return super().sample(run, conditions, count, seed)
         attributes = run.dataset.attributes
         values = metrics.parse_conditions(attributes, conditions)
         return self.generate(run, values.expand(count, -1), seed=seed), metrics.describe(attributes, values[0])

@@ -1,3 +1,5 @@
+from .answers import write_answer as write_answer
+from .answers import write_draws as write_draws
 from .checks import check_program as check_program
 from .checks import write_arviz as write_arviz
 from .checks import write_checks as write_checks

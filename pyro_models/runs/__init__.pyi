@@ -6,3 +6,6 @@ from .origin import provenance as provenance
 from .results import tables as tables
 from .seeds import train_seeds as train_seeds
 from .trainer import train as train
+from .use import Inference as Inference
+from .use import Prediction as Prediction
+from .use import Scores as Scores

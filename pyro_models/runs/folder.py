@@ -22,12 +22,13 @@ from pyro_models.data import Dataset, Deferred, Preprocessing
 from pyro_models.recipes import Recipe, from_json
 from pyro_models.runs.options import RunOptions
 from pyro_models.runs.origin import describe, provenance
+from pyro_models.runs.use import Inference
 from pyro_models.training import checkpoint
 from pyro_models.training.processes import Processes
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Inference):
     """The contents of a run folder.
 
     Attributes:

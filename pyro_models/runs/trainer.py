@@ -21,7 +21,7 @@ from tqdm import tqdm
 from pyro_models import __version__
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import write
-from pyro_models.data import Dataset
+from pyro_models.data import Batches, Dataset
 from pyro_models.metrics import eval_mode, reconstruct
 from pyro_models.recipes import Recipe
 from pyro_models.runs.folder import Run, build, prepare, restore, save_checkpoint, save_weights
@@ -59,21 +59,10 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         folder, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
         run = build(recipe, dataset, folder, processes)
         run.frames["examples"] = recipe.examples(dataset)
-        optimizer = torch.optim.Adam(parameters(run.model, run.guide), lr=recipe.learning_rate, fused=True)
+        optimizer = adam(run)
         if state is not None:
             restore(run, optimizer, state)
-        schedules = {"cosine": cosine(recipe.learning_rate), "stages": stages(recipe.learning_rate)}
-        epochs = fit(
-            run.model,
-            run.guide,
-            batches,
-            recipe.training_objective(run.guide, run.dataset.train),
-            optimizer,
-            epochs=recipe.epochs,
-            done=len(run.metrics),
-            seed=recipe.seed,
-            learning_rate=schedules.get(recipe.schedule),
-        )
+        epochs = epochs_of(run, batches, optimizer)
         try:
             if processes.rank > 0:
                 deque(epochs, maxlen=0)
@@ -94,6 +83,32 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
             kept = f"stopped, with the checkpoint that {folder} holds" if processes.rank == 0 else "stopped"
             raise UserError(f"{kept}; continue with: {shlex.join(words)}", exit_code=130) from None
     return run
+
+
+def adam(run: Run) -> torch.optim.Optimizer:
+    """Return the optimiser of all that a run trains."""
+    return torch.optim.Adam(parameters(run.model, run.guide), lr=run.recipe.learning_rate, fused=True)
+
+
+def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | None = None) -> Iterator[Epoch]:
+    """Train a run as its recipe says, from its last row of metrics on: an epoch for each `next`, and nothing recorded.
+
+    Raises:
+        NonFiniteTerm: as `fit`.
+    """
+    recipe = run.recipe
+    schedules = {"cosine": cosine(recipe.learning_rate), "stages": stages(recipe.learning_rate)}
+    return fit(
+        run.model,
+        run.guide,
+        batches,
+        recipe.training_objective(run.guide, run.dataset.train),
+        optimizer or adam(run),
+        epochs=recipe.epochs,
+        done=len(run.metrics),
+        seed=recipe.seed,
+        learning_rate=schedules.get(recipe.schedule),
+    )
 
 
 def _load(recipe: Recipe, options: RunOptions) -> Dataset:
