@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 KIND = np.arange(240) % 3
 ROWS = np.array([[-9.0, 0], [0, 9], [9, 0]])[KIND] + RNG.normal(size=(240, 2))
 ROWS = ROWS * [100, 0.01] + [5000, 3]
-TABLE = ["gmvae", "--preset", "table", "--epochs", "30", "--batch-size", "60", "--device", "cpu"]
+TABLE = ["gmvae", "--preset", "table", "--epochs", "12", "--batch-size", "60", "--device", "cpu"]
 
 
 def write(path, rows=ROWS, labels=KIND, head="a,b,label"):
@@ -147,10 +147,9 @@ def test_the_classes_of_a_classifier_are_those_of_the_labels(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("missing", ["", "NA", "-1"])
-def test_rows_whose_label_is_not_known_train_and_do_not_score(tmp_path, missing, capsys):
+def test_rows_whose_label_is_not_known_train_and_do_not_score(tmp_path, capsys):
     labels = np.where(RNG.random(240) < 0.3, KIND, -1)
-    write(tmp_path / "own.csv", labels=[missing if k < 0 else f"kind {k}" for k in labels])
+    write(tmp_path / "own.csv", labels=["NA" if k < 0 else f"kind {k}" for k in labels])
     known = int((labels >= 0).sum())
     for name, more in (("few", ["--labels", "30"]), ("none", [])):
         folder = tmp_path / name
@@ -158,9 +157,7 @@ def test_rows_whose_label_is_not_known_train_and_do_not_score(tmp_path, missing,
         assert f"data: {240 - known} of 240 labels are not known" in capsys.readouterr().out
         results = json.loads((folder / "results.json").read_text())
         assert results["test"]["accuracy"] == results["test"]["ari"] == 1.0
-        assert (
-            results["images"] == {"train": 183, "validation": 17, "test": 40} or sum(results["images"].values()) == 240
-        )
+        assert sum(results["images"].values()) == 240
     words = ["classifier", "--preset", "table", "--data", str(tmp_path / "own.csv"), "--labels"]
     assert main([*words, "20", "--epochs", "2", "--out", str(tmp_path / "classifier")]) == 0
     assert main([*words, "200", "--out", str(tmp_path / "other")]) == 2
