@@ -96,7 +96,9 @@ class Estimator(BaseEstimator):
         dataset = Dataset(
             "X",
             preprocessing.pixels,
-            *[split] * 3,
+            split,
+            split,
+            split,
             columns=preprocessing.features,
             attributes=preprocessing.attributes,
             classes=preprocessing.classes,
