@@ -194,7 +194,7 @@ class Reader(Messenger):
         else:
             density, sources = _density(fn, again, drawn, tracking)
         counts = [torch.as_tensor(part) for part in (msg["mask"], msg["scale"]) if part is not None]
-        parameters = [value for name in names if isinstance(value := getattr(layers(fn)[-1], name, None), Tensor)]
+        parameters = [held for name in names if isinstance(held := getattr(layers(fn)[-1], name, None), Tensor)]
         exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
         with tracking.pause():
             self.sites[msg["name"]] = Site(
