@@ -34,6 +34,7 @@ class Difference:
             )
             rows += [*_matched(*(list(map(_unaligned, lines)) for lines in (old, new))), (" ", "")]
         for title in ("factorisation", "objective"):
+            rows += [(" ", "")] * (title == "objective")
             rows += [(" ", title), *_matched(*(list(getattr(story, title)) for story in (self.before, self.after)))]
         return rows
 

@@ -77,6 +77,8 @@ def _written(name: str, value: Any, tracking: Tracking) -> str:
     flat = numbers.flatten()
     if len(flat) and bool((flat == flat[0]).all()):
         text = f"{flat[0].item():g}"
+    elif numbers.ndim > 1 and bool((numbers == torch.eye(*numbers.shape[-2:]).to(numbers)).all()):
+        text = "I"
     elif numbers.ndim and len(flat) == numbers.shape[-1] <= LARGEST:
         text = f"[{', '.join(f'{number:g}' for number in flat.tolist())}]"
     else:

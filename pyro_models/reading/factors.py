@@ -194,8 +194,7 @@ class Reader(Messenger):
         else:
             density, sources = _density(fn, again, drawn, tracking)
         counts = [torch.as_tensor(part) for part in (msg["mask"], msg["scale"]) if part is not None]
-        names = names if self.in_words else []
-        parameters = [getattr(layers(fn)[-1], name, None) for name in names]
+        parameters = [held for name in names if isinstance(held := getattr(layers(fn)[-1], name, None), Tensor)]
         exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
         with tracking.pause():
             self.sites[msg["name"]] = Site(
@@ -206,7 +205,7 @@ class Reader(Messenger):
                 sources | tracking.of(parts).sources,
                 frozenset().union(*(tags.sources for tags in exact)),
                 observed,
-                _copied([*density, *masks, *counts]),
+                _copied([*density, *parameters, *masks, *counts]),
                 tracking.time,
             )
         tracking.time += 1
@@ -489,7 +488,8 @@ def _factor(site: Site, **names: Any) -> Factor:
     marks += [f"one by one in plate {frame.name}" for frame in msg["cond_indep_stack"] if not frame.vectorized]
     plates = []
     for frame in (frame for frame in msg["cond_indep_stack"] if frame.vectorized):
-        size = frame.size if frame.size > 0 else batch[frame.dim]  # a plate may take the size that it meets
+        met = batch[frame.dim] if -frame.dim <= len(batch) else 1
+        size = frame.size if frame.size > 0 else met  # a plate may take the size that it meets
         plates.append(Plate(frame.name, max(frame.full_size or 0, size), size))
     return Factor(
         msg["name"],

@@ -15,7 +15,7 @@ def test_the_verb_reads_recipes_and_run_folders(tmp_path, capsys):
     words = ["vae", "--latent-dim", "3", "--batch-size", "32"]
     assert verbs(["story", *words]) == 0
     printed = capsys.readouterr().out
-    assert "z ~ Normal(loc, scale)                        [32] [3]" in printed
+    assert "z ~ Normal(0, 1)                              [32] [3]" in printed
     recipe = VAERecipe(latent_dim=3, batch_size=32)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_json()))
     assert verbs(["story", str(tmp_path)]) == 0
@@ -25,6 +25,10 @@ def test_the_verb_reads_recipes_and_run_folders(tmp_path, capsys):
     ElementTree.fromstring(out.read_text())
     assert verbs(["story", *words, "--format", "mermaid"]) == 0
     assert "flowchart TD" in capsys.readouterr().out
+    assert verbs(["story", *words, "--against", "vae --latent-dim 5 --batch-size 32"]) == 0
+    assert "-     z ~ Normal(0, 1)  [32] [5]\n" in capsys.readouterr().out
+    assert verbs(["story", *words, "--overlay", "--out", str(out)]) == 0
+    assert "dashed arrow: guide" in out.read_text()
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,11 @@ def test_the_verb_reads_recipes_and_run_folders(tmp_path, capsys):
             "pyro-stories story vae: unknown option '--laten-dim': did you mean '--latent-dim'?",
         ),
         (["."], "pyro-stories story: . is no run folder: it holds no recipe.json"),
+        (["vae", "--overlay"], "pyro-stories story: --overlay is a picture: give --format svg, or --out FILE.svg"),
+        (
+            ["vae", "--against", "hvae", "--format", "dot"],
+            "pyro-stories story: --against is shown as text, svg, html, not dot",
+        ),
         ([], "pyro-stories story: the following arguments are required: RECIPE"),
     ],
 )
