@@ -36,7 +36,11 @@ REFUSALS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 """Programs or tags of programs, columns, and a pattern of the words in which the cells are refused."""
 FAULTS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("semi_supervised_without", "cells_without_labels"), ("enum",), "values are not expanded as asked"),
-    (("mixture_gaussian_full", "mixture_dirichlet_process"), ("trace", "graph"), "plates are told apart by dimension"),
+    (
+        ("mixture_gaussian_full", "mixture_dirichlet_process", "mixture_as_many"),
+        ("trace", "graph"),
+        "plates are told apart by dimension",
+    ),
     (("process_exact", "process_sparse", "regression_maximum_likelihood"), ("rws",), "nothing is latent"),
     (("regression_flow",), (*WEIGHTED, "story", "log_likelihood"), "a flow without an inverse is asked for it"),
     (("sparse_gamma_easy",), ("log_likelihood",), "data are cut, and the guide has parameters for each of them"),
