@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.pyro_pairs import EXAMPLES, Source
 from pyro_models.objectives import ESTIMATORS
-from tests.programs.measure import TOOLS, Bench, Outcome, attempt, measures
+from tests.programs.measure import TOOLS, Bench, Outcome, attempt, measures, names_a_site
 from tests.programs.pair import Pair
 
-MARKS = {"works": "works", "refused": "refused", "WRONG": "WRONG", "TRACEBACK": "TRACEBACK", "slow": "slow"}
+MARKS = ("works", "refused", "unnamed", "WRONG", "TRACEBACK", "slow")
+"""How a cell comes out, as the table has it: `unnamed` is refused in words that name no site of the pair."""
 Row = dict[str, Outcome]
 
 
@@ -59,6 +60,8 @@ def examine(source: Source, name: str, tools: list[str], draws: int, seconds: in
     for tool, measure in measures(bench[0]).items():
         if tool in tools:
             row[tool] = attempt(measure, seconds)
+            if row[tool].kind == "refused" and not names_a_site(row[tool].words, bench[0]):
+                row[tool] = Outcome("unnamed", row[tool].words)
     return row
 
 
@@ -78,7 +81,7 @@ def table(rows: dict[str, Row], tools: list[str]) -> str:
         if len(row) == 1:
             lines.append(f"| {name} | " + " | ".join(["not built"] * (len(others) + 1)) + " |")
             continue
-        cells = [MARKS[row[tool].kind] for tool in others] + [cell([row[each] for each in names])]
+        cells = [row[tool].kind for tool in others] + [cell([row[each] for each in names])]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     built = [row for row in rows.values() if len(row) > 1]
     totals = []

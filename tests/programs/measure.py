@@ -109,6 +109,16 @@ def attempt(measure: Callable[[], str], seconds: int | None = None) -> Outcome:
         return Outcome("TRACEBACK", words + where)
 
 
+def names_a_site(words: str, bench: "Bench") -> bool:
+    """Whether the words of a refusal name a site, an argument or a plate of the pair."""
+    try:
+        arguments = set(inspect.signature(bench.pair.model).parameters)
+    except (TypeError, ValueError):
+        arguments = set()
+    sites = {name for trace in (bench.trace, bench.guided) for name in trace.nodes}
+    return any(f"'{name}'" in words or f"`{name}`" in words for name in sites | arguments | set(bench.pair.kwargs))
+
+
 class DetachDraws(Messenger):
     """Cut every latent draw off from the parameters that it was drawn with."""
 
@@ -281,7 +291,8 @@ class Bench:
         return self.pyro_draws(self.draws, 1000)
 
     def pyro_draws(self, draws: int, start: int) -> Tensor:
-        kind = "enum" if self.missing else "graph" if self.scored else "trace"
+        baselines = any("baseline" in site["infer"] for site in latents(self.guided).values())  # which it trains, too
+        kind = "enum" if self.missing else "graph" if self.scored and not baselines else "trace"
         rows = [self.pyro_once(kind, start + draw, self.gradients) for draw in range(draws)]
         return torch.tensor([[loss, *self.along(gradient)] for loss, gradient in rows], dtype=torch.float64)
 
@@ -455,6 +466,9 @@ def estimator(bench: Bench, name: str) -> str:
 
     loss, data = once(1000)
     if loss.shape or not bool(loss.isfinite()):
+        with contextlib.suppress(Exception):
+            if float(loss) == bench.pyro_once(name, 1000)[0]:
+                return "as infinite as Pyro's"
         raise Wrong(f"the loss is {loss}")
     enumerable = all(map(can_enumerate, latents(bench.guided).values()))
     noiseless = name in ("trace", *WEIGHTED) or (name == "enum" and enumerable)  # a closed form leaves noise elsewhere
