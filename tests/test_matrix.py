@@ -42,7 +42,7 @@ FAULTS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
         "plates are told apart by dimension",
     ),
     (("process_exact", "process_sparse", "regression_maximum_likelihood"), ("rws",), "nothing is latent"),
-    (("regression_flow",), (*WEIGHTED, "story", "log_likelihood"), "a flow without an inverse is asked for it"),
+    (("regression_flow",), (*WEIGHTED, "log_likelihood"), "a flow without an inverse is asked for it"),
     (("sparse_gamma_easy",), ("log_likelihood",), "data are cut, and the guide has parameters for each of them"),
     (("regression_laplace", "regression_structured", "regression_gaussian"), ("dreg",), "an auxiliary Delta"),
     (("topics_logistic",), ("dreg",), "the guide runs twice, with other dropout"),
