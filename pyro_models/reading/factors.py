@@ -27,6 +27,8 @@ from pyro_models.reading.tracking import Source, Tags, Tracking
 DRAWS, RUNS = 20, 200
 """Other draws of each value that is looked at outside torch, and how many runs these may take together."""
 
+OF_ARGUMENTS = 2
+"""The same of an argument: other numbers in it change at once what depends on it."""
 Values = dict[str, Any]
 
 
@@ -316,9 +318,10 @@ def read(
     `tracking.Tracking` follows (compare Wingate et al., Nonstandard interpretations of probabilistic programs, 2011).
     It takes two runs: the first sets up what is made when first used. A value that is looked at outside torch, under
     `if`, by `.item()` or in numpy, cannot be followed from there: further runs, at most `RUNS`, draw it anew with all
-    other sites held as they were, `DRAWS` times, and what changes, or comes to depend on other values, shows it to be
-    a parent. A dependence that none of these draws shows is missed; where so many values are looked at that the runs
-    do not suffice, later sites possibly depend on each of them. Sites are those of the first run.
+    other sites held as they were, `DRAWS` times (an argument `OF_ARGUMENTS` times), and what changes, or comes to
+    depend on other values, shows it to be a parent. A dependence that none of these draws shows is missed; where so
+    many values are looked at that the runs do not suffice, later sites possibly depend on each of them. Sites are those
+    of the first run.
 
     Args:
         program: a model or a guide.
@@ -386,7 +389,7 @@ def _by_draws(
     held = inputs | reader.indices | {name: site.msg["value"] for name, site in reader.sites.items()}
     before = run(held).sites
     for (kind, up), time in lost.items():
-        for seed in range(draws):
+        for seed in range(draws if kind == "site" else min(draws, OF_ARGUMENTS)):
             if not (later := [name for name in names[time:] if (kind, up) not in reader.sites[name].sources]):
                 break
             with suppress(Exception):  # an argument may not take every value
