@@ -17,7 +17,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.objectives.draws import check_match, data_plate, layout_of
+from pyro_models.objectives.draws import check_match, data_plate, layout_of, run_pair
 from pyro_models.objectives.handlers import Site
 from pyro_models.objectives.programs import Program
 
@@ -55,9 +55,20 @@ def enumerated_elbo(
     except UserError:
         raise
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"enum: Pyro cannot sum out the discrete sites: {first_line(error)}") from error
+        raise _unsummable(model, guide, args, kwargs, error) from error
     data = 1 if frame is None else frame.full_size or frame.size
     return -elbo / data, elbo.detach() / data, data
+
+
+def _unsummable(model: Program, guide: Program, args: Any, kwargs: Any, error: Exception) -> UserError:
+    """Return the refusal, which names the discrete sites."""
+    with torch.no_grad(), torch.random.fork_rng(), poutine.block():
+        p, _ = run_pair(model, guide, *args, **kwargs)
+    discrete = [name for name, site in p.items() if not site.is_observed and site.fn.has_enumerate_support]
+    sites = ", ".join(map(repr, discrete[:5])) + (", ..." if len(discrete) > 5 else "")
+    return UserError(
+        f"enum: Pyro cannot sum out {sites} ({first_line(error)}): draw them in the guide, with graph or rws"
+    )
 
 
 def summed_log_weights(

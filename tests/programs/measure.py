@@ -312,8 +312,10 @@ class Bench:
         """Refuse a pair whose log-densities by hand are no importance weights.
 
         Raises:
-            NoReference: sites are summed out, or scaled beside the subsample of the data.
+            NoReference: sites are summed out, or scaled beside the subsample of the data, which each run draws anew.
         """
+        if self.drawn_subsample:
+            raise NoReference("each run takes another subsample")
         if self.missing:
             raise NoReference(f"{self.missing} are not in the guide")
         scales = {scale_of(site, self.frame) for each in (self.trace, self.guided) for site in counted(each).values()}
@@ -607,6 +609,9 @@ def depends(bench: Bench, site: str, up: str, draws: int = 5) -> bool:
             return True
         if before.shape != after.shape or not torch.equal(before.nan_to_num(), after.nan_to_num()):
             return True
+        seen = [torch.as_tensor(each.nodes[site]["value"]) for each in (bench.trace, now)]  # an observed one, computed
+        if bench.trace.nodes[site]["is_observed"] and not torch.equal(*seen):
+            return True
     return False
 
 
@@ -697,8 +702,6 @@ def log_likelihood(bench: Bench) -> str:
             raise Wrong(f"{float(value.sum()):.5g} in all, and log p is {float(pair.log_p.sum()):.5g}")
         return "closed form"
     try:
-        if bench.drawn_subsample:
-            raise NoReference("each run takes another subsample")
         weights = bench.log_weights
     except NoReference as error:
         return f"no reference: {error}"
