@@ -228,8 +228,8 @@ class Estimator(BaseEstimator):
             raise UserError(f"{folder} holds a {content['estimator']}, not a {cls.__name__}")
         estimator = cls(**content["options"])
         for name, value in content["fitted"].items():
-            setattr(estimator, name, np.array(value["values"], value["dtype"]) if "dtype" in value else value)
-        estimator.run_ = open_run(folder)
+            setattr(estimator, name, _from_json(value))
+        estimator.run_ = dataclasses.replace(open_run(folder), dataset=provenance(Path(folder)).stand_in())
         return estimator
 
 
@@ -293,3 +293,9 @@ def _as_json(value: Any) -> Any:
         dtype = "O" if value.dtype.kind == "O" else value.dtype.str
         return {"values": value.tolist(), "dtype": dtype}
     return _plain(value)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(each) for each in value]
+    return np.array(value["values"], value["dtype"]) if isinstance(value, dict) and "dtype" in value else value

@@ -131,7 +131,12 @@ class GaussianMixtureVAE(Density, _WithClasses, recipe=GMVAERecipe):
         }
 
 
-class FewLabelsClassifier(ClassifierMixin, _WithClasses, recipe=ClassifierRecipe):
+class FewLabelsClassifier(
+    ClassifierMixin,
+    _WithClasses,
+    recipe=ClassifierRecipe,
+    for_tables=ClassifierRecipe.presets["table"] | {"epochs": 100},  # tables have fewer rows than the articles' images
+):
     """Classifier by few labels: `y` is -1, None or NaN where a label is not known, and all of `X` is learned from."""
 
     def _encoded(self, y: Any, n: int) -> Any:

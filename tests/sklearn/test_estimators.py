@@ -65,16 +65,16 @@ def test_the_state_of_torch_is_left_alone():
 
 def test_grid_search_in_a_pipeline_picks_the_model_that_scores_higher():
     search = GridSearchCV(
-        make_pipeline(MinMaxScaler(), VAE(network="iwae", batch_size=32)), {"vae__epochs": [1, 60]}, cv=2
+        make_pipeline(MinMaxScaler(), VAE(network="iwae", batch_size=32)), {"vae__epochs": [1, 40]}, cv=2
     )
-    assert search.fit(ROWS).best_params_ == {"vae__epochs": 60}
+    assert search.fit(ROWS).best_params_ == {"vae__epochs": 40}
 
 
 @pytest.mark.parametrize("unknown", [-1, np.nan, None])
 def test_a_few_known_labels_classify_the_rest(unknown):
     y = np.array(KIND, dtype=object if unknown is None else np.float64 if unknown is np.nan else np.int64)
     y[9:] = unknown
-    for estimator in (FewLabelsClassifier(epochs=20), GaussianMixtureVAE(epochs=15)):
+    for estimator in (FewLabelsClassifier(epochs=30, batch_size=32), GaussianMixtureVAE(epochs=20, batch_size=32)):
         estimator.fit(ROWS, y)
         assert estimator.classes_.tolist() == [0, 1, 2]
         assert (estimator.predict(ROWS) == KIND).mean() > 0.95
@@ -83,7 +83,7 @@ def test_a_few_known_labels_classify_the_rest(unknown):
 
 def test_text_columns_data_frames_and_saving(tmp_path):
     frame = pd.DataFrame(ROWS, columns=["a", "b", "c"]).assign(kind=np.array(["ape", "bee", "cat"])[KIND])
-    model = GaussianMixtureVAE(clusters=3, epochs=15).fit(frame).set_output(transform="pandas")
+    model = GaussianMixtureVAE(clusters=3, epochs=3).fit(frame).set_output(transform="pandas")
     z = model.transform(frame[["kind", "c", "b", "a"]][["a", "b", "c", "kind"]])
     assert z.columns.tolist() == ["gaussianmixturevae0", "gaussianmixturevae1"]
     model.save(tmp_path / "run")
@@ -105,7 +105,7 @@ def test_text_columns_data_frames_and_saving(tmp_path):
 
 def test_wine_is_reconstructed_no_worse_than_by_its_mean():
     x = load_wine().data
-    model = Autoencoder(latent_dim=5, epochs=60, batch_size=32).fit(x)
+    model = Autoencoder(latent_dim=5, epochs=60, batch_size=32, network="linear", learning_rate=0.01).fit(x)
     error = ((model.reconstruct(x) - x) / x.std(0)) ** 2
     assert error.mean() < 0.5
     assert model.score(x) == pytest.approx(model.score_samples(x).mean())
@@ -117,7 +117,7 @@ def test_images_and_several_attributes():
     images[bright == "bright"] //= 4
     y = np.stack([bright, np.arange(60) % 3], 1).astype(object)
     y[:5, 1] = None
-    model = JMVAE(width=32, epochs=15).fit(images, y)
+    model = JMVAE(width=32, epochs=15, steps=10).fit(images, y)
     predicted = model.predict(images)
     assert predicted.shape == (60, 2)
     assert (predicted[:, 0] == bright).mean() > 0.95
