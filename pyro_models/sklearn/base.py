@@ -23,7 +23,7 @@ from pyro_models.data.preprocessing import Column, binarised
 from pyro_models.data.sources import Raw
 from pyro_models.reading import Story
 from pyro_models.recipes import Recipe
-from pyro_models.runs import open_run
+from pyro_models.runs import open_run, provenance
 from pyro_models.runs.folder import build, save_weights
 from pyro_models.runs.origin import describe
 from pyro_models.runs.trainer import epochs_of
@@ -217,8 +217,8 @@ class Estimator(BaseEstimator):
         return {name: value for name, value in self.get_params().items() if not isinstance(value, torch.nn.Module)}
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
-        """Read what `save` wrote.
+    def load(cls, folder: Path | str, **networks: Any) -> Self:
+        """Read what `save` wrote; `encoder` and `decoder` are given again where they were in memory.
 
         Raises:
             UserError: the folder holds no estimator, or that of another class.
@@ -226,10 +226,10 @@ class Estimator(BaseEstimator):
         content = read_json(Path(folder) / "estimator.json")
         if content["estimator"] != cls.__name__:
             raise UserError(f"{folder} holds a {content['estimator']}, not a {cls.__name__}")
-        estimator = cls(**content["options"])
+        estimator = cls(**content["options"] | networks)
         for name, value in content["fitted"].items():
             setattr(estimator, name, _from_json(value))
-        estimator.run_ = dataclasses.replace(open_run(folder), dataset=provenance(Path(folder)).stand_in())
+        estimator.run_ = dataclasses.replace(open_run(folder, **networks), dataset=provenance(Path(folder)).stand_in())
         return estimator
 
 

@@ -19,6 +19,7 @@ from pyro_models.base.errors import UserError
 from pyro_models.cli.verbs import main as verbs
 from pyro_models.recipes import VAERecipe
 from pyro_models.sklearn import JMVAE, VAE, Autoencoder, FewLabelsClassifier, GaussianMixtureVAE
+from pyro_models.sklearn.base import indices_of
 
 ROWS, KIND = make_blobs(120, centers=[[0, 0, 0], [9, 0, 4], [0, 9, -4]], random_state=0)
 PLAIN = {"vat": 0.0, "consistency": 0.0, "marginal_kl": 0.0, "entropy": 0.0}
@@ -71,14 +72,28 @@ def test_grid_search_in_a_pipeline_picks_the_model_that_scores_higher():
 
 
 @pytest.mark.parametrize("unknown", [-1, np.nan, None])
-def test_a_few_known_labels_classify_the_rest(unknown):
-    y = np.array(KIND, dtype=object if unknown is None else np.float64 if unknown is np.nan else np.int64)
-    y[9:] = unknown
-    for estimator in (FewLabelsClassifier(epochs=30, batch_size=32), GaussianMixtureVAE(epochs=20, batch_size=32)):
-        estimator.fit(ROWS, y)
-        assert estimator.classes_.tolist() == [0, 1, 2]
-        assert (estimator.predict(ROWS) == KIND).mean() > 0.95
-        assert estimator.predict_proba(ROWS).shape == (120, 3)
+def test_labels_that_are_not_known_are_no_class(unknown):
+    y = np.array([2, 5, 2, 5], dtype=object if unknown is None else float)
+    y[1] = unknown
+    indices, classes = indices_of(y, 4)
+    assert (indices.tolist(), classes.tolist()) == ([0, -1, 0, 1], [2, 5])
+
+
+def test_minus_1_and_1_are_two_classes_and_without_a_label_there_is_none():
+    assert indices_of([-1, 1, 1], 3)[1].tolist() == [-1, 1]
+    with pytest.raises(ValueError, match="no label is known"):
+        indices_of([None, -1, None], 3)
+    with pytest.raises(ValueError, match="y holds one class"):
+        FewLabelsClassifier().fit(ROWS, np.where(np.arange(120) < 9, 4, np.nan))
+
+
+@pytest.mark.parametrize("estimator", [FewLabelsClassifier(epochs=30, batch_size=32), GaussianMixtureVAE(epochs=20)])
+def test_a_few_known_labels_classify_the_rest(estimator):
+    y = np.where(np.arange(120) < 9, KIND, -1)
+    estimator.fit(ROWS, y)
+    assert estimator.classes_.tolist() == [0, 1, 2]
+    assert (estimator.predict(ROWS) == KIND).mean() > 0.95
+    assert estimator.predict_proba(ROWS).shape == (120, 3)
 
 
 def test_text_columns_data_frames_and_saving(tmp_path):
