@@ -5,7 +5,7 @@ import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,13 @@ class Folded(nn.Module):
 
 
 def own_network(
-    option: str, network: Any, inputs: Sequence[int], outputs: Sequence[int], *, meaning: str = "", **arguments: Any
+    option: str,
+    network: Any,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    meaning: str = "",
 ) -> Folded:
     """Return a network of the user's own, after a trial on two data of zeros.
 
@@ -48,13 +54,13 @@ def own_network(
         network: a module, of which a copy is taken; or a class or function that makes one, or its MODULE:NAME. These
             are called with those of `arguments` that they have parameters for.
         inputs, outputs: the shapes that it maps between.
-        meaning: of the outputs, for messages.
         arguments: of what makes the network.
+        meaning: of the outputs, for messages.
 
     Raises:
         UserError: there is no such name, it makes no module, it fails on the trial, or its outputs have another shape.
     """
-    module = copy.deepcopy(network) if isinstance(network, nn.Module) else _made(option, network, arguments)
+    module = copy.deepcopy(network) if isinstance(network, nn.Module) else _made(option, network, arguments or {})
     was_training = module.training
     module.eval()
     try:
@@ -77,7 +83,7 @@ def spelling(network: Any) -> Any:
     return f"[{name}]" if isinstance(network, nn.Module) else name
 
 
-def _made(option: str, network: Any, arguments: dict[str, Any]) -> nn.Module:
+def _made(option: str, network: Any, arguments: Mapping[str, Any]) -> nn.Module:
     if isinstance(network, str):
         network = _imported(option, network)
     if not callable(network):

@@ -18,7 +18,7 @@ from pyro_models.recipes.options import option
 
 
 @dataclass(frozen=True)
-class AutoencoderRecipe(OwnNetworks, LatentRecipe):
+class AutoencoderRecipe(LatentRecipe, OwnNetworks):
     """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"

@@ -29,7 +29,7 @@ FADED = ("vat", "marginal_kl", "entropy")
 
 
 @dataclass(frozen=True)
-class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
+class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     """Gaussian-mixture VAE: y ~ Categorical, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
 
     name: ClassVar[str] = "gmvae"
@@ -171,13 +171,13 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
             return story, GMVAEGuide(conv_classifier, nn.ConvEncoder(shape[0], clusters, latent))
         size, width = nn.size(shape), 64 if dataset.is_table else 512
         component = nn.mlp(clusters, width, 2 * latent)  # p(z | y) moves faster than a table of numbers would
-        decoder = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
+        decoder: nn.Module = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
         if self.network == "strided":
             classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
             small = nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
             classifier = nn.encoder(small, shape)
-        body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
+        body: nn.Module = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
         own_body = self.own_encoder(shape, latent, width, ": features, which meet those of y")
         own_decoder = self.own_decoder(shape, latent)
         body, decoder = own_body or body, own_decoder or decoder

@@ -37,7 +37,7 @@ MNIST_A: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class JMVAERecipe(OwnNetworks, VariationalRecipe):
+class JMVAERecipe(VariationalRecipe, OwnNetworks):
     """Joint multimodal VAE: z ~ Normal(0, I), attributes y ~ head(z), x ~ likelihood(decoder(z)), q(z | x, y)."""
 
     name: ClassVar[str] = "jmvae"
@@ -169,7 +169,9 @@ class JMVAERecipe(OwnNetworks, VariationalRecipe):
         if self.network == "spatial":
             dark = 0.0 if self.likelihood == "normal" else -4.0  # a logit
             decoder: nn.Module = nn.SpatialDecoder(latent, shape, width=width, background=dark)
-            body = nn.Sequential(nn.Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width))
+            body: nn.Module = nn.Sequential(
+                nn.Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width)
+            )
         else:
             decoder = nn.decoder(nn.residual_mlp(latent, pixels, width=width, depth=2), shape)
             body = nn.encoder(nn.residual_mlp(pixels, width, width=width, depth=1), shape, self.encoder_dropout)

@@ -31,7 +31,7 @@ class OwnNetworks(Recipe):
         if self.encoder is None:
             return None
         made = {"shape": tuple(shape), "latent_dim": latent, "outputs": outputs}
-        network = nn.own_network("encoder", self.encoder, shape, [outputs], meaning=meaning, **made)
+        network = nn.own_network("encoder", self.encoder, shape, [outputs], arguments=made, meaning=meaning)
         dropout = getattr(self, "encoder_dropout", 0.0)
         return nn.Sequential(nn.Dropout(dropout), network) if dropout else network
 
@@ -41,7 +41,7 @@ class OwnNetworks(Recipe):
             return None
         made = {"shape": tuple(shape), "latent_dim": latent, "outputs": tuple(shape)}
         meaning = f": a datum's shape, from `latent_dim={latent}`"
-        return nn.own_network("decoder", self.decoder, [latent], shape, meaning=meaning, **made)
+        return nn.own_network("decoder", self.decoder, [latent], shape, arguments=made, meaning=meaning)
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe's name and fields; a network in memory by the name of its class alone."""

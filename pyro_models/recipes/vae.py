@@ -17,7 +17,7 @@ from pyro_models.recipes.options import option
 
 
 @dataclass(frozen=True)
-class VAERecipe(OwnNetworks, VariationalRecipe):
+class VAERecipe(VariationalRecipe, OwnNetworks):
     """Variational auto-encoder: z ~ Normal(0, I), x ~ likelihood(decoder(z)), q(z | x) Normal."""
 
     name: ClassVar[str] = "vae"

@@ -87,7 +87,9 @@ def test_minus_1_and_1_are_two_classes_and_without_a_label_there_is_none():
         FewLabelsClassifier().fit(ROWS, np.where(np.arange(120) < 9, 4, np.nan))
 
 
-@pytest.mark.parametrize("estimator", [FewLabelsClassifier(epochs=30, batch_size=32), GaussianMixtureVAE(epochs=20)])
+@pytest.mark.parametrize(
+    "estimator", [FewLabelsClassifier(epochs=30, batch_size=32), GaussianMixtureVAE(epochs=30, batch_size=32)]
+)
 def test_a_few_known_labels_classify_the_rest(estimator):
     y = np.where(np.arange(120) < 9, KIND, -1)
     estimator.fit(ROWS, y)
