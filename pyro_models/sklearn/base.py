@@ -229,7 +229,9 @@ class Estimator(BaseEstimator):
         estimator = cls(**content["options"] | networks)
         for name, value in content["fitted"].items():
             setattr(estimator, name, _from_json(value))
-        estimator.run_ = dataclasses.replace(open_run(folder, **networks), dataset=provenance(Path(folder)).stand_in())
+        run = open_run(folder, **networks)
+        known = provenance(run.folder, run.recipe).stand_in()
+        estimator.run_ = dataclasses.replace(run, dataset=known)
         return estimator
 
 
@@ -275,8 +277,8 @@ def attribute_of(name: str, classes: np.ndarray) -> Attribute:
 
 
 def _is_numeric(frame: Any) -> bool:
-    kinds = [getattr(np.asarray(frame[name]).dtype, "kind", "O") for name in frame.columns]
-    return all(kind in "fiubc" for kind in kinds)
+    dtypes = [getattr(np.asarray(frame[name]).dtype, "kind", "O") for name in frame.columns]
+    return all(dtype in "fiubc" for dtype in dtypes)
 
 
 def _hash(split: Split) -> str:

@@ -23,7 +23,7 @@ class Latent(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def fit(self, X: Any, y: Any = None) -> Any:
         """Train; see `Estimator.fit`."""
         super().fit(X, y)
-        self.latent_dim_ = int(self.run_.recipe.latent_dim)  # type: ignore[attr-defined]
+        self.latent_dim_ = self.run_.encode(self.run_.dataset.test).shape[1]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
