@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from pyro_models import checking
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, write
+from pyro_models.checking.replicates import as_drawn, in_parts
 from pyro_models.data import Attribute, Dataset, InMemory, Preprocessing, Split, stand_in
 from pyro_models.data.preprocessing import Column, binarised
 from pyro_models.data.sources import Raw
@@ -27,6 +28,7 @@ from pyro_models.runs import open_run, provenance
 from pyro_models.runs.folder import build, save_weights
 from pyro_models.runs.origin import describe
 from pyro_models.runs.trainer import epochs_of
+from pyro_models.runs.use import AT_ONCE
 from pyro_models.training.processes import Processes
 
 OF_THE_DATA = {
@@ -184,17 +186,27 @@ class Estimator(BaseEstimator):
         check_is_fitted(self)
         return self.run_.recipe.story(self.run_.dataset)
 
-    def check(self, X: Any, **options: Any) -> Any:
-        """Check replicates of the model against data, as `pyro_models.check` does, with its options.
+    def check(self, X: Any, statistics: Any = None, **options: Any) -> list[checking.Check]:
+        """Check replicates of the model against data, as `pyro_models.check` does.
+
+        Args:
+            X: the data.
+            statistics: of `x`, by name, as there; None takes those that suit its values.
+            options: of `pyro_models.check`: `replicates`, `seed`, ...
 
         Raises:
             UserError: the model cannot generate data.
         """
-        split = self._new(X)
-        if reason := self.run_.recipe.unanswered.get("replicates"):
+        split, run = self._new(X), self.run_
+        if reason := run.recipe.unanswered.get("replicates"):
             raise UserError(reason)
-        (batch,) = self.run_._batches(split, len(split))
-        return checking.check(self.run_.model, self.run_.guide, self.run_.recipe.inputs_of(batch), **options)
+        pair, (full,) = (run.model, run.guide), run._batches(split, len(split))
+        batch = run.recipe.inputs_of(full)
+        if statistics is None:
+            once = in_parts(*pair, batch, AT_ONCE)
+            drawn = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()}
+            statistics = checking.standard_statistics(drawn, run.recipe.site_names(run.dataset))
+        return checking.check(*pair, batch, statistics, batch_size=AT_ONCE, **options)
 
     def save(self, folder: Path | str) -> None:
         """Write the trained estimator to a folder, which `load` and `pyro_models.open_run` read; nothing is pickled.
