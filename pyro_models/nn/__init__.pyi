@@ -24,6 +24,9 @@ from .layers import ReLU as ReLU
 from .layers import Sequential as Sequential
 from .layers import Sigmoid as Sigmoid
 from .layers import Tanh as Tanh
+from .own import Folded as Folded
+from .own import own_network as own_network
+from .own import spelling as spelling
 from .spatial import SpatialDecoder as SpatialDecoder
 from .spatial import spatial_classifier as spatial_classifier
 from .spatial import spatial_encoder as spatial_encoder

@@ -13,11 +13,12 @@ from pyro_models import nn, objectives, pictures
 from pyro_models.base.errors import UserError
 from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import LatentRecipe
+from pyro_models.recipes.networks import OwnNetworks
 from pyro_models.recipes.options import option
 
 
 @dataclass(frozen=True)
-class AutoencoderRecipe(LatentRecipe):
+class AutoencoderRecipe(LatentRecipe, OwnNetworks):
     """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"
@@ -74,8 +75,11 @@ class AutoencoderRecipe(LatentRecipe):
             inward = nn.Linear(pixels, latent)
             outward = nn.TransposedLinear(inward) if self.tied else nn.Linear(latent, pixels)
             encoder, decoder = nn.Sequential(inward, activation()), nn.Sequential(outward, activation())
-        story = pyro_models.Autoencoder(nn.decoder(decoder, shape), latent, len(shape))
-        return story, guides.AutoencoderGuide(nn.encoder(encoder, shape))
+        own_encoder = self.own_encoder(shape, latent, latent, f": z, of `latent_dim={latent}`")
+        own_decoder = self.own_decoder(shape, latent)
+        decode = nn.decoder(decoder, shape) if own_decoder is None else own_decoder
+        encode = nn.encoder(encoder, shape) if own_encoder is None else own_encoder
+        return pyro_models.Autoencoder(decode, latent, len(shape)), guides.AutoencoderGuide(encode)
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, latents and learning curves."""

@@ -11,10 +11,11 @@ import guides
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, pictures
-from pyro_models.base.errors import DataError
+from pyro_models.base.errors import DataError, UserError
 from pyro_models.recipes.base import Picture, Splits
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.latent import VariationalRecipe
+from pyro_models.recipes.networks import OwnNetworks
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ FADED = ("vat", "marginal_kl", "entropy")
 
 
 @dataclass(frozen=True)
-class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
+class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     """Gaussian-mixture VAE: y ~ Categorical, z ~ Normal(loc(y), scale(y)), x ~ likelihood(decoder(z)), q(y, z | x)."""
 
     name: ClassVar[str] = "gmvae"
@@ -132,6 +133,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
             raise DataError(f"`start={self.start}` takes a table, and {self.data} holds images")
         if self.network == "strided" and dataset.is_table:
             raise DataError(f"`network=strided` takes images, and {self.data} is a table")
+        if self.network == "conv" and (self.encoder is not None or self.decoder is not None):
+            raise UserError("`encoder` and `decoder` go with `network=mlp` or `network=strided`, not with conv")
         super().check_data(dataset)
 
     @property
@@ -168,13 +171,16 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe):
             return story, GMVAEGuide(conv_classifier, nn.ConvEncoder(shape[0], clusters, latent))
         size, width = nn.size(shape), 64 if dataset.is_table else 512
         component = nn.mlp(clusters, width, 2 * latent)  # p(z | y) moves faster than a table of numbers would
-        decoder = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
+        decoder: nn.Module = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
         if self.network == "strided":
             classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
             small = nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
             classifier = nn.encoder(small, shape)
-        body = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
+        body: nn.Module = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
+        own_body = self.own_encoder(shape, latent, width, ": features, which meet those of y")
+        own_decoder = self.own_decoder(shape, latent)
+        body, decoder = own_body or body, own_decoder or decoder
         given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
         encoder = nn.Conditional(body, given, head)
         return GMVAE(component, decoder, likelihood, clusters, learned), GMVAEGuide(classifier, encoder)

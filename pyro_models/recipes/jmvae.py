@@ -15,6 +15,7 @@ from pyro_models.base.errors import DataError, UserError
 from pyro_models.base.names import WEIGHTED
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe, log_likelihood_cell
+from pyro_models.recipes.networks import OwnNetworks
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ MNIST_A: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class JMVAERecipe(VariationalRecipe):
+class JMVAERecipe(VariationalRecipe, OwnNetworks):
     """Joint multimodal VAE: z ~ Normal(0, I), attributes y ~ head(z), x ~ likelihood(decoder(z)), q(z | x, y)."""
 
     name: ClassVar[str] = "jmvae"
@@ -168,10 +169,14 @@ class JMVAERecipe(VariationalRecipe):
         if self.network == "spatial":
             dark = 0.0 if self.likelihood == "normal" else -4.0  # a logit
             decoder: nn.Module = nn.SpatialDecoder(latent, shape, width=width, background=dark)
-            body = nn.Sequential(nn.Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width))
+            body: nn.Module = nn.Sequential(
+                nn.Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width)
+            )
         else:
             decoder = nn.decoder(nn.residual_mlp(latent, pixels, width=width, depth=2), shape)
             body = nn.encoder(nn.residual_mlp(pixels, width, width=width, depth=1), shape, self.encoder_dropout)
+        own_body = self.own_encoder(shape, latent, width, f": features, of `width={width}`")
+        body, decoder = own_body or body, self.own_decoder(shape, latent) or decoder
         heads = {site: nn.mlp(latent, 128, size) for site, size in sizes.items()}
         head = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * latent))
         product = self.objective == "mvae"

@@ -12,11 +12,12 @@ from pyro_models import data as datasets
 from pyro_models import nn, pictures
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
+from pyro_models.recipes.networks import OwnNetworks
 from pyro_models.recipes.options import option
 
 
 @dataclass(frozen=True)
-class VAERecipe(VariationalRecipe):
+class VAERecipe(VariationalRecipe, OwnNetworks):
     """Variational auto-encoder: z ~ Normal(0, I), x ~ likelihood(decoder(z)), q(z | x) Normal."""
 
     name: ClassVar[str] = "vae"
@@ -56,8 +57,12 @@ class VAERecipe(VariationalRecipe):
         else:
             encoder = nn.residual_mlp(pixels, 2 * latent, width=512, depth=3)
             decoder = nn.residual_mlp(latent, pixels, width=512, depth=3)
-        story = pyro_models.VAE(nn.decoder(decoder, shape), self.likelihood_of_pixels(shape), latent)
-        return story, guides.VAEGuide(nn.encoder(encoder, shape, self.encoder_dropout))
+        meaning = f": loc beside log_scale of z, of `latent_dim={latent}`"
+        own_encoder = self.own_encoder(shape, latent, 2 * latent, meaning)
+        own_decoder = self.own_decoder(shape, latent)
+        decode = nn.decoder(decoder, shape) if own_decoder is None else own_decoder
+        encode = nn.encoder(encoder, shape, self.encoder_dropout) if own_encoder is None else own_encoder
+        return pyro_models.VAE(decode, self.likelihood_of_pixels(shape), latent), guides.VAEGuide(encode)
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, latents, samples and learning curves."""

@@ -63,7 +63,9 @@ class Run(Inference):
         return nn.ModuleDict({"model": self.model, "guide": self.guide})
 
 
-def open_run(folder: Path | str, *, data: Any = None, data_dir: Path | None = None, device: str = "cpu") -> Run:
+def open_run(
+    folder: Path | str, *, data: Any = None, data_dir: Path | None = None, device: str = "cpu", **networks: Any
+) -> Run:
     """Open a finished run, its pair in evaluation mode.
 
     Its data are not needed to open it, and are loaded when a split of `run.dataset` is first asked for. A file that
@@ -74,6 +76,7 @@ def open_run(folder: Path | str, *, data: Any = None, data_dir: Path | None = No
         data: the data that it was trained on, where they were in memory or have moved.
         data_dir: the folder of the data sets; None as in `pyro_models.load`.
         device: `cpu` or `cuda`.
+        networks: `encoder` and `decoder`, where they were in memory.
 
     Raises:
         UserError: the folder holds no finished run, or its weights do not fit its recipe.
@@ -83,7 +86,7 @@ def open_run(folder: Path | str, *, data: Any = None, data_dir: Path | None = No
         raise UserError(f"{folder} is no run folder: it holds no recipe.json")
     if list(folder.glob("seed-*")):
         raise UserError(f"{folder} holds runs of several seeds: give one of them, {folder}/seed-N")
-    recipe = from_json(read_json(folder / "recipe.json"))
+    recipe = from_json(read_json(folder / "recipe.json") | networks)
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"the run in {folder} is not finished: continue it with `out={folder}` and `resume=True`")
     if device == "cuda" and not torch.cuda.is_available():

@@ -25,4 +25,7 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda"] = option("auto", "device to train on; auto: a GPU where there is one")
 
     def __post_init__(self) -> None:
+        for name in ("out", "data_dir"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
         check(self)

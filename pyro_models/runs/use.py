@@ -124,7 +124,7 @@ class Inference:
             UserError: the model generates no x from z alone, or latents are of another size.
         """
         self._check_latent()
-        latents = torch.as_tensor(np.asarray(z), dtype=torch.float64, device=self.dataset.device)
+        latents = torch.tensor(np.asarray(z), dtype=torch.float64, device=self.dataset.device)
         if "explorer" in self.recipe.unanswered:
             raise UserError(self.recipe.unanswered["explorer"])
         with in_double(self) as (model, _):

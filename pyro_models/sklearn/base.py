@@ -18,15 +18,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from pyro_models import checking
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, write
+from pyro_models.checking.replicates import as_drawn, in_parts
 from pyro_models.data import Attribute, Dataset, InMemory, Preprocessing, Split, stand_in
 from pyro_models.data.preprocessing import Column, binarised
 from pyro_models.data.sources import Raw
 from pyro_models.reading import Story
 from pyro_models.recipes import Recipe
-from pyro_models.runs import open_run
+from pyro_models.runs import open_run, provenance
 from pyro_models.runs.folder import build, save_weights
 from pyro_models.runs.origin import describe
 from pyro_models.runs.trainer import epochs_of
+from pyro_models.runs.use import AT_ONCE
 from pyro_models.training.processes import Processes
 
 OF_THE_DATA = {
@@ -184,17 +186,27 @@ class Estimator(BaseEstimator):
         check_is_fitted(self)
         return self.run_.recipe.story(self.run_.dataset)
 
-    def check(self, X: Any, **options: Any) -> Any:
-        """Check replicates of the model against data, as `pyro_models.check` does, with its options.
+    def check(self, X: Any, statistics: Any = None, **options: Any) -> list[checking.Check]:
+        """Check replicates of the model against data, as `pyro_models.check` does.
+
+        Args:
+            X: the data.
+            statistics: of `x`, by name, as there; None takes those that suit its values.
+            options: of `pyro_models.check`: `replicates`, `seed`, ...
 
         Raises:
             UserError: the model cannot generate data.
         """
-        split = self._new(X)
-        if reason := self.run_.recipe.unanswered.get("replicates"):
+        split, run = self._new(X), self.run_
+        if reason := run.recipe.unanswered.get("replicates"):
             raise UserError(reason)
-        (batch,) = self.run_._batches(split, len(split))
-        return checking.check(self.run_.model, self.run_.guide, self.run_.recipe.inputs_of(batch), **options)
+        pair, (full,) = (run.model, run.guide), run._batches(split, len(split))
+        batch = run.recipe.inputs_of(full)
+        if statistics is None:
+            once = in_parts(*pair, batch, AT_ONCE)
+            drawn = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()}
+            statistics = checking.standard_statistics(drawn, run.recipe.site_names(run.dataset))
+        return checking.check(*pair, batch, statistics, batch_size=AT_ONCE, **options)
 
     def save(self, folder: Path | str) -> None:
         """Write the trained estimator to a folder, which `load` and `pyro_models.open_run` read; nothing is pickled.
@@ -217,8 +229,8 @@ class Estimator(BaseEstimator):
         return {name: value for name, value in self.get_params().items() if not isinstance(value, torch.nn.Module)}
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
-        """Read what `save` wrote.
+    def load(cls, folder: Path | str, **networks: Any) -> Self:
+        """Read what `save` wrote; `encoder` and `decoder` are given again where they were in memory.
 
         Raises:
             UserError: the folder holds no estimator, or that of another class.
@@ -226,10 +238,12 @@ class Estimator(BaseEstimator):
         content = read_json(Path(folder) / "estimator.json")
         if content["estimator"] != cls.__name__:
             raise UserError(f"{folder} holds a {content['estimator']}, not a {cls.__name__}")
-        estimator = cls(**content["options"])
+        estimator = cls(**content["options"] | networks)
         for name, value in content["fitted"].items():
-            setattr(estimator, name, np.array(value["values"], value["dtype"]) if "dtype" in value else value)
-        estimator.run_ = open_run(folder)
+            setattr(estimator, name, _from_json(value))
+        run = open_run(folder, **networks)
+        known = provenance(run.folder, run.recipe).stand_in()
+        estimator.run_ = dataclasses.replace(run, dataset=known)
         return estimator
 
 
@@ -275,8 +289,8 @@ def attribute_of(name: str, classes: np.ndarray) -> Attribute:
 
 
 def _is_numeric(frame: Any) -> bool:
-    kinds = [getattr(np.asarray(frame[name]).dtype, "kind", "O") for name in frame.columns]
-    return all(kind in "fiubc" for kind in kinds)
+    dtypes = [getattr(np.asarray(frame[name]).dtype, "kind", "O") for name in frame.columns]
+    return all(dtype in "fiubc" for dtype in dtypes)
 
 
 def _hash(split: Split) -> str:
@@ -293,3 +307,9 @@ def _as_json(value: Any) -> Any:
         dtype = "O" if value.dtype.kind == "O" else value.dtype.str
         return {"values": value.tolist(), "dtype": dtype}
     return _plain(value)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(each) for each in value]
+    return np.array(value["values"], value["dtype"]) if isinstance(value, dict) and "dtype" in value else value

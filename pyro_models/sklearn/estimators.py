@@ -23,7 +23,7 @@ class Latent(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def fit(self, X: Any, y: Any = None) -> Any:
         """Train; see `Estimator.fit`."""
         super().fit(X, y)
-        self.latent_dim_ = int(self.run_.recipe.latent_dim)  # type: ignore[attr-defined]
+        self.latent_dim_ = self.run_.encode(self.run_.dataset.test).shape[1]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -131,7 +131,12 @@ class GaussianMixtureVAE(Density, _WithClasses, recipe=GMVAERecipe):
         }
 
 
-class FewLabelsClassifier(ClassifierMixin, _WithClasses, recipe=ClassifierRecipe):
+class FewLabelsClassifier(
+    ClassifierMixin,
+    _WithClasses,
+    recipe=ClassifierRecipe,
+    for_tables=ClassifierRecipe.presets["table"] | {"epochs": 100},  # tables have fewer rows than the articles' images
+):
     """Classifier by few labels: `y` is -1, None or NaN where a label is not known, and all of `X` is learned from."""
 
     def _encoded(self, y: Any, n: int) -> Any:
