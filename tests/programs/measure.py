@@ -607,6 +607,9 @@ def depends(bench: Bench, site: str, up: str, draws: int = 5) -> bool:
             return True
         if before.shape != after.shape or not torch.equal(before.nan_to_num(), after.nan_to_num()):
             return True
+        seen = [torch.as_tensor(each.nodes[site]["value"]) for each in (bench.trace, now)]  # an observed one, computed
+        if bench.trace.nodes[site]["is_observed"] and not torch.equal(*seen):
+            return True
     return False
 
 
