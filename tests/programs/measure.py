@@ -312,8 +312,10 @@ class Bench:
         """Refuse a pair whose log-densities by hand are no importance weights.
 
         Raises:
-            NoReference: sites are summed out, or scaled beside the subsample of the data.
+            NoReference: sites are summed out, or scaled beside the subsample of the data, which each run draws anew.
         """
+        if self.drawn_subsample:
+            raise NoReference("each run takes another subsample")
         if self.missing:
             raise NoReference(f"{self.missing} are not in the guide")
         scales = {scale_of(site, self.frame) for each in (self.trace, self.guided) for site in counted(each).values()}
@@ -700,8 +702,6 @@ def log_likelihood(bench: Bench) -> str:
             raise Wrong(f"{float(value.sum()):.5g} in all, and log p is {float(pair.log_p.sum()):.5g}")
         return "closed form"
     try:
-        if bench.drawn_subsample:
-            raise NoReference("each run takes another subsample")
         weights = bench.log_weights
     except NoReference as error:
         return f"no reference: {error}"
