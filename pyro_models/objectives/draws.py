@@ -35,7 +35,7 @@ from pyro.poutine.messenger import _context_wrap
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.objectives.handlers import PARTICLES, Enumerate, Record, Site, Unenumerable
+from pyro_models.objectives.handlers import PARTICLES, Enumerate, Record, Site, Unenumerable, is_point
 from pyro_models.objectives.programs import Program, modules_of
 
 Sites = Mapping[str, Site]
@@ -191,7 +191,7 @@ def check_match(p: Sites, q: Sites) -> None:
                 'infer={"is_auxiliary": True}'
             )
     for name, site in p.items():
-        if site.is_observed or (name in q and not q[name].is_observed) or _never_counts(site):
+        if site.is_observed or (name in q and not q[name].is_observed) or _never_counts(site) or is_point(site.fn):
             continue
         if site.is_enumerated:
             raise Unenumerable(f"site {name!r} is summed out of the model")
@@ -366,6 +366,8 @@ def _try_out(model: Program, guide: Program, args: Any, kwargs: Any, particles: 
                         single = _run(model, guide, args, kwargs)
                 except Unenumerable:
                     enumerate = False
+                except Exception as error:  # the program was not written for another dimension
+                    raise Unenumerable(first_line(error)) from error
                 _check_events(plain, single)
             if not particles:
                 return Layout(nesting)

@@ -470,17 +470,19 @@ def _parts(draw: Draw, divergence: Divergence, *, score: bool = False, baseline:
     observed: dict[str, Tensor] = {}
     whole: list[tuple[Site, Tensor]] = []  # each site's cost for every element of its plates
     ordered = _closed_forms(p, q)
-    for name, site in [*p.items(), *((name, site) for name, site in q.items() if name not in p)]:
-        if name in q and name in p and not site.is_observed:
+    own = [(name, site) for name, site in q.items() if name not in p or site.is_observed]
+    for name, site in [*p.items(), *own]:
+        of_model = p.get(name) is site
+        if of_model and name in q and not site.is_observed:
             _check_relaxation(name, site, q[name])
             cost = (divergence if name in ordered else sampled_kl)(q[name], site)
-        elif name in p:
+        elif of_model:
             cost = -_times(site.log_prob(), site.scale)
         else:
             cost = _cost(site)
         whole.append((site, cost))
         cost = draw.each(_expected(cost, site, name, q), site)
-        if name in p and site.is_observed:
+        if of_model and site.is_observed:
             observed[f"reconstruction_{name}"] = -cost
             reconstruction = reconstruction - cost
         else:

@@ -54,7 +54,7 @@ def enumerated_elbo(
             elbo = elbo + _compute_dice_elbo(model_trace, guide_trace) / particles
     except UserError:
         raise
-    except (ValueError, NotImplementedError) as error:
+    except Exception as error:  # Pyro's own refusals, and programs that were not written for another dimension
         raise _unsummable(model, guide, args, kwargs, error) from error
     data = 1 if frame is None else frame.full_size or frame.size
     return -elbo / data, elbo.detach() / data, data
