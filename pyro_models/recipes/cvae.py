@@ -10,7 +10,7 @@ import guides
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, pictures, plots
-from pyro_models.base.errors import DataError
+from pyro_models.base.errors import DataError, UserError
 from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
@@ -91,9 +91,27 @@ class CVAERecipe(VariationalRecipe):
         return {"x": x, "c": x * given if given is not None else self.labels_of(dataset, split).to(x)}
 
     def labels_of(self, dataset: datasets.Dataset, split: datasets.Split) -> Tensor:
-        """Return the labels of a split, one-hot: [n, classes]."""
-        labels: Any = split.labels  # which `check_data` found there
-        return datasets.one_hot(labels, dataset.class_count)
+        """Return the labels of a split, one-hot: [n, classes].
+
+        Raises:
+            DataError: some are not known.
+        """
+        if split.labels is None or (len(split) and split.labels.min() < 0):
+            raise DataError("`given=label` needs the label of each datum, and these data lack some: add a label column")
+        return datasets.one_hot(split.labels, dataset.class_count)
+
+    def sample(self, run: Trained, conditions: Sequence[str], count: int, seed: int) -> tuple[Tensor, str]:
+        """Draw data given a label, as label=NAME, and describe it."""
+        if self.given != "label":
+            raise UserError(f"the cvae draws x given a part of an image, here {GIVEN[self.given]}: use `reconstruct`")
+        attribute = datasets.Attribute("label", tuple(run.dataset.classes))
+        values = metrics.parse_conditions((attribute,), conditions)
+        c = datasets.one_hot(values[0], len(attribute.values)).expand(count, -1).to(run.dataset.device)
+        mean = not run.dataset.is_table and self.pixels == "grey"
+        with metrics.eval_mode(run.model, seed=seed):
+            p: Any = run.model.prior(c)  # type: ignore[operator]
+            x: Any = run.model.likelihood_of(p.sample(), c)  # type: ignore[operator]
+            return x.mean if mean else x.sample(), metrics.describe((attribute,), values[0])
 
     def inputs_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the part of a batch that latents are inferred from: all of it."""

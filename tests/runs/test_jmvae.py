@@ -467,7 +467,7 @@ def line(complaint_of):
         ("--labels 10", "unknown option '--labels'"),
         ("--preset tebo", "unknown preset 'tebo': did you mean 'telbo'?"),
         ("--data attribute", "unknown data set 'attribute': did you mean 'attributes'?"),
-        ("--data blobs", "--data blobs is a table, and jmvae learns images"),
+        ("--data blobs", "--data blobs is a table: use --likelihood normal"),
         ("--pixels static --likelihood normal", "--likelihood normal is a density of grey pixels, not of static ones"),
     ],
 )

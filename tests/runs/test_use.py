@@ -15,6 +15,8 @@ from pyro_models.cli.verbs import main as verbs
 from pyro_models.data import Preprocessing, load, stand_in
 from pyro_models.distributions import NormalLikelihood
 from pyro_models.recipes import AutoencoderRecipe, ClassifierRecipe, GMVAERecipe, JMVAERecipe, VAERecipe
+from pyro_models.recipes.cvae import CVAERecipe
+from pyro_models.recipes.hvae import HVAERecipe
 from pyro_models.runs.folder import build
 from pyro_models.training.processes import Processes
 
@@ -147,6 +149,27 @@ def test_what_a_model_cannot_answer_is_refused_by_its_reason():
         untrained(AutoencoderRecipe(data=small_images()), dataset).sample(2)
     with pytest.raises(UserError, match="images of 5 x 6"):
         untrained(VAERecipe(data=small_images()), dataset).encode(images[:, 1:])
+
+
+def test_a_condition_and_a_second_level_of_latents():
+    dataset, images = load(small_images()), small_images()["images"]
+    labelled = untrained(CVAERecipe(given="label", latent_dim=3, data=small_images()), dataset)
+    assert labelled.sample(4, given={"label": 2}).shape == (4, 1, 6, 6)
+    scores = labelled.score(dataset.test, samples=3)
+    assert "log p(x | c)" in scores.meaning
+    with pytest.raises(UserError, match="needs the label of each datum"):
+        labelled.encode(images)
+    quadrant = untrained(CVAERecipe(latent_dim=3, data=small_images()), dataset)
+    assert quadrant.reconstruct(images).shape == (40, 1, 6, 6)
+    for ask in (quadrant.sample, lambda: quadrant.impute(images), lambda: quadrant.decode(np.zeros((1, 3)))):
+        with pytest.raises(UserError, match=r"given a part|conditions on a part|depends on the condition"):
+            ask()
+    levels = untrained(HVAERecipe(latent_dim=3, lower_dim=4, data=small_images()), dataset)
+    assert levels.decode(levels.encode(images)).shape == (40, 1, 6, 6)
+    order = np.arange(40)[::-1]
+    scores = [levels.score(each, samples=3).values for each in (images, images[order])]
+    np.testing.assert_array_equal(scores[0], scores[1][order])
+    assert levels.sample(2).shape == (2, 1, 6, 6)
 
 
 def test_missing_pixels_are_filled_and_the_others_stay():

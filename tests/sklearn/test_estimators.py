@@ -28,8 +28,8 @@ with warnings.catch_warnings():
     QUICK = [
         VAE(epochs=1, network="iwae"),
         Autoencoder(epochs=1, network="linear"),
-        GaussianMixtureVAE(epochs=1, **PLAIN),
-        FewLabelsClassifier(epochs=8, batch_size=32, learning_rate=0.01, **PLAIN),
+        GaussianMixtureVAE(epochs=1, start="random", **PLAIN),
+        FewLabelsClassifier(epochs=3, batch_size=32, learning_rate=0.01, **PLAIN),
         JMVAE(epochs=1, steps=2, width=8),
     ]
     passes_every_check = parametrize_with_checks(QUICK)
