@@ -176,7 +176,7 @@ def test_the_label_is_given_as_one_hot_and_data_without_labels_are_refused():
     model, guide = recipe.pair(data)
     assert model.given is None
     assert mean_field(model, guide, **batch)["loss"].isfinite()
-    with pytest.raises(UserError, match="`given=label` needs labels"):
+    with pytest.raises(UserError, match="`given=label` needs the labels of all data"):
         recipe.check_data(dataset(labels=False))
 
 

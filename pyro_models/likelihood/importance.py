@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pyro_models.base.errors import UserError
 from pyro_models.metrics.evaluation import Data, eval_mode, in_batches
-from pyro_models.objectives import Arguments, Program, arguments, log_weights, run_pair
+from pyro_models.objectives import Arguments, Program, arguments, log_weights, modules_of, run_pair
 from pyro_models.objectives.draws import data_plate
 
 DRAWS = 2000  # decoded at a time: more are not faster, and fewer take more calls (benchmarks/likelihood.py --draws)
@@ -175,12 +175,12 @@ def inspect(
     lengths = {len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in kwargs.values()}
     in_rows = not args and len(lengths) == 1 and min(lengths) > 2
     store = pyro.get_param_store()
-    known = set(store.keys())
+    known = _parameters_alone(model, guide)
     if in_rows:
         with store.scope(store.get_state()):
             try:
                 p, q = run_pair(model, guide, **{name: value[:2] for name, value in kwargs.items()})
-                in_rows = set(store.keys()) == known  # else it makes parameters, perhaps one for each row
+                in_rows = _parameters_alone(model, guide) == known  # else it makes some, perhaps one for each row
             except Exception:  # it may need all its rows
                 in_rows = False
     if not in_rows:
@@ -201,6 +201,13 @@ def inspect(
         if not isinstance(fn, dist.Delta | dist.Unit):
             raise UserError(f"site {name!r} is observed and is no argument: it cannot be left out of log p({target})")
     return hidden, size
+
+
+def _parameters_alone(model: Program, guide: Program) -> set[str]:
+    """The names of the parameters in Pyro's store that are no module's."""
+    owned = {id(parameter) for module in modules_of(model, guide) for parameter in module.parameters()}
+    store: Any = pyro.get_param_store()
+    return {name for name in store.keys() if id(store[name].unconstrained()) not in owned}  # noqa: SIM118
 
 
 def importance(

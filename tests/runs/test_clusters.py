@@ -177,9 +177,9 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     assert "--temperature must be between" in line("--temperature", "0")
 
 
-def test_other_recipes_leave_tables_alone(capsys):
+def test_a_table_needs_a_likelihood_of_real_numbers(capsys):
     assert main(["vae", "--data", "wine"]) == 2
-    assert "--data wine is a table, and vae learns images: use gmvae" in capsys.readouterr().err
+    assert "--data wine is a table: use --preset table, or --likelihood normal" in capsys.readouterr().err
 
 
 def unequal(shares, n, seed=0):
