@@ -541,12 +541,12 @@ def test_data_that_have_changed_since_get_one_line(own, tmp_path, capsys):
             assert verbs(sample) == 0  # draws need no data
         capsys.readouterr()
         with pytest.warns(UserWarning, match=r"own\.npz changed since"):
-            assert verbs(["check", str(folder)]) == 1
+            assert verbs(["check", str(folder)]) == 2
         (complaint,) = capsys.readouterr().err.strip().splitlines()
         assert "own.npz changed since" in complaint
     (tmp_path / "own.npz").unlink()
     assert verbs(sample) == 0
     capsys.readouterr()
-    assert verbs(["check", str(folder)]) == 1
+    assert verbs(["check", str(folder)]) == 2
     (complaint,) = capsys.readouterr().err.strip().splitlines()
     assert "own.npz" in complaint
