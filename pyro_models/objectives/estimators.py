@@ -45,6 +45,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -246,6 +247,9 @@ def graph(
         UserError: as `trace`.
     """
     draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    for name, site in draws[0].q.items():
+        if site.is_observed and _is_scored(site) and not isinstance(site.fn, Unit):
+            raise UserError(f"site {name!r} is observed in the guide, and graph has no gradient for that: use trace")
     return _means(draws, [_parts(each, analytic_kl, score=True, baseline=True) for each in draws])
 
 
