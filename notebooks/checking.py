@@ -28,6 +28,7 @@
 # %matplotlib inline
 import copy
 import os
+import warnings
 from dataclasses import replace
 
 import pyro
@@ -38,11 +39,13 @@ from IPython.display import Markdown, display
 import pyro_models as ps
 from pyro_models import metrics, plots
 from pyro_models.checking import calibrate, checks_table, image_statistics, table_statistics, replicate
-from pyro_models.likelihood import evidence, gap
+from pyro_models.likelihood import UntrustedEstimate, evidence, gap
 from pyro_models.recipes import GMVAERecipe, VAERecipe
 from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+if SHORT:
+    warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 
 
 def train(recipe, dataset):

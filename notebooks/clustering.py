@@ -26,6 +26,7 @@
 # %matplotlib inline
 import inspect
 import os
+import warnings
 from dataclasses import replace
 
 import pyro.distributions as dist
@@ -38,11 +39,13 @@ from guides import GMVAEGuide
 from pyro_models import GMVAE, metrics, plots
 from pyro_models.data import Dataset, Split, to_float
 from pyro_models.distributions import RelaxedOneHotCategorical
-from pyro_models.likelihood import comparison_table
+from pyro_models.likelihood import UntrustedEstimate, comparison_table
 from pyro_models.recipes import GMVAERecipe
 from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+if SHORT:
+    warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 dataset = ps.load("digits" if SHORT else "mnist")
 EPOCHS = 3 if SHORT else GMVAERecipe().epochs
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")

@@ -25,6 +25,7 @@
 # %%
 # %matplotlib inline
 import os
+import warnings
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -35,11 +36,14 @@ import pyro_models as ps
 from guides import VAEGuide
 from pyro_models import metrics, plots
 from pyro_models.data import to_float
+from pyro_models.likelihood import UntrustedEstimate
 from pyro_models.objectives import iwae, mean_field, scaled, trace
 from pyro_models.recipes import VAERecipe
 from pyro_models.training import cosine, parameters
 
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+if SHORT:
+    warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 dataset = ps.load("digits" if SHORT else "mnist")
 EPOCHS = 3 if SHORT else 100
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")

@@ -33,6 +33,7 @@ REFUSALS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("scale", "plate_of_minibatch"), ("log_likelihood",), "is scaled by .*: inside importance weights"),
     (("regression_flow",), (*WEIGHTED, "log_likelihood"), "has a density at its own draws alone"),
     (("mixture_as_many",), ("enum",), "depends on a discrete site in plate 'clusters', in which it does not stand"),
+    (("epidemic",), ("enum",), "Pyro cannot sum out 'new_0'"),
     (("chain_7", "prior_masked_out", "regression_delta"), ("rws",), "is a point, which has no density for rws"),
 )
 """Programs or tags of programs, columns, and a pattern of the words in which the cells are refused."""

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pyro_models.base.errors import UserError
 from pyro_models.metrics.evaluation import Data, eval_mode, in_batches
-from pyro_models.objectives import Arguments, Program, arguments, log_weights, modules_of, run_pair
+from pyro_models.objectives import Arguments, Program, arguments, is_of_pyro, log_weights, modules_of, run_pair
 from pyro_models.objectives.draws import data_plate
 
 DRAWS = 2000  # decoded at a time: more are not faster, and fewer take more calls (benchmarks/likelihood.py --draws)
@@ -174,6 +174,8 @@ def inspect(
     """
     lengths = {len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in kwargs.values()}
     in_rows = not args and len(lengths) == 1 and min(lengths) > 2
+    if any(map(is_of_pyro, modules_of(model, guide))):  # its parameters are as many as the rows that it sees first
+        in_rows = False
     store = pyro.get_param_store()
     known = _parameters_alone(model, guide)
     if in_rows:

@@ -53,6 +53,16 @@ def modules_of(*programs: Any) -> list[nn.Module]:
     return [module for module in modules.values() if id(module) not in inner]
 
 
+def is_of_pyro(module: nn.Module) -> bool:
+    """Return whether a module is of a class that Pyro makes guides of: its parameters come with its first call.
+
+    >>> from pyro.infer.autoguide import AutoNormal
+    >>> is_of_pyro(AutoNormal(lambda: None)), is_of_pyro(nn.Linear(1, 1))
+    (True, False)
+    """
+    return any(base.__module__.startswith(("pyro.infer", "pyro.contrib")) for base in type(module).__mro__)
+
+
 def _reachable(thing: Any) -> Iterable[Any]:
     """What a thing that is no module leads to."""
     if isinstance(thing, partial):

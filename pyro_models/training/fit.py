@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.seeds import derived_seed
-from pyro_models.objectives import ESTIMATORS, Objective, Program, Scheduled, frozen_statistics, modules_of
+from pyro_models.objectives import ESTIMATORS, Objective, Program, Scheduled, frozen_statistics, is_of_pyro, modules_of
 from pyro_models.training.processes import average, average_gradients
 from pyro_models.training.sources import Source, as_source
 
@@ -233,12 +233,8 @@ def program(half: Program) -> Program:
     if not isinstance(half, nn.Module):
         return half
     parts = [part for part in half.modules() if isinstance(part, PyroModule)]
-    needs_call = any(part._pyro_samples or part._pyro_params or _of_pyro(part) for part in parts)
+    needs_call = any(part._pyro_samples or part._pyro_params or is_of_pyro(part) for part in parts)
     return half if needs_call else half.forward
-
-
-def _of_pyro(module: nn.Module) -> bool:
-    return any(base.__module__.startswith(("pyro.infer", "pyro.contrib")) for base in type(module).__mro__)
 
 
 def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
