@@ -267,8 +267,8 @@ def data_plate(sites: list[tuple[str, Site]], named: str | None) -> CondIndepSta
     Raises:
         UserError: no plate has that name, or the plate has other dimensions in the model and in the guide.
     """
-    frames = {frame.name: frame for _, site in reversed(sites) for frame in site.frames}
     if named is not None:
+        frames = {frame.name: frame for _, site in reversed(sites) for frame in site.frames}
         if named not in frames:
             raise UserError(f"`plate={named}`: the plates of the pair are {sorted(frames)}")
         return frames[named]

@@ -338,10 +338,7 @@ def dreg(
 
 def _gradients(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     """The gradient by each input, 0 by those on which the value does not depend."""
-    if not inputs:
-        return []
-    slopes = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(inputs, slopes, strict=True)]
+    return list(torch.autograd.grad(value, inputs, retain_graph=True, materialize_grads=True)) if inputs else []
 
 
 ESTIMATORS: dict[str, Callable[..., Terms]] = {
@@ -374,12 +371,7 @@ def log_weights(
     Raises:
         UserError: a site is scaled (beta, a subsampled plate): inside a logsumexp that bounds nothing; or as `trace`.
     """
-    hidden = list(hidden)
-    try:
-        draws = draw(model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate)
-        return _log_weights(draws)
-    except Unenumerable:
-        return summed_log_weights(model, guide, args, kwargs, particles, hidden, plate)
+    return _of_enumerated(_log_weights, model, guide, args, kwargs, particles, list(hidden), plate)
 
 
 def elbos(
@@ -399,10 +391,28 @@ def elbos(
     Raises:
         UserError: as `enum`.
     """
-    hidden = list(hidden)
-    try:
-        draws = draw(model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate)
+
+    def bounds(draws: list[Draw]) -> Tensor:
         return torch.cat([_parts(each, analytic_kl)["elbo"].expand(each.rows, -1) for each in draws])
+
+    return _of_enumerated(bounds, model, guide, args, kwargs, particles, list(hidden), plate)
+
+
+def _of_enumerated(
+    compute: Callable[[list[Draw]], Tensor],
+    model: Program,
+    guide: Program,
+    args: Any,
+    kwargs: Any,
+    particles: int,
+    hidden: list[str],
+    plate: str | None,
+) -> Tensor:
+    """Compute from draws with discrete sites enumerated; where they cannot be, return weights with them summed out."""
+    try:
+        return compute(
+            draw(model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate)
+        )
     except Unenumerable:
         return summed_log_weights(model, guide, args, kwargs, particles, hidden, plate)
 
