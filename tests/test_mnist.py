@@ -11,7 +11,10 @@ from pyro_models.cli.train import main
 from pyro_models.data import load
 
 MNIST = Path(os.environ.get("PYRO_MODELS_DATA", "datasets"))
-pytestmark = pytest.mark.skipif(not (MNIST / "MNIST/raw").is_dir(), reason=f"no MNIST in {MNIST}: set PYRO_MODELS_DATA")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not (MNIST / "MNIST/raw").is_dir(), reason=f"no MNIST in {MNIST}: set PYRO_MODELS_DATA"),
+]
 
 
 def trained(words, folder):
@@ -25,7 +28,6 @@ def test_one_epoch_of_the_articles_vae(tmp_path):
     assert -176 < trained(["vae", "--preset", "article", "--epochs", "1"], tmp_path / "run")["elbo"] < -164
 
 
-@pytest.mark.long
 def test_a_linear_tied_autoencoder_comes_within_half_a_percent_of_pca(tmp_path):
     dataset = load("mnist", data_dir=MNIST)
     train, test = ((split.x / 255.0).double().flatten(1) for split in (dataset.train, dataset.test))

@@ -1,16 +1,14 @@
-"""Several processes, started and killed: under torchrun, and forked off one that has imported torch already."""
+"""Several processes, started as torchrun starts them, and killed."""
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pyro_models.cli.train import main
 from pyro_models.data import Batches, load, to_float
@@ -26,42 +24,20 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-@pytest.fixture
-def start(monkeypatch):
-    """Start a process that runs a function of this file."""
+CONTEXT = get_context("forkserver")
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch):
+    """Processes are forked off one that has imported this file, and what optimisers import, already."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # which optimisers import
-
-    def run(work, *args):
-        process = context.Process(target=work, args=args)
-        process.start()
-        return process
-
-    return run
+    CONTEXT.set_forkserver_preload([__name__, "torch._dynamo"])
 
 
-@pytest.fixture
-def in_both(start):
-    """Run a function in two processes that are told of each other as torchrun tells them."""
-
-    def run(work, *args):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        both = [start(as_rank, rank, port, work, *args) for rank in (0, 1)]
-        for process in both:
-            process.join(300)
-        assert [process.exitcode for process in both] == [0, 0]
-
-    return run
-
-
-def as_rank(rank, port, work, *args):
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    told |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in told.items()}
-    work(*args)
+def in_both(work, *args):
+    """Run a function in two processes, as torchrun runs a program."""
+    config = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver")
+    elastic_launch(config, work)(*args)
 
 
 def train(words, ranks):
@@ -87,8 +63,8 @@ def assert_no_group_is_left():
     assert not any("gloo" in name for name in names), names
 
 
-def test_two_processes_train_one_model(tmp_path, in_both):
-    """Under torchrun: one folder, and ranks identical; resumed after an epoch it is the same model."""
+def test_two_processes_train_one_model(tmp_path):
+    """One folder, and ranks identical; resumed after an epoch it is the same model."""
 
     def assert_ranks_are_identical():
         first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -96,26 +72,9 @@ def test_two_processes_train_one_model(tmp_path, in_both):
 
     words = [*OPTIONS, "--schedule", "constant", "--out"]
     folder, resumed = tmp_path / "run", tmp_path / "resumed"
-    program = tmp_path / "both.py"
-    program.write_text(
-        "import pathlib, sys\n"
-        "from tests.runs.test_processes import train\n"
-        "train(sys.argv[2:], pathlib.Path(sys.argv[1]))\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, str(tmp_path), *words, str(folder), "--epochs", "2"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    in_both(train, [*words, str(folder), "--epochs", "2"], tmp_path)
     assert_ranks_are_identical()
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
-
     in_both(train, [*words, str(resumed), "--epochs", "1"], tmp_path)
     in_both(train, ["vae", "--epochs", "2", "--out", str(resumed), "--resume"], tmp_path)
     assert_same_run(folder, resumed)
@@ -142,7 +101,7 @@ def descend(path):
             torch.save(parameters(*pair), path)
 
 
-def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path, in_both):
+def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
     """Plain gradient descent on the deterministic auto-encoder: two processes reach the weights that one reaches."""
     descend(tmp_path / "one")
     in_both(descend, tmp_path / "two")
@@ -163,11 +122,12 @@ def train_slowly(words):
     main(words)
 
 
-def test_a_killed_process_is_resumed_to_the_bit(tmp_path, start):
+def test_a_killed_process_is_resumed_to_the_bit(tmp_path):
     whole, folder = tmp_path / "whole", tmp_path / "run"
     words = [*OPTIONS, "--epochs", "3", "--out"]
     assert main([*words, str(whole)]) == 0
-    process = start(train_slowly, [*words, str(folder)])
+    process = CONTEXT.Process(target=train_slowly, args=([*words, str(folder)],))
+    process.start()
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
