@@ -34,7 +34,7 @@ from pyro_models.data import to_float
 from pyro_models.recipes import AutoencoderRecipe
 from pyro_models.training import parameters
 
-SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's small digits, in under a minute
 dataset = ps.load("digits" if SHORT else "mnist")
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
@@ -84,7 +84,7 @@ def train(recipe: AutoencoderRecipe):
     return model, guide, errors, torch.stack(frames)
 
 
-EPOCHS = 3 if SHORT else 50
+EPOCHS = 40 if SHORT else 50
 simple = AutoencoderRecipe.preset("article", epochs=EPOCHS)
 model, guide, errors, frames = train(simple)
 print(
@@ -130,7 +130,7 @@ display(plots.reconstructions(originals, tied_frames[-1], f"tied, epoch {numbers
 # %%
 plane_recipe = AutoencoderRecipe.preset("article", epochs=EPOCHS, latent_dim=2)
 _, plane_guide, _, _ = train(plane_recipe)
-subset = dataset.test[: 100 if SHORT else 2000]
+subset = dataset.test[: 300 if SHORT else 2000]
 batch = simple.batch(dataset, subset)
 two, twenty = metrics.encode(plane_guide, [batch]), metrics.encode(guide, [batch])
 display(plots.latent_map({"the two latents": two}, subset.labels))

@@ -41,11 +41,11 @@ from pyro_models.objectives import iwae, mean_field, scaled, trace
 from pyro_models.recipes import VAERecipe
 from pyro_models.training import cosine, parameters
 
-SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's small digits, in under a minute
 if SHORT:
     warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 dataset = ps.load("digits" if SHORT else "mnist")
-EPOCHS = 3 if SHORT else 100
+EPOCHS = 40 if SHORT else 100
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
@@ -156,7 +156,7 @@ with metrics.eval_mode(model, guide):
 
 # %%
 for beta in (1.0, 4.0):
-    _, _, beta_rows, _ = train(VAERecipe(network="article", beta=beta, epochs=2 if SHORT else 20))
+    _, _, beta_rows, _ = train(VAERecipe(network="article", beta=beta, epochs=20))
     last = beta_rows[-1]
     terms = f"reconstruction {last['test_reconstruction']:.1f}, kl {last['test_kl']:.2f}"
     print(f"beta {beta:g}: {terms} nats per image (grey pixels)")
