@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """An error that the caller can correct; its message is one line: what is wrong, why, and what to do.
+    """An error that the caller can understand; its message is one line: what is wrong, why, and what to do.
 
     Messages are written for Python callers. Names of options and arguments stand in backticks, with their value where
     it matters: "`scale` goes with `likelihood=normal`, not with bernoulli". The command line rewrites `some_name` to
@@ -13,19 +13,16 @@ class UserError(ValueError):
 
     Args:
         message: the line.
-        exit_code: of the command line.
+        exit_code: of the command line: 2 for what the user wrote or gave, 1 for what went wrong, 130 for an interrupt.
     """
 
-    def __init__(self, message: str, exit_code: int = 1):
+    def __init__(self, message: str, exit_code: int = 2):
         super().__init__(message)
         self.exit_code = exit_code
 
 
 class DataError(UserError):
-    """Data that cannot be read, understood or learned from; the command line exits with 2, as the user gave them."""
-
-    def __init__(self, message: str):
-        super().__init__(message, exit_code=2)
+    """Data that cannot be read, understood or learned from."""
 
 
 def first_line(error: BaseException) -> str:

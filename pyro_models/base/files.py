@@ -37,7 +37,7 @@ def replace(path: Path, write_to: Callable[[Path], Any]) -> None:
         write_to(beside)
         beside.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; the previous content is kept") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}; the previous content is kept", 1) from None
     finally:
         beside.unlink(missing_ok=True)
 

@@ -1,8 +1,10 @@
 """The names of data sets and pixel modes, and limits, for the command line, which does not import torch."""
 
+import ast
 import os
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pyro_models.base.errors import UserError, nearest
 
@@ -33,6 +35,41 @@ MEGABYTES = 6.0
 """The largest size of a run's page."""
 
 
+def program() -> str:
+    """Return what the user calls this program: `pyro-stories`, `python -m pyro_models`, or `python train.py`."""
+    path = Path(sys.argv[0])
+    if path.parent.name == "pyro_models":
+        return "python -m pyro_models"
+    return "python train.py" if path.name == "train.py" else "pyro-stories"
+
+
+def command(verb: str) -> str:
+    """Return the words that start a verb, as the user calls this program."""
+    name = program()
+    if name == "python train.py":
+        return name if verb == "train" else f"python -m pyro_models {verb}"
+    return f"{name} {verb}"
+
+
+def parse_call(spec: str) -> tuple[str, dict[str, Any]]:
+    """Read NAME, or NAME(option=value, ...) whose values are Python literals.
+
+    >>> parse_call("AdamW(weight_decay=0.01)"), parse_call("constant")
+    (('AdamW', {'weight_decay': 0.01}), ('constant', {}))
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        node = ast.parse(spec.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        if not isinstance(call.func, ast.Name) or call.args or None in [word.arg for word in call.keywords]:
+            raise ValueError
+        return call.func.id, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError):
+        raise UserError(f"{spec!r}: give NAME or NAME(option=value), as AdamW(weight_decay=0.01)") from None
+
+
 def check_name(name: str) -> str:
     """Return `name` if it is that of a data set, or can be the path of a file or a folder.
 
@@ -42,7 +79,7 @@ def check_name(name: str) -> str:
     if name in DATASETS or Path(name).suffix.lower() in FILES or "/" in name or Path(name).exists():
         return name
     advice = f"or give a {', '.join(FILES)} file, or a folder of images"
-    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, {advice}", exit_code=2)
+    raise UserError(f"unknown data set {name!r}: {nearest(name, DATASETS)}, {advice}")
 
 
 def check_exists(name: str) -> None:
@@ -52,7 +89,7 @@ def check_exists(name: str) -> None:
         UserError: there is none.
     """
     if check_name(name) not in DATASETS and not Path(name).exists():
-        raise UserError(f"no such file: {name}", exit_code=2)
+        raise UserError(f"no such file: {name}")
 
 
 def data_dir(option: Path | None) -> Path:

@@ -330,7 +330,7 @@ def load_statistic(spec: str) -> Statistic:
     try:
         statistic = pkgutil.resolve_name(spec)
     except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"`statistic={spec}`: {first_line(error)}; give MODULE:FUNCTION", exit_code=2) from None
+        raise UserError(f"`statistic={spec}`: {first_line(error)}; give MODULE:FUNCTION") from None
     if not callable(statistic):
-        raise UserError(f"`statistic={spec}` is not a function; give MODULE:FUNCTION", exit_code=2)
+        raise UserError(f"`statistic={spec}` is not a function; give MODULE:FUNCTION")
     return statistic

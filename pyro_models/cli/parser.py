@@ -1,7 +1,6 @@
 """Command lines from the fields of frozen dataclasses, with one-line errors."""
 
 import argparse
-import dataclasses
 import difflib
 import math
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from pyro_models.recipes import flag
+from pyro_models.recipes.options import SEEDS, bounds, options_of
 
 
 def in_flags(message: str) -> str:
@@ -46,6 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the one line and leave."""
+        message = re.sub(r"^argument (\S+): must be", r"\1 must be", message)
         self.exit(2, f"{self.prog}: {in_flags(message)}\n")
 
     def parse_args(self, arguments: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -58,33 +59,29 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown option {word!r}: " + (f"did you mean '--{close[0]}'?" if close else "see --help"))
         return parsed
 
-    def add_numbers(self, options: dict[str, tuple[int, str]]) -> None:
-        """Add an option for each whole number: by name, its default and its meaning."""
-        for name, (default, meaning) in options.items():
-            self.add_argument(
-                flag(name), type=int, default=default, metavar="N", help=f"{meaning} (default: {default})"
-            )
-
-    def at_least(self, given: argparse.Namespace, lows: dict[str, int]) -> None:
-        """Refuse options below their lowest values."""
-        for name, low in lows.items():
-            if getattr(given, name) < low:
-                self.error(f"`{name}` must be at least {low}, not {getattr(given, name)}")
+    def add_numbers(self, options: dict[str, tuple[int, float, str]]) -> None:
+        """Add an option for each whole number: by name, its default, its lowest value and its meaning."""
+        for name, (default, low, meaning) in options.items():
+            high = SEEDS if name == "seed" else math.inf
+            help = f"{meaning} (default: {default}; {bounds(low, high)})"
+            self.add_argument(flag(name), type=_within(low, high), default=default, metavar="N", help=help)
 
 
 def add_options(parser: Parser, title: str, options: Any) -> None:
     """Add a group with an option for each field of a dataclass instance, whose values are the defaults."""
     group = parser.add_argument_group(title)
     hints = get_type_hints(type(options))
-    for field in dataclasses.fields(options):
+    for field in options_of(options):
         default, hint = getattr(options, field.name), hints[field.name]
         help = in_flags(field.metadata["help"]).replace("%", "%%")
         if hint is bool:
             action = argparse.BooleanOptionalAction if default else "store_true"
             group.add_argument(flag(field.name), action=action, default=default, help=help)
             continue
-        if default is not None:
-            help = f"{help} (default: {default})"
+        notes = [] if default is None else [f"default: {default}"]
+        if limits := bounds(field.metadata["low"], field.metadata["high"]):
+            notes.append(limits)
+        help += f" ({'; '.join(notes)})" if notes else ""
         convert, metavar = _converter(hint)
         group.add_argument(flag(field.name), type=convert, metavar=metavar, default=default, help=help)
 
@@ -104,6 +101,18 @@ def _converter(hint: Any) -> tuple[Any, str]:
         convert, metavar = converters[next(part for part in get_args(hint) if part is not type(None))]
         return (lambda word: None if word == "none" else convert(word)), metavar
     return converters[hint]
+
+
+def _within(low: float, high: float) -> Any:
+    """Return the function that reads a whole number within bounds."""
+
+    def read(word: str) -> int:
+        value = _whole(word)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {bounds(low, high)}, not {word}")
+        return value
+
+    return read
 
 
 def _number(word: str) -> float:

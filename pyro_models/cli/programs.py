@@ -42,13 +42,13 @@ def load_pair(
         sys.path.insert(0, os.getcwd())
     words = spec.split(",")
     if len(words) > 2:
-        raise UserError(f"{spec!r}: give MODULE:MODEL or MODULE:MODEL,MODULE:GUIDE", exit_code=2)
+        raise UserError(f"{spec!r}: give MODULE:MODEL or MODULE:MODEL,MODULE:GUIDE")
     model, *others = [_resolved(word) for word in words]
     _check_program(model, words[0])
     guide = others[0] if others else None
     if inspect.isclass(guide) and issubclass(guide, AutoGuide):
         if trained and params is None:
-            raise UserError(f"{words[1]} is made here and not trained: give its parameters, `params=FILE`", exit_code=2)
+            raise UserError(f"{words[1]} is made here and not trained: give its parameters, `params=FILE`")
         guide = guide(model)
     if guide is not None:
         _check_program(guide, words[1])
@@ -64,13 +64,13 @@ def _resolved(word: str) -> Any:
     try:
         return pkgutil.resolve_name(word)
     except Exception as error:  # of a module that runs when it is imported
-        raise UserError(f"{word}: {first_line(error)}; give MODULE:NAME", exit_code=2) from error
+        raise UserError(f"{word}: {first_line(error)}; give MODULE:NAME") from error
 
 
 def _check_program(program: Any, word: str) -> None:
     if inspect.isclass(program) or not callable(program):
         what = "a class: name an instance of it" if inspect.isclass(program) else "no function, method or module"
-        raise UserError(f"{word} is {what}", exit_code=2)
+        raise UserError(f"{word} is {what}")
 
 
 def _signature(program: Any) -> inspect.Signature:
@@ -115,7 +115,7 @@ def read_arguments(path: Path, model: Program) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror or first_line(error)}") from None
     except (ValueError, IndexError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from None
-    raise UserError(f"`data={path}`: give a .npz file with an array for each argument, or a .csv file", exit_code=2)
+    raise UserError(f"`data={path}`: give a .npz file with an array for each argument, or a .csv file")
 
 
 def _argument(name: str, array: np.ndarray) -> Any:

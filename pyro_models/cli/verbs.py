@@ -1,4 +1,4 @@
-"""Every command: `python -m pyro_models VERB ...`, installed as `pyro-stories`."""
+"""Every command: `pyro-stories VERB ...`, the same as `python -m pyro_models VERB ...`."""
 
 import shlex
 import sys
@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyro_models import checking, reading, recipes, report, runs
+from pyro_models import __version__, checking, reading, recipes, report, runs
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import read_json, write
-from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES
+from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES, program
 from pyro_models.cli.parser import Parser, in_flags, is_program
 from pyro_models.cli.train import main as train_main
-from pyro_models.cli.train import parse
+from pyro_models.cli.train import parse, sweep
 
-PROG = "pyro-stories"
 FORMATS = {
     "text": ".txt",
     "markdown": ".md",
@@ -34,7 +33,7 @@ PARAMS = (
 
 def train(words: Sequence[str]) -> int:
     """Train a recipe, like train.py."""
-    return train_main(words, f"{PROG} train")
+    return train_main(words, f"{program()} train")
 
 
 def report_verb(words: Sequence[str]) -> int:
@@ -63,11 +62,13 @@ def report_verb(words: Sequence[str]) -> int:
 def likelihood(words: Sequence[str]) -> int:
     """Estimate log p(x) of the test data by importance sampling, and split the gap between it and the bound."""
     parser = _of_a_run("likelihood", likelihood.__doc__, RUN_OR_PROGRAM)
-    samples, split = (500, "draws of the guide for each datum"), (100, "data of a run whose gap is split; 0: none")
-    parser.add_numbers({"samples": samples, "gap": split, "seed": (0, "seed of the noise")})
+    samples = (500, 2, "draws of the guide for each datum")
+    split = (100, 0, "data of a run whose gap is split, 2 or more; 0: none")
+    parser.add_numbers({"samples": samples, "gap": split, "seed": (0, 0, "seed of the noise")})
     _add_data_of_a_program(parser)
     given = parser.parse_args(words)
-    parser.at_least(given, {"samples": 2, "gap": 2 if given.gap else 0, "seed": 0})
+    if given.gap == 1:
+        parser.error("`gap` must be 0 or at least 2, not 1")
     if pair := _program_of(given, parser):
         print(report.likelihood_of_program(*pair, samples=given.samples, seed=given.seed))
         return 0
@@ -95,14 +96,13 @@ def check(words: Sequence[str]) -> int:
         "replicates": (100, FEWEST_REPLICATES, "number of replicates, prior and posterior predictive each"),
         "seed": (0, 0, "seed of the noise"),
     }
-    parser.add_numbers({name: (default, meaning) for name, (default, _, meaning) in options.items()})
+    parser.add_numbers(options)
     statistic = "a further statistic of x: a function from [n, *shape] to [n] or to one number; may be repeated"
     parser.add_argument("--statistic", action="append", default=[], metavar="MODULE:FUNCTION", help=statistic)
     parser.add_argument(
         "--arviz", type=Path, metavar="FILE.nc", help="also write draws for 50 data of a run, or all, for ArviZ"
     )
     given = parser.parse_args(words)
-    parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     statistics = {spec: checking.load_statistic(spec) for spec in given.statistic}
     values = {name: getattr(given, name) for name in options}
     if is_program(str(given.run)):
@@ -159,11 +159,9 @@ def _answer(verb: str, doc: str | None, words: Sequence[str], *, draws: bool = F
         "--out", type=Path, required=True, metavar="FILE", help=".csv, .npz or .parquet; for images .npz or a folder"
     )
     if draws:
-        parser.add_numbers({"samples": (100, "draws for each datum"), "seed": (0, "seed of the draws")})
+        parser.add_numbers({"samples": (100, 1, "draws for each datum"), "seed": (0, 0, "seed of the draws")})
     given = parser.parse_args(words)
     options = {"samples": given.samples, "seed": given.seed} if draws else {}
-    if draws:
-        parser.at_least(given, {"samples": 1, "seed": 0})
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(report.write_answer(run, verb, given.data, given.out, **options))
     return 0
@@ -186,9 +184,8 @@ def sample(words: Sequence[str]) -> int:
         metavar="FILE",
         help=".csv, .npz or .parquet; for images .npz or a folder (default: one picture in the run's figures)",
     )
-    parser.add_numbers({"count": (16, "number of data to draw"), "seed": (0, "seed of the draws")})
+    parser.add_numbers({"count": (16, 1, "number of data to draw"), "seed": (0, 0, "seed of the draws")})
     given = parser.parse_args(words)
-    parser.at_least(given, {"count": 1, "seed": 0})
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if given.out is None:
         print(report.write_samples(run, given.given, given.count, given.seed))
@@ -199,9 +196,9 @@ def sample(words: Sequence[str]) -> int:
 
 def story(words: Sequence[str]) -> int:
     """Print the story of a recipe, of a run or of a program: its factors and its objective, read off the program."""
-    parser = Parser(prog=f"{PROG} story", description=story.__doc__)
-    what = "a recipe, and its options as for training, a run folder, or MODULE:MODEL[,MODULE:GUIDE] and --data FILE"
-    parser.add_argument("recipe", metavar="RECIPE", help=what)
+    parser = Parser(prog=f"{program()} story", description=story.__doc__)
+    what = "a run folder; a recipe, and its options as for training; or MODULE:MODEL[,MODULE:GUIDE] and --data FILE"
+    parser.add_argument("recipe", metavar="RUN|RECIPE", help=what)
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the story (default: what --out ends in, else text)"
     )
@@ -263,17 +260,19 @@ def compare(words: Sequence[str]) -> int:
     """Compare estimators on the weights of a run, or of a program of your own: bound, gradient noise, time."""
     parser = _of_a_run("compare", compare.__doc__, RUN_OR_PROGRAM)
     parser.add_argument(
-        "--elbo", metavar="A,B,...", help="estimators to compare (default: a few that the recipe takes, or all)"
+        "--elbo",
+        metavar="A,B,...",
+        help="estimators to compare (default: of a run, those of trace, mean-field, graph and enum that its recipe "
+        "takes; of a program, all)",
     )
     options = {
         "particles": (5, 2, "particles of iwae, renyi, rws and dreg"),
         "draws": (30, 2, "draws of each gradient"),
         "batches": (3, 1, "batches of training data, the first of an epoch"),
     }
-    parser.add_numbers({name: (default, meaning) for name, (default, _, meaning) in options.items()})
+    parser.add_numbers(options)
     _add_data_of_a_program(parser)
     given = parser.parse_args(words)
-    parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     names = list(dict.fromkeys(given.elbo.split(","))) if given.elbo else []
     if pair := _program_of(given, parser):
         print(report.comparison_of_program(*pair, names, given.particles, given.draws))
@@ -285,7 +284,7 @@ def compare(words: Sequence[str]) -> int:
 
 def results(words: Sequence[str]) -> int:
     """Print the test scores of finished runs as tables, in Markdown, or write them to a file."""
-    parser = Parser(prog=f"{PROG} results", description=results.__doc__)
+    parser = Parser(prog=f"{program()} results", description=results.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the tables to (default: print them)")
     given = parser.parse_args(words)
@@ -298,13 +297,14 @@ def results(words: Sequence[str]) -> int:
 
 def recipes_verb(words: Sequence[str]) -> int:
     """Print the table of recipes, in Markdown."""
-    Parser(prog=f"{PROG} recipes", description=recipes_verb.__doc__).parse_args(words)
+    Parser(prog=f"{program()} recipes", description=recipes_verb.__doc__).parse_args(words)
     print(recipes.table())
     return 0
 
 
 VERBS = {
     "train": train,
+    "sweep": sweep,
     "story": story,
     "report": report_verb,
     "encode": encode,
@@ -324,18 +324,25 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    name = program()
+    if words == ["--version"]:
+        print(f"pyro-stories {__version__}")
+        return 0
     if not words or words[0] in ("-h", "--help"):
         verbs = "\n".join(f"  {name:<13}{verb.__doc__}" for name, verb in VERBS.items())
-        print(f"usage: {PROG} VERB ...\n\nverbs:\n{verbs}\n\n`{PROG} VERB --help` lists its options.")
+        print(f"usage: {name} VERB ...\n\nverbs:\n{verbs}\n\n`{name} VERB --help` lists its options.")
         return 0 if words else 2
     if words[0] not in VERBS:
-        print(f"{PROG}: unknown verb {words[0]!r}: {nearest(words[0], VERBS)}", file=sys.stderr)
+        print(f"{name}: unknown verb {words[0]!r}: {nearest(words[0], VERBS)}", file=sys.stderr)
         return 2
     try:
         return VERBS[words[0]](words[1:])
     except UserError as error:
-        print(f"{PROG} {words[0]}: {in_flags(str(error))}", file=sys.stderr)
+        print(f"{name} {words[0]}: {in_flags(str(error))}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\n{name} {words[0]}: stopped", file=sys.stderr)
+        return 130
 
 
 def _add_data_of_a_program(parser: Parser) -> None:
@@ -360,7 +367,7 @@ def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] |
 
 
 def _of_a_run(verb: str, doc: str | None, what: str = "the folder of a finished run") -> Parser:
-    parser = Parser(prog=f"{PROG} {verb}", description=doc)
+    parser = Parser(prog=f"{program()} {verb}", description=doc)
     parser.add_argument("run", type=Path, metavar="RUN", help=what)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to compute on (default: cpu)")

@@ -409,11 +409,13 @@ def _torchvision(name: str, folder: Path) -> tuple[Split, Split]:
         if len(list(raw.glob("*-ubyte"))) == 4:
             raise UserError(
                 f"{name}: the files in {raw} are damaged ({first_line(error)}); "
-                "delete that folder to download them again"
+                "delete that folder to download them again",
+                1,
             ) from None
         raise UserError(
             f"{name}: not in {folder / source.__name__} and it cannot be downloaded ({first_line(error)}); set "
-            f"`data_dir` or {DATA_DIR_VARIABLE} to the folder that holds it, or use `data=digits`"
+            f"`data_dir` or {DATA_DIR_VARIABLE} to the folder that holds it, or use `data=digits`",
+            1,
         ) from None
     for part in parts:
         if len(part.data) != len(part.targets):

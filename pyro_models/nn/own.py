@@ -87,13 +87,13 @@ def _made(option: str, network: Any, arguments: Mapping[str, Any]) -> nn.Module:
     if isinstance(network, str):
         network = _imported(option, network)
     if not callable(network):
-        raise UserError(f"`{option}={network}` is no network: give a module, a class or MODULE:CLASS", exit_code=2)
+        raise UserError(f"`{option}={network}` is no network: give a module, a class or MODULE:CLASS")
     if isinstance(network, nn.Module):
         return copy.deepcopy(network)
     names = inspect.signature(network).parameters
     made = network(**{name: value for name, value in arguments.items() if name in names})
     if not isinstance(made, nn.Module):
-        raise UserError(f"`{option}={spelling(network)}` makes a {type(made).__name__}, not a module", exit_code=2)
+        raise UserError(f"`{option}={spelling(network)}` makes a {type(made).__name__}, not a module")
     return made
 
 
@@ -105,4 +105,4 @@ def _imported(option: str, name: str) -> Any:
     try:
         return pkgutil.resolve_name(name)
     except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"`{option}={name}`: {first_line(error)}; give MODULE:CLASS", exit_code=2) from None
+        raise UserError(f"`{option}={name}`: {first_line(error)}; give MODULE:CLASS") from None

@@ -12,6 +12,7 @@ from .estimators import Terms as Terms
 from .estimators import dreg as dreg
 from .estimators import elbos as elbos
 from .estimators import enum as enum
+from .estimators import free_bits as free_bits
 from .estimators import graph as graph
 from .estimators import iwae as iwae
 from .estimators import log_weights as log_weights
@@ -26,6 +27,7 @@ from .handlers import CaptureSite as CaptureSite
 from .handlers import CommonNoise as CommonNoise
 from .handlers import Detach as Detach
 from .handlers import Enumerate as Enumerate
+from .handlers import FreeBits as FreeBits
 from .handlers import MaskMissing as MaskMissing
 from .handlers import PropagateMeans as PropagateMeans
 from .handlers import Record as Record

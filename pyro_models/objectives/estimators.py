@@ -54,7 +54,16 @@ from pyro_models.base.errors import UserError, first_line
 from pyro_models.distributions import RelaxedOneHotCategorical
 from pyro_models.objectives.draws import Draw, Sites, draw, sum_plates
 from pyro_models.objectives.exact import OUTSIDE, enumerated_elbo, summed_log_weights
-from pyro_models.objectives.handlers import Detach, DrawLeaves, Relax, ScaleSites, Site, Unenumerable, is_point
+from pyro_models.objectives.handlers import (
+    Detach,
+    DrawLeaves,
+    FreeBits,
+    Relax,
+    ScaleSites,
+    Site,
+    Unenumerable,
+    is_point,
+)
 from pyro_models.objectives.programs import Program
 
 Divergence = Callable[[Site, Site], Tensor]
@@ -434,6 +443,23 @@ def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
     return with_scales
 
 
+def free_bits(objective: Objective, nats: Mapping[str, float]) -> Objective:
+    """`objective` whose loss counts the mean divergence of named sites as their nats where it is below (`FreeBits`).
+
+    It keeps a latent in use that the decoder could do without: Kingma et al., Improved Variational Inference with
+    Inverse Autoregressive Flow, 2016, section C.8, with one group a site. Itself where every number is 0.
+    """
+    nats = {site: each for site, each in nats.items() if each}
+    if not nats:
+        return objective
+
+    def with_free_bits(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        with FreeBits(nats):
+            return objective(model, guide, *args, **kwargs)
+
+    return with_free_bits
+
+
 def relaxed(objective: Objective, temperature: float) -> Objective:
     """`objective` with each one-hot category that is sampled relaxed at `temperature` (see `Relax`)."""
 
@@ -502,6 +528,8 @@ def _parts(draw: Draw, divergence: Divergence, *, score: bool = False, baseline:
         else:
             each[f"kl_{name}"] = cost
             kl = kl + cost
+        if site.free and name in q:
+            cost = torch.where(cost.detach().mean() < site.free, site.free, cost)
         loss = loss + _times(cost, site.beta)
     for site in q.values() if score else ():
         if _is_scored(site):
@@ -607,6 +635,8 @@ def _joint(draw: Draw, sites: Sites) -> Tensor:
     for name, site in sites.items():
         if site.is_enumerated:
             continue
+        if site.free:
+            raise UserError(f"site {name!r} has free bits: inside importance weights these bound nothing; use trace")
         if site.beta != 1.0 or not isinstance(site.scale, float) or site.scale != 1.0:
             scale = float(torch.as_tensor(site.scale * site.beta).mean())
             raise UserError(

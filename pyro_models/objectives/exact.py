@@ -46,7 +46,7 @@ def enumerated_elbo(
         for model_trace, guide_trace in estimator._get_traces(model, guide, args, kwargs):
             frame = _plate_of(model_trace, guide_trace, plate)
             for name, site in [*_sites(model_trace).items(), *_sites(guide_trace).items()]:
-                if site.beta != 1.0:
+                if site.beta != 1.0 or site.free:
                     raise UserError(
                         f"site {name!r}: enum cannot scale it in the loss alone, as sites are summed out of the model"
                     )
@@ -165,6 +165,7 @@ def _sites(trace: Trace) -> dict[str, Site]:
             node["cond_indep_stack"],
             infer.get("_beta", 1.0),
             infer.get("is_auxiliary", False),
+            free=infer.get("_free", 0.0),
         )
         for name, node, infer in ((name, node, node["infer"]) for name, node in _nodes(trace))
     }

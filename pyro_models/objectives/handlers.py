@@ -12,6 +12,7 @@ therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimato
     Relax                  fn                        fn
     MaskMissing            observed value            value (NaN filled), mask (and-ed)
     ScaleSites             name                      scale (multiplied), infer["_beta"], infer["_scale"]
+    FreeBits               name                      infer["_free"]
     Detach, DrawLeaves     value, after the draw     value
 
 Scales and masks change neither each other nor the draw, so their order does not matter. A program's own scales and
@@ -67,6 +68,7 @@ class Site:
         frames: the plates around it, the outermost first; those of particles are left out.
         beta: what the loss multiplies the log-density by (`ScaleSites`).
         is_auxiliary, is_deterministic: whether Pyro marks it as an auxiliary draw of a guide, or as a computed value.
+        free: the nats below which the loss takes its mean divergence for constant (`FreeBits`).
     """
 
     fn: TorchDistribution
@@ -79,6 +81,7 @@ class Site:
     beta: float = 1.0
     is_auxiliary: bool = False
     is_deterministic: bool = False
+    free: float = 0.0
 
     @cached_property
     def _log_prob(self) -> Tensor:  # computed once: some flows know the density of their last draw alone
@@ -146,6 +149,7 @@ class Record(Messenger):
             infer.get("_beta", 1.0),
             infer.get("is_auxiliary", False),
             infer.get("_deterministic", False),
+            infer.get("_free", 0.0),
         )
 
 
@@ -166,6 +170,22 @@ class ScaleSites(Messenger):
             msg["infer"].setdefault("_scale", msg["scale"])
             msg["infer"]["_beta"] = msg["infer"].get("_beta", 1.0) * beta
             msg["scale"] = msg["scale"] * beta
+
+
+class FreeBits(Messenger):
+    """Let the divergence of named latent sites cost nothing more below a number of nats (Kingma et al., 2016, IAF).
+
+    Where the mean of KL(q || p) of a site over the batch is below its nats, the loss has these in its place, without a
+    gradient: the guide may tell so much of a datum for free. No term but `loss` changes.
+    """
+
+    def __init__(self, nats: Mapping[str, float]):
+        super().__init__()
+        self.nats = nats
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.nats:
+            msg["infer"]["_free"] = self.nats[msg["name"]]
 
 
 class AtMean(Messenger):

@@ -27,13 +27,15 @@ class AutoencoderRecipe(LatentRecipe, OwnNetworks):
         "log-likelihood": "the autoencoder is no density of x: it has no log p(x) to estimate",
     }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # The article on auto-encoders: one sigmoid layer each way, a code of 20, Adam at a constant 0.01, 50 epochs.
-        "article": {"network": "simple", "latent_dim": 20, "learning_rate": 0.01, "schedule": "constant", "epochs": 50}
+        "sigmoid": {"network": "simple", "latent_dim": 20, "learning_rate": 0.01, "schedule": "constant", "epochs": 50}
+    }
+    sources: ClassVar[Mapping[str, str]] = {
+        "sigmoid": "an introductory course's chapter on auto-encoders: one sigmoid layer each way, z of 20, Adam at a "
+        "constant 0.01, 50 passes"
     }
 
     network: Literal["deep", "simple", "linear"] = option(
-        "deep",
-        "encoder and decoder: residual MLPs; one sigmoid layer each, as in the article; one linear layer each (PCA)",
+        "deep", "encoder and decoder: residual MLPs; simple: one sigmoid layer each; linear: one layer each (PCA)"
     )
     tied: bool = option(False, "use the transpose of the encoder's weight in the decoder (simple and linear networks)")
 

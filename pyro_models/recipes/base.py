@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, reading
 from pyro_models.base.errors import DataError, UserError, nearest
-from pyro_models.base.names import DATASETS, PixelMode, check_exists, check_name
-from pyro_models.recipes.options import check, command_words, option
+from pyro_models.base.names import DATASETS, PixelMode, check_exists, check_name, parse_call
+from pyro_models.recipes.options import SEEDS, check, command_words, option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,7 @@ Question = Literal["replicates", "log-likelihood", "explorer"]
 Splits = tuple["datasets.Split", "datasets.Split | None"]
 """The data to cut batches from, and those whose labels are seen, if any."""
 SOURCE_OPTIONS = ("data", "validation_data", "test_data")
+SCHEDULES = ("cosine", "stages", "constant")
 DATA_OPTIONS = (*SOURCE_OPTIONS[1:], "label_column", "id_column", "split_column", "size", "colour", "white")
 
 Picture = Callable[["Trained"], "Mapping[str, Figure | FuncAnimation]"]
@@ -53,6 +54,7 @@ class Recipe:
 
     name: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    sources: ClassVar[Mapping[str, str]] = {}  # of the presets: whose setting each is
     target: ClassVar[str] = "x"  # the observed site whose log-density the bound is of
     latent_site: ClassVar[str] = "z"  # the one that maps and the explorer show
     density: ClassVar[str] = "p(x)"  # whose logarithm `likelihood` estimates
@@ -87,18 +89,47 @@ class Recipe:
         None, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
     )
     batch_size: int = option(128, "data in an optimiser step, over all processes; the articles use 128", 1)
-    learning_rate: float = option(1e-3, "step size of Adam, at its peak; 0.001 is Adam's usual value", 0.0, 10.0)
-    schedule: Literal["cosine", "stages", "constant"] = option(
+    learning_rate: float = option(
+        1e-3, "step size of the optimiser, at its peak; 0.001 is Adam's usual value", 0.0, 10.0
+    )
+    schedule: str = option(
         "cosine",
         "learning-rate schedule: cosine decay to 0; stages: down to a tenth in eight stages, each three times as long "
-        "as the last (Burda et al., 2016); or constant, as in the articles",
+        "as the last (Burda et al., 2016); constant; or a scheduler of torch.optim.lr_scheduler, stepped after each "
+        "epoch, as 'StepLR(step_size=30)'",
     )
+    optimizer: str = option(
+        "Adam", "optimiser of torch.optim, with options of its own as in Python: 'AdamW(weight_decay=0.01)'"
+    )
+    early_stopping: int | None = option(
+        None,
+        "end training after so many epochs without a higher validation ELBO; none: train to the last of `epochs`",
+        1,
+        10**5,
+    )
+    keep: Literal["last", "best"] = option(
+        "last",
+        "weights that a run ends with: those of its last epoch, or best: of the epoch with the highest validation "
+        "ELBO, which says little of clusters",
+    )
+    amp: bool = option(False, "compute networks in bfloat16 (automatic mixed precision), on a GPU alone")
     seed: int = option(
-        1, "seed of the weights, the order and the noise; the split of the data does not depend on it", 0
+        1, "seed of the weights, the order and the noise; the split of the data does not depend on it", 0, SEEDS
+    )
+    continued: Any = option(
+        (),
+        "where a finished run was trained further: its `epochs` until then, the epoch that it had reached, and the "
+        "step size from which a fresh cosine fell",
+        shown=False,
     )
 
     def __post_init__(self) -> None:
         check(self)
+        parse_call(self.optimizer)
+        name, _ = parse_call(self.schedule)
+        if name not in SCHEDULES and name[:1].islower():
+            raise UserError(f"`schedule`: unknown value {name!r}: {nearest(name, SCHEDULES)}")
+        object.__setattr__(self, "continued", tuple(tuple(each) for each in self.continued))
         for name in SOURCE_OPTIONS:
             value = getattr(self, name)
             if isinstance(value, Mapping) and value.keys() == {"description", "sha256"}:  # as `as_json` wrote it
@@ -133,14 +164,26 @@ class Recipe:
         return {"recipe": self.name, **values}
 
     def command(self, processes: int = 1) -> str:
-        """Return the shortest command that trains this recipe: a preset, and the options that differ from it."""
-        python = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+        """Return the shortest command that trains this recipe: a preset, and the options that differ from it.
+
+        Of a run that was trained further, the commands, one after the other.
+        """
+        torchrun = ["torchrun", "--nproc-per-node", str(processes), "-m", "pyro_models", "train", self.name]
+        start = ["pyro-stories", "train", self.name] if processes == 1 else torchrun
+        ends = [epochs for epochs, _, _ in self.continued] + [self.epochs]
+        first = dataclasses.replace(self, epochs=ends[0], continued=())
         bases: dict[str | None, Recipe] = {None: type(self)()} | {name: self.preset(name) for name in self.presets}
         words = [
-            [*(["--preset", name] if name else []), *command_words(vars(self), vars(base))]
+            [*(["--preset", name] if name else []), *command_words(vars(first), vars(base))]
             for name, base in bases.items()
         ]
-        return shlex.join([*python, "train.py", self.name, *min(words, key=len)])
+        commands = [[*start, *min(words, key=len)]]
+        if self.continued:
+            commands[0] += ["--out", "RUN"]
+        for (_, _, size), end in zip(self.continued, ends[1:], strict=True):
+            further = ["--out", "RUN", "--resume", "--epochs", str(end), "--learning-rate", str(size)]
+            commands.append([*start, *further])
+        return " && ".join(map(shlex.join, commands))
 
     # Data and batches
 
@@ -249,12 +292,17 @@ class Recipe:
     @property
     def fixes_epochs(self) -> bool:
         """Whether a step depends on the number of epochs, so that a run cannot be made longer afterwards."""
-        return self.schedule != "constant" or self.is_scheduled
+        return self.schedule != "constant" or self.is_scheduled or bool(self.continued)
 
     @property
     def bound_of(self) -> str | None:
         """What the estimator's bound is a bound of, where that is not the story."""
         return None
+
+    @property
+    def note(self) -> str | None:
+        """What is to be known of the objective beside its formula."""
+        return None if self.bound_of is None else f"the bound is of {self.bound_of}"
 
     def story(self, dataset: datasets.Dataset) -> reading.Story:
         """Read the recipe's pair on a batch of its data, and its objective as it is at the end of a run.
@@ -268,9 +316,8 @@ class Recipe:
         objective = self.training_objective(guide, dataset.train)
         if isinstance(objective, objectives.Scheduled):
             objective = objective.at(1.0)
-        note = None if self.bound_of is None else f"the bound is of {self.bound_of}"
         return reading.story_of_objective(
-            model, guide, objective, batch, arguments=self.story_arguments(batch), note=note
+            model, guide, objective, batch, arguments=self.story_arguments(batch), note=self.note
         )
 
     def story_arguments(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

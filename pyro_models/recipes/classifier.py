@@ -33,9 +33,7 @@ class ClassifierRecipe(DiscreteRecipe):
         "explorer": "the classifier has no latent z to move",
     }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # The article on virtual adversarial training: its net, split and xi, VAT alone, 3,000 steps of 100 labelled
-        # and 512 unlabelled images, Adam at a constant 0.001.
-        "article": {
+        "vat-article": {
             "network": "article",
             "split": "article",
             "finite_difference": 1e-6,
@@ -48,8 +46,7 @@ class ClassifierRecipe(DiscreteRecipe):
             "learning_rate": 0.001,
             "schedule": "constant",
         },
-        # Miyato, Maeda, Koyama and Ishii, 2018, on MNIST: their MLP with noise; 50,000 steps.
-        "paper": {
+        "miyato": {
             "network": "paper",
             "radius": 5.0,
             "finite_difference": 1e-6,
@@ -60,8 +57,14 @@ class ClassifierRecipe(DiscreteRecipe):
             "steps": 500,
             "epochs": 100,
         },
-        # Rows; lengths are in standard deviations of the columns.
-        "table": {"network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
+        "table": {"data": "blobs", "network": "mlp", "radius": 0.3, "jitter": 0.1, "batch_size": 64},
+    }
+    sources: ClassVar[Mapping[str, str]] = {
+        "vat-article": "an introductory article on virtual adversarial training: its net, split and xi, VAT alone, "
+        "3,000 steps of 100 labelled and 512 unlabelled images, Adam at a constant 0.001",
+        "miyato": "Miyato, Maeda, Koyama and Ishii, Virtual Adversarial Training, 2018 (arXiv:1704.03976), on MNIST: "
+        "their MLP with noise, 50,000 steps",
+        "table": "rows of a table, blobs unless `data` says otherwise: lengths in standard deviations of its columns",
     }
 
     classes: int | None = option(None, "number of classes; none: as many as the labels have", 2, 1000)

@@ -34,9 +34,7 @@ class CVAERecipe(VariationalRecipe):
         "explorer": "what z decodes to depends on the condition, which differs from image to image"
     }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # Pyro's tutorial on conditional VAEs (after Sohn, Lee and Yan, 2015): MLPs of 500-500, z of 200, Adam at a
-        # constant 0.001, 50 epochs at most. Its prior sees the prediction of a network without z too; ours does not.
-        "tutorial": {
+        "pyro-tutorial": {
             "data": "mnist",
             "network": "mlp",
             "latent_dim": 200,
@@ -45,8 +43,13 @@ class CVAERecipe(VariationalRecipe):
             "epochs": 50,
             "schedule": "constant",
         },
-        # Grey MNIST: on validation data 12 epochs bring the bound of one given quadrant below the tutorial's.
         "mnist": {"data": "mnist", "epochs": 12},
+    }
+    sources: ClassVar[Mapping[str, str]] = {
+        "pyro-tutorial": "Pyro's tutorial on conditional VAEs (pyro.ai/examples/cvae.html), after Sohn, Lee and Yan, "
+        "2015: MLPs of 500-500, z of 200, Adam at a constant 0.001, 50 epochs at most; its prior sees the prediction "
+        "of a network without z too, ours does not",
+        "mnist": "grey MNIST: on validation data 12 epochs bring the bound of one given quadrant below the tutorial's",
     }
 
     given: Literal["1", "2", "3", "label"] = option(

@@ -34,9 +34,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
 
     name: ClassVar[str] = "gmvae"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # The article on clustering: its convolutions, z of 2, 8 x KL(z), one relaxed draw of y at 0.5 and no terms of
-        # q(y | x); Adam at a constant 0.001, 100 epochs.
-        "article": {
+        "clustering-article": {
             "network": "conv",
             "latent_dim": 2,
             "beta": 8.0,
@@ -48,10 +46,9 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             "batch_size": 128,
             "schedule": "constant",
         },
-        # Virtual adversarial training beside the defaults; 100 was chosen on validation data.
         "vat": {"network": "strided", "vat": 100.0, "epochs": 7},
-        # Rows in the plane in three groups, as in the article: K = 3 and a Normal decoder of fixed scale.
         "table": {
+            "data": "blobs",
             "clusters": 3,
             "latent_dim": 2,
             "likelihood": "normal",
@@ -64,6 +61,15 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             "epochs": 100,
             "learning_rate": 0.003,
         },
+    }
+    sources: ClassVar[Mapping[str, str]] = {
+        "clustering-article": "an introductory article on clustering with a VAE, after Kingma et al., 2014 "
+        "(arXiv:1406.5298) and Jang et al., 2017 (arXiv:1611.01144): its convolutions, z of 2, 8 x KL(z), a relaxed draw "
+        "of y at 0.5, no terms of q(y | x), Adam at a constant 0.001, 100 passes",
+        "vat": "virtual adversarial training (Miyato et al., 2018; arXiv:1704.03976) beside the defaults; its weight was "
+        "chosen on validation data",
+        "table": "rows in the plane in three groups, blobs unless `data` says otherwise, as in the article of the preset "
+        "clustering-article: K = 3 and a Normal decoder of fixed scale",
     }
 
     clusters: int = option(10, "number of values of y: clusters, or classes where labels are seen", 2, 1000)
@@ -86,10 +92,14 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     )
     network: Literal["mlp", "strided", "conv"] = option(
         "mlp",
-        "networks: MLPs; strided convolutions in q(y | x), else MLPs; the article's convolutions (28 x 28 pixels)",
+        "networks: MLPs; strided convolutions in q(y | x), else MLPs; conv: those of the preset "
+        "clustering-article (28 x 28 pixels)",
     )
     temperature: float = option(
-        0.5, "temperature of the relaxed y, for all estimators but graph, enum and rws; 0.5 in the article", 1e-3, 100.0
+        0.5,
+        "temperature of the relaxed y, for all estimators but graph, enum and rws; 0.5 in clustering-article",
+        1e-3,
+        100.0,
     )
     final_temperature: float | None = option(
         None, "temperature that the relaxed y falls to over the run; none: constant", 1e-3, 100.0
@@ -104,7 +114,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         20.0, "weight of the entropy of q(y | x), which asks for confident clusters (Krause et al., 2010)", 0.0, 1e6
     )
     label_weight: float = option(
-        1000.0, "weight of the cross-entropy of q(y | x) on the labelled data; 1000 in the article", 0.0, 1e6
+        1000.0, "weight of the cross-entropy of q(y | x) on the labelled data; 1000 in the clustering article", 0.0, 1e6
     )
     batch_size: int = option(256, "data in an optimiser step, over all processes; batch norm wants many", 2)
     epochs: int = option(20, "number of epochs, each one pass over the training data", 1, 100_000)
@@ -115,8 +125,10 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether the temperature falls, or the start fades out."""
-        return self.final_temperature is not None or (self.start != "random" and not self.labels)
+        """Whether the temperature falls, the weight of the KL of z rises, or the start fades out."""
+        return (
+            super().is_scheduled or self.final_temperature is not None or (self.start != "random" and not self.labels)
+        )
 
     def imitates(self, train: datasets.Split) -> bool:
         """Return whether q(y | x) starts from the components of a Gaussian mixture; labels say more where there are."""
@@ -193,7 +205,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
         classify: Any = guide.classify
-        bound = self.bound(progress)
+        bound = self.eased(self.bound(progress), progress)
         terms = self.terms()
         if progress < 1 and self.imitates(train):
             terms = self._starting(terms, progress, train)

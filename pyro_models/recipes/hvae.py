@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import guides
 import pyro_models
-from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives, pictures, plots
-from pyro_models.base.errors import UserError
-from pyro_models.base.names import WEIGHTED
+from pyro_models import metrics, nn, pictures, plots
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
@@ -30,9 +27,7 @@ class HVAERecipe(VariationalRecipe):
     latent_site: ClassVar[str] = "z2"
     latent_sites: ClassVar[tuple[str, ...]] = ("z1", "z2")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # Sønderby et al., 2016: sizes, step size, batch, epochs and warm-up of the command in the authors' README;
-        # their model has a third level of 16, and batch norm.
-        "article": {
+        "sonderby": {
             "data": "mnist",
             "pixels": "dynamic",
             "network": "mlp",
@@ -45,30 +40,30 @@ class HVAERecipe(VariationalRecipe):
             "epochs": 2000,
             "warm_up": 0.1,  # 200 epochs
         },
-        # The same data with the residual networks; 30 epochs are half an hour of one core.
         "mnist": {"data": "mnist", "pixels": "dynamic", "epochs": 30},
+    }
+    sources: ClassVar[Mapping[str, str]] = {
+        "sonderby": "Sønderby et al., Ladder Variational Autoencoders, 2016 (arXiv:1602.02282): sizes, step size, batch, "
+        "epochs and warm-up of the command in the authors' README; their model has a third level of 16, and batch norm",
+        "mnist": "the same data with the residual networks; 30 epochs are half an hour of one core",
     }
 
     latent_dim: int = option(
-        32, "dimensions of the upper latent z2, 32 in the article; 2 can be drawn as a map", 1, 4096
+        32, "dimensions of the upper latent z2, 32 in Sønderby et al., 2016; 2 can be drawn as a map", 1, 4096
     )
-    lower_dim: int = option(64, "dimensions of the lower latent z1, 64 in the article", 1, 4096)
+    lower_dim: int = option(64, "dimensions of the lower latent z1, 64 in Sønderby et al., 2016", 1, 4096)
     network: Literal["residual", "mlp"] = option(
         "residual",
-        "networks: residual MLPs, or mlp: two hidden layers of 512 units below z1 and of 256 above, as in the article",
+        "networks: residual MLPs, or mlp: two hidden layers of 512 units below z1 and of 256 above (Sønderby et al., "
+        "2016)",
     )
     warm_up: float = option(
         0.1,
         "share of the run over which the weight of both KL terms rises from 0 to `beta`, so that z2 comes into use; "
-        "0.1 in the article",
+        "0.1 in Sønderby et al., 2016",
         0.0,
         1.0,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.elbo in WEIGHTED and self.warm_up:
-            raise UserError(f"`warm_up` with `elbo={self.elbo}` bounds nothing: give `warm_up=0`")
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the HVAE and its guide."""
@@ -86,16 +81,6 @@ class HVAERecipe(VariationalRecipe):
         encoder = nn.encoder(features, shape, self.encoder_dropout)
         guide = guides.HVAEGuide(encoder, nn.Linear(512, 2 * lower), network(512, 2 * upper, 256), top_down)
         return story, guide
-
-    def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
-        """Build the bound with the weight of the KL terms after a fraction of the run, on top of beta."""
-        weight = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
-        return objectives.scaled(self.bound(), dict.fromkeys(self.latent_sites, weight))
-
-    @property
-    def is_scheduled(self) -> bool:
-        """Whether the weight of the KL terms rises."""
-        return self.warm_up > 0
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, of what each level says, latents, samples and learning curves."""

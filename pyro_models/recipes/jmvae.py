@@ -42,9 +42,7 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
 
     name: ClassVar[str] = "jmvae"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # The article written with pixyz: digits 1 and 2 of MNIST to the left or right, all terms of weight 1, Adam at a
-        # constant 0.001, 10 passes.
-        "article": {
+        "pixyz-article": {
             "source": "mnist",
             "unimodal_weight": 1.0,
             "attribute_weight": 1.0,
@@ -55,7 +53,6 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
             "epochs": 10,
             "schedule": "constant",
         },
-        # Suzuki, Nakayama and Matsuo, 2016: MNIST images and their labels, z of 64, alpha 0.1; 150 passes.
         "labels": {
             "data": "mnist",
             "pixels": "dynamic",
@@ -66,12 +63,20 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
             "steps": 4290,  # ten passes
             "epochs": 15,
         },
-        # MNIST-A of Vedantam et al., 2018; the weights were chosen on validation data.
         "mnist-a": MNIST_A | {"steps": 5000, "beta": 0.2, "unimodal_weight": 0.8, "subsets": False},
         "mnist-a-telbo": MNIST_A
         | {"steps": 4000, "objective": "telbo", "variant": "stop-gradient", "private_weight": 3.0},
-        # TELBO of Vedantam et al., 2018, on the 2 x 2 set; the weight of p(y | z) was chosen on validation data.
         "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 5.0},
+    }
+    sources: ClassVar[Mapping[str, str]] = {
+        "pixyz-article": "an introductory article on the JMVAE, written with the library pixyz: digits 1 and 2 of MNIST "
+        "to the left or right, all terms of weight 1, Adam at a constant 0.001, 10 passes",
+        "labels": "Suzuki, Nakayama and Matsuo, Joint Multimodal Learning, 2016 (arXiv:1611.01891): MNIST images and "
+        "their labels, z of 64, alpha 0.1, 150 passes",
+        "mnist-a": "MNIST-A of Vedantam, Fischer, Huang and Murphy, 2018 (arXiv:1705.10762), by the JMVAE; the weights "
+        "were chosen on validation data",
+        "mnist-a-telbo": "MNIST-A by their TELBO; the weights were chosen on validation data",
+        "telbo": "TELBO of Vedantam et al., 2018, on digits 1 and 2; the weight of p(y | z) was chosen on validation data",
     }
 
     data: Any = option(
@@ -109,9 +114,6 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         30.0, "weight of each log p(y | z) in the loss, as a bit counts little beside 784 pixels", 0.0, 1e6
     )
     subsets: bool = option(True, "condition q(z | y) on a random subset of the attributes for each datum and step")
-    warm_up: float = option(
-        0.0, "share of the run over which the weight of KL(q(z | x, y) || p(z)) rises from 0 to `beta`", 0.0, 1.0
-    )
     batch_size: int = option(64, "data in an optimiser step, over all processes; small, as the default set is", 1)
     steps: int | None = option(
         50, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
@@ -120,7 +122,7 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
     network: Literal["mlp", "spatial"] = option(
         "mlp", "networks: MLPs; spatial: MLPs on a patch of the canvas that a spatial transformer finds (mnist-a)"
     )
-    width: int = option(512, "hidden units of a layer; 512 as in the articles' networks", 1, 10**5)
+    width: int = option(512, "hidden units of a layer; 512 as in the preset pixyz-article", 1, 10**5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,13 +137,11 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
                 if getattr(self, name) != 1.0:
                     value = f"{getattr(self, name):g}"
                     raise UserError(f"`{name}={value}` with `elbo={self.elbo}` bounds nothing: give `{name}=1`")
-            if self.warm_up:
-                raise UserError(f"`warm_up` with `elbo={self.elbo}` bounds nothing: use trace or mean-field")
 
     @property
     def is_scheduled(self) -> bool:
         """Whether the weight of the KL warms up, or a second stage follows."""
-        return self.warm_up > 0 or self.variant == "two-stage"
+        return super().is_scheduled or self.variant == "two-stage"
 
     @property
     def split_options(self) -> dict[str, Any]:
@@ -194,9 +194,10 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
 
     def objective_at(self, progress: float, guide: Any, train: datasets.Split) -> objectives.Objective:
         """Build the bound with its divergences, or the sum of bounds."""
-        kl_weight = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
-        weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight, "z": kl_weight}
-        bound = objectives.scaled(super().bound(), weights)  # the objectives leave out what is missing themselves
+        weights = dict.fromkeys(guide.sizes, self.attribute_weight) | {"x": self.image_weight}
+        bound = objectives.scaled(
+            self.eased(super().bound(), progress), weights
+        )  # the objectives leave out what is missing themselves
         choose = objectives.some_of if self.subsets else objectives.all_of
         if self.objective == "jmvae":
             return objectives.jmvae(bound, guide.posterior, weight=self.unimodal_weight, choose=choose)

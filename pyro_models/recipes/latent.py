@@ -60,6 +60,20 @@ class VariationalRecipe(LatentRecipe):
     beta: float = option(
         1.0, "weight of KL(q(z | x) || p(z)) in the loss; above 1 for a beta-VAE (Higgins et al., 2017)", 0.0, 1e6
     )
+    warm_up: float = option(
+        0.0,
+        "share of the run over which the weight of the KL of z rises from 0 to `beta`, so that z comes into use "
+        "(Sønderby et al., 2016; Bowman et al., 2016)",
+        0.0,
+        1.0,
+    )
+    free_bits: float = option(
+        0.0,
+        "nats of the KL of each latent site that cost nothing, so that z stays in use: below, its mean over a batch is "
+        "taken for constant (Kingma et al., 2016, arXiv:1606.04934)",
+        0.0,
+        1e6,
+    )
     likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option(
         "bernoulli",
         "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli "
@@ -77,6 +91,9 @@ class VariationalRecipe(LatentRecipe):
         if self.elbo in WEIGHTED:
             if self.beta != 1.0:
                 raise UserError(f"`beta={self.beta:g}` with `elbo={self.elbo}` bounds nothing: use trace or mean-field")
+            for name in ("warm_up", "free_bits"):
+                if getattr(self, name):
+                    raise UserError(f"`{name}` with `elbo={self.elbo}` bounds nothing: give `{name}=0`")
             if self.particles == 1:
                 raise UserError(f"`elbo={self.elbo}` with `particles=1` is the plain ELBO: give 2 or more")
         if self.elbo == "renyi" and self.alpha == 1.0:
@@ -102,6 +119,27 @@ class VariationalRecipe(LatentRecipe):
         return objectives.scaled(
             partial(objectives.ESTIMATORS[self.elbo], **options), dict.fromkeys(self.latent_sites, self.beta)
         )
+
+    def eased(self, bound: objectives.Objective, progress: float) -> objectives.Objective:
+        """Return the bound whose KL of z has its weight after a fraction of the run, and its free bits, in the loss."""
+        weight = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
+        bound = objectives.free_bits(bound, dict.fromkeys(self.latent_sites, self.free_bits))
+        return objectives.scaled(bound, dict.fromkeys(self.latent_sites, weight))
+
+    def objective_at(self, progress: float, guide: Any, train: datasets.Split) -> objectives.Objective:
+        """Build the bound with the weight of the KL of z after a fraction of the run, and its free bits."""
+        return self.eased(self.bound(), progress)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the weight of the KL of z rises."""
+        return self.warm_up > 0
+
+    @property
+    def note(self) -> str | None:
+        """What the formula of the loss leaves out: free bits."""
+        freely = f"KL of {', '.join(self.latent_sites)} counts as {self.free_bits:g} nats where it is below"
+        return "; ".join(filter(None, [super().note, freely if self.free_bits else None])) or None
 
     @property
     def evaluation_size(self) -> int:

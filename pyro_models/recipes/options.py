@@ -7,10 +7,29 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyro_models.base.errors import UserError, nearest
 
+SEEDS = 2**32 - 1
+"""The highest seed: scikit-learn takes no higher one."""
 
-def option(default: Any, help: str, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Declare a field with its help text and, for numbers, the bounds within which it makes sense."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high})
+
+def option(default: Any, help: str, low: float = -math.inf, high: float = math.inf, *, shown: bool = True) -> Any:
+    """Declare a field: its help text, for numbers the bounds within which it makes sense, and whether a user sets it."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "shown": shown})
+
+
+def options_of(options: Any) -> list[dataclasses.Field]:
+    """Return the fields of a dataclass, or of an instance, that a user sets."""
+    return [field for field in dataclasses.fields(options) if field.metadata["shown"]]
+
+
+def bounds(low: float, high: float) -> str:
+    """Describe the bounds of a number; nothing where there are none.
+
+    >>> bounds(1, math.inf), bounds(0, 0.99), bounds(-math.inf, math.inf)
+    ('at least 1', 'between 0 and 0.99', '')
+    """
+    if low == -math.inf:
+        return ""
+    return f"at least {low:.10g}" if high == math.inf else f"between {low:.10g} and {high:.10g}"
 
 
 def flag(field: str) -> str:
@@ -37,8 +56,7 @@ def check(options: Any) -> None:
         if not isinstance(value, hint) and not (isinstance(value, int) and hint is float):
             raise UserError(f"{name} must be of type {getattr(hint, '__name__', hint)}, not {value!r}")
         if isinstance(value, int | float) and not low <= value <= high:
-            bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-            raise UserError(f"{name} must be {bounds}, not {value:g}")
+            raise UserError(f"{name} must be {bounds(low, high)}, not {value:.10g}")
 
 
 def command_words(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:

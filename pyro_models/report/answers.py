@@ -39,9 +39,7 @@ def write_answer(run: Run, verb: str, data: Any, out: Path, *, samples: int = 10
     check_format(out, images=verb in ("reconstruct", "impute") and not run.dataset.is_table)
     if verb == "impute":
         if data is None:
-            raise UserError(
-                "give `data`, with what is missing in it: the test data of the run are complete", exit_code=2
-            )
+            raise UserError("give `data`, with what is missing in it: the test data of the run are complete")
         filled = run.impute(data, samples=samples, seed=seed)
         ids = sources.read(data, dataclasses.replace(run.preprocessing.options, optional=True)).ids
         arrays = filled if isinstance(filled, dict) else _data(run, np.asarray(filled))
@@ -81,7 +79,7 @@ def check_format(out: Path, *, images: bool) -> None:
     if out.suffix == ".npz" or (out.suffix in FORMATS and not images) or (images and not out.suffix):
         return
     choice = "a folder, for PNG files, or FILE.npz" if images else ", ".join(f"FILE{suffix}" for suffix in FORMATS)
-    raise UserError(f"`out={out}`: give {choice}", exit_code=2)
+    raise UserError(f"`out={out}`: give {choice}")
 
 
 def _data(run: Run, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def comparison_of_program(
     estimators = {}
     for name in names or ESTIMATORS:
         if name not in ESTIMATORS:
-            raise UserError(f"{name!r} is no estimator: {nearest(name, ESTIMATORS)}", exit_code=2)
+            raise UserError(f"{name!r} is no estimator: {nearest(name, ESTIMATORS)}")
         weighted = name in ("iwae", "renyi", "rws", "dreg")
         estimators[name] = partial(ESTIMATORS[name], particles=particles) if weighted else ESTIMATORS[name]
     comparisons = compare(model, guide, data, estimators, draws=draws)

@@ -4,7 +4,9 @@ from .options import RunOptions as RunOptions
 from .origin import Provenance as Provenance
 from .origin import provenance as provenance
 from .results import tables as tables
+from .seeds import sweep as sweep
 from .seeds import train_seeds as train_seeds
+from .trainer import say as say
 from .trainer import train as train
 from .use import Inference as Inference
 from .use import Prediction as Prediction

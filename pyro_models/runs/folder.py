@@ -1,11 +1,11 @@
 """A run and its folder: made, opened, saved and restored."""
 
 import csv
-import dataclasses
 import io
 import json
+import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from pyro_models.base import files
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.base.files import read_json, replace, write
+from pyro_models.base.files import read_json, write
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Dataset, Deferred, Preprocessing
 from pyro_models.recipes import Recipe, from_json
@@ -40,6 +41,7 @@ class Run(Inference):
         frames: reconstructions kept during training: `examples`, which test data; `epochs`, when; `images`, bytes
             [n, *image] for each of those epochs.
         processes: how many trained it.
+        best: while it trains and `keep=best`, the weights of the epoch with the highest validation ELBO.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Run(Inference):
     metrics: list[dict[str, float]]
     frames: dict[str, Any]
     processes: int
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -93,17 +96,14 @@ def open_run(
         raise UserError("`device=cuda`: torch finds no GPU here; use `device=cpu`")
     known, source = provenance(folder, recipe, data_dir), recipe
     if data is not None:
-        source = dataclasses.replace(recipe, data=Path(data).resolve() if isinstance(data, str | Path) else data)
+        source = replace(recipe, data=Path(data).resolve() if isinstance(data, str | Path) else data)
     for problem in known.problems(source):
         if " changed " in problem:
             warnings.warn(problem, stacklevel=2)
     dataset = Deferred(known.name, known.preprocessing, lambda: known.located(source).load(data_dir))
     with torch.random.fork_rng():
         run = build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
-    try:
-        load_weights(run.pair, safetensors.torch.load_file(folder / "model.safetensors", device=device))
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot read the weights in {folder}: {first_line(error)}") from None
+    load_trained(run)
     if (folder / "checkpoint.pt").is_file():
         state = checkpoint.load(folder / "checkpoint.pt")
         run.metrics.extend(state["metrics"])
@@ -113,10 +113,34 @@ def open_run(
     return run
 
 
+def leg(recipe: Recipe) -> tuple[int, float]:
+    """Return the epoch after which the last leg of a run began, 0 of its first, and the step size that it began with.
+
+    A run has one leg, and one more for each time that it was trained further after it was over.
+    """
+    return recipe.continued[-1][1:] if recipe.continued else (0, recipe.learning_rate)
+
+
+def best_epoch(metrics: list[dict[str, float]]) -> int:
+    """Return the first epoch with the highest validation ELBO."""
+    return 1 + max(range(len(metrics)), key=lambda k: metrics[k]["validation_elbo"])
+
+
+def is_over(recipe: Recipe, metrics: list[dict[str, float]]) -> bool:
+    """Return whether a run has trained for all its epochs, or for `early_stopping` of them without a better bound."""
+    patience = recipe.early_stopping
+    if patience is None or not metrics or len(metrics) >= recipe.epochs:
+        return len(metrics) >= recipe.epochs
+    return len(metrics) - max(best_epoch(metrics), leg(recipe)[0]) >= patience
+
+
 def prepare(
     recipe: Recipe, options: RunOptions, processes: Processes, dataset: Dataset
-) -> tuple[Path, dict[str, Any] | None]:
-    """Make the run folder, after all checks: the folder, and the state to continue from.
+) -> tuple[Path, Recipe, dict[str, Any] | None]:
+    """Make the run folder, after all checks.
+
+    Returns:
+        the folder; the recipe, with a further leg where a finished run is given more epochs; the state to continue from.
 
     Raises:
         UserError: the folder cannot be used, or the checkpoint in it is of another run.
@@ -124,7 +148,12 @@ def prepare(
     state = None
     if options.resume and options.out and (options.out / "checkpoint.pt").exists():
         state = checkpoint.load(options.out / "checkpoint.pt")
+        in_memory = {name: getattr(recipe, name) for name in ("data", "encoder", "decoder") if hasattr(recipe, name)}
+        saved = from_json(read_json(options.out / "recipe.json") | in_memory)
+        recipe = _continued(recipe, saved, state["metrics"], options.out)
         _check_state(state, recipe, options.out, processes)
+        if len(state["metrics"]) == leg(recipe)[0] > 0:  # a new leg starts from what the run ended with
+            state |= {"weights": state["best"] or state["weights"], "optimizer": None}
     try:
         folder = _resumed_or_new(recipe, options)
         (folder / "figures").mkdir(exist_ok=True)
@@ -133,7 +162,32 @@ def prepare(
     write(folder / "recipe.json", json.dumps(recipe.as_json(), indent=2) + "\n")
     if not (options.resume and (folder / "data.json").is_file()):
         describe(folder, recipe, dataset)
-    return folder, state
+    return folder, recipe, state
+
+
+FRACTION = 0.1  # of `learning_rate`: the least that a run is trained further with
+
+
+def _continued(recipe: Recipe, saved: Recipe, metrics: list[dict[str, float]], folder: Path) -> Recipe:
+    """Return the recipe of a run that is resumed: with a further leg, where it is over and is given more epochs.
+
+    The leg is a fresh cosine from the step size of the last step, at least a tenth of `learning_rate`, or from the
+    `learning_rate` that is given; it begins with the weights that the run ended with and a fresh optimiser. Where the
+    step size is constant, a run with more epochs is the longer run itself.
+    """
+    now, done = replace(recipe, continued=saved.continued), len(metrics)
+    own_size = recipe.learning_rate != saved.learning_rate
+    if now.epochs in (saved.epochs, done) or not metrics or not (saved.fixes_epochs or own_size):
+        return now
+    if not is_over(saved, metrics):
+        raise UserError(
+            f"the run in {folder} is at epoch {done} of {saved.epochs}, on which its schedule depends: `resume=True` it "
+            "to its end first, and then with more `epochs`"
+        )
+    if now.epochs < done:
+        return now  # which `_check_state` refuses
+    size = recipe.learning_rate if own_size else max(metrics[-1]["learning_rate"], FRACTION * saved.learning_rate)
+    return replace(now, learning_rate=saved.learning_rate, continued=(*saved.continued, (saved.epochs, done, size)))
 
 
 def _resumed_or_new(recipe: Recipe, options: RunOptions) -> Path:
@@ -159,8 +213,10 @@ def _resumed_or_new(recipe: Recipe, options: RunOptions) -> Path:
             "model.safetensors",
             "checkpoint.pt",
             "report.html",
+            "log.txt",
         ):
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     return folder
 
 
@@ -181,7 +237,7 @@ def next_folder(recipe: Recipe) -> Path:
 def _check_state(state: dict[str, Any], recipe: Recipe, folder: Path, processes: Processes) -> None:
     """Refuse to continue from the checkpoint of another recipe, or with another number of processes."""
     ours, theirs = recipe.as_json(), dict(state["recipe"])
-    theirs["epochs"] = ours["epochs"]
+    theirs |= {key: ours[key] for key in ("epochs", "continued")}
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise UserError(
@@ -190,7 +246,7 @@ def _check_state(state: dict[str, Any], recipe: Recipe, folder: Path, processes:
             )
     done = len(state["metrics"])
     if done > recipe.epochs:
-        raise UserError(f"the run in {folder} is at epoch {done} already, beyond `epochs={recipe.epochs}`")
+        raise UserError(f"the run in {folder} is at epoch {done} already: give more `epochs` to train it further")
     if state["processes"] != processes.count:
         raise UserError(f"the run in {folder} is of {state['processes']} processes, not {processes.count}")
 
@@ -204,18 +260,35 @@ def build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes) 
 
 
 def restore(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go back to the epoch at which a checkpoint was made.
+    """Go back to the epoch at which a checkpoint was made, or to the weights that a finished run ended with.
 
     Raises:
         UserError: it does not fit the recipe.
     """
-    try:
-        run.pair.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"the checkpoint in {run.folder} does not fit the recipe: {first_line(error)}") from None
     run.metrics.extend(state["metrics"])
     run.frames.update(state["frames"])
+    run.best.update(state["best"])
+    if state["weights"] is None:
+        load_trained(run)
+        return
+    try:
+        run.pair.load_state_dict(state["weights"])
+        if state["optimizer"] is not None:
+            optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"the checkpoint in {run.folder} does not fit the recipe: {first_line(error)}", 1) from None
+
+
+def load_trained(run: Run) -> None:
+    """Load the weights of a finished run.
+
+    Raises:
+        UserError: they cannot be read, or are not those of the recipe's networks.
+    """
+    try:
+        load_weights(run.pair, safetensors.torch.load_file(run.folder / "model.safetensors"))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"cannot read the weights in {run.folder}: {first_line(error)}", 1) from None
 
 
 def load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:
@@ -229,8 +302,8 @@ def load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:
     pair.load_state_dict(named | stored)
 
 
-def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer) -> None:
-    """Write metrics.csv and checkpoint.pt."""
+def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None) -> None:
+    """Write metrics.csv and checkpoint.pt; without an optimiser, of a run that is over, it holds no weights."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
     writer.writeheader()
@@ -240,8 +313,9 @@ def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer) -> None:
     state = {
         "recipe": run.recipe.as_json(),
         "processes": run.processes,
-        "weights": run.pair.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "weights": optimizer and run.pair.state_dict(),
+        "optimizer": optimizer and optimizer.state_dict(),
+        "best": run.best if optimizer else {},
         "metrics": run.metrics,
         "frames": run.frames,
     }
@@ -257,7 +331,7 @@ def save_weights(run: Run) -> None:
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
-    replace(run.folder / "model.safetensors", write_to)
+    files.replace(run.folder / "model.safetensors", write_to)
     stale = [run.folder / name for name in ("checks.json", "likelihood.npz", "compare.json")]
     for path in (*stale, *(run.folder / "figures").glob("check-*.png")):
         path.unlink(missing_ok=True)

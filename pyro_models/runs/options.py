@@ -22,7 +22,12 @@ class RunOptions:
         None, "folder that the data sets are in or are downloaded to (else $PYRO_MODELS_DATA, else ./datasets)"
     )
     seeds: int = option(1, "number of runs, each with the next seed; more than one give a mean and a spread", 1, 1000)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "device to train on; auto: a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", "device to train on: a GPU of NVIDIA (cuda) or of Apple (mps); auto: cuda where there is one, else cpu"
+    )
+    log: Literal["none", "tensorboard"] = option(
+        "none", "also write the rows of metrics.csv for TensorBoard, into the run folder (an extra package)"
+    )
 
     def __post_init__(self) -> None:
         for name in ("out", "data_dir"):

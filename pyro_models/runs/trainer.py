@@ -8,28 +8,43 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
+from math import nextafter
+from pathlib import Path
 from typing import Any
 
 import torch
+from pyro.nn import PyroModule
 from tqdm import tqdm
 
 from pyro_models import __version__
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import write
+from pyro_models.base.names import command
 from pyro_models.data import Batches, Dataset
 from pyro_models.metrics import eval_mode, reconstruct
+from pyro_models.objectives import Objective, Scheduled, modules_of
 from pyro_models.recipes import Recipe
-from pyro_models.runs.folder import Run, build, prepare, restore, save_checkpoint, save_weights
+from pyro_models.runs.folder import (
+    Run,
+    best_epoch,
+    build,
+    is_over,
+    leg,
+    prepare,
+    restore,
+    save_checkpoint,
+    save_weights,
+)
 from pyro_models.runs.options import RunOptions
 from pyro_models.runs.origin import provenance
 from pyro_models.training.fit import Epoch, NonFiniteTerm, fit, parameters
-from pyro_models.training.processes import distributed_session
-from pyro_models.training.schedules import cosine, stages
+from pyro_models.training.processes import Processes, distributed_session
+from pyro_models.training.schedules import cosine, optimizer_of, schedule_of
 
 CHECKPOINT_SECONDS = 10.0
 FRAMES = 40  # of the animation, spread over the epochs
@@ -51,43 +66,50 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
     """
     with distributed_session(options.device) as processes:
         dataset = processes.first_alone(partial(_load, recipe, options))
+        # All that can be refused is, before a folder is made.
         recipe.check_data(dataset)
         dataset = dataset.to(processes.device)
-        batches = recipe.batches(
-            dataset, rank=processes.rank, processes=processes.count
-        )  # refused before a folder is made
-        folder, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
+        batches = recipe.batches(dataset, rank=processes.rank, processes=processes.count)
+        _check_hooks(recipe, options, processes)
+        folder, recipe, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
         run = build(recipe, dataset, folder, processes)
         run.frames["examples"] = recipe.examples(dataset)
-        optimizer = adam(run)
+        optimizer = optimizer_of(recipe.optimizer, parameters(run.model, run.guide), recipe.learning_rate)
         if state is not None:
             restore(run, optimizer, state)
         epochs = epochs_of(run, batches, optimizer)
         try:
             if processes.rank > 0:
-                deque(epochs, maxlen=0)
+                for _ in epochs:
+                    if recipe.early_stopping and processes.from_first(lambda: False):
+                        break
                 return None
-            for note in dataset.notes:
-                print(f"data: {note}", flush=True)
-            if run.metrics:
-                print(f"continuing after epoch {len(run.metrics)} of the run in {folder}", flush=True)
-            for site, meaning in recipe.legend(run.dataset).items():
-                print(f"{site}: {meaning}", flush=True)
-            _record(run, optimizer, _progress(epochs, run))
+            _introduce(run)
+            _record(run, optimizer, _progress(epochs, run), processes, options.log)
             _finish(run)
         except NonFiniteTerm as error:
-            raise UserError(f"{error}; the checkpoint before it is kept in {folder}") from None
+            left = (
+                "the checkpoint before it is kept" if (folder / "checkpoint.pt").exists() else "there is no checkpoint"
+            )
+            advice = f"try a `learning_rate` below {recipe.learning_rate:g}"
+            raise UserError(f"{error}: {left} in {folder}; {advice}", 1) from None
         except KeyboardInterrupt:
-            words = ["python", "train.py", recipe.name, "--out", str(folder), "--resume"]
+            words = [recipe.name, "--out", str(folder), "--resume"]
             words += ["--data-dir", str(options.data_dir)] if options.data_dir else []
-            kept = f"stopped, with the checkpoint that {folder} holds" if processes.rank == 0 else "stopped"
-            raise UserError(f"{kept}; continue with: {shlex.join(words)}", exit_code=130) from None
+            has = (folder / "checkpoint.pt").exists() and processes.rank == 0
+            kept = f"stopped, with the checkpoint that {folder} holds" if has else "stopped"
+            raise UserError(f"{kept}; continue with: {command('train')} {shlex.join(words)}", 130) from None
     return run
 
 
-def adam(run: Run) -> torch.optim.Optimizer:
-    """Return the optimiser of all that a run trains."""
-    return torch.optim.Adam(parameters(run.model, run.guide), lr=run.recipe.learning_rate, fused=True)
+def _check_hooks(recipe: Recipe, options: RunOptions, processes: Processes) -> None:
+    """Refuse a schedule, an optimiser, a logger or a precision that torch or this machine does not have."""
+    optimizer_of(recipe.optimizer, [torch.zeros((), requires_grad=True)], recipe.learning_rate)
+    schedule_of(recipe.schedule, recipe.learning_rate, 2 if recipe.schedule.islower() else recipe.epochs)
+    if recipe.amp and processes.device.type != "cuda":
+        raise UserError("`amp=True` is for a GPU: on this device bfloat16 would be slower than single precision")
+    if options.log == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError("`log=tensorboard` needs a package: pip install 'pyro-stories[tensorboard]'")
 
 
 def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | None = None) -> Iterator[Epoch]:
@@ -96,18 +118,26 @@ def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | Non
     Raises:
         NonFiniteTerm: as `fit`.
     """
-    recipe = run.recipe
-    schedules = {"cosine": cosine(recipe.learning_rate), "stages": stages(recipe.learning_rate)}
+    recipe, (first, peak) = run.recipe, leg(run.recipe)
+    objective = recipe.training_objective(run.guide, run.dataset.train)
+    schedule = schedule_of(recipe.schedule, peak, recipe.epochs)
+    if first:
+        share = recipe.epochs / (recipe.epochs - first)
+        schedule = lambda progress: cosine(peak)(max(0.0, 1.0 - share * (1.0 - progress)))  # noqa: E731
+        if isinstance(objective, Scheduled):  # which has come to its end
+            objective = objective.at(nextafter(1.0, 0.0))
+    if recipe.amp:
+        objective = _in_bfloat16(objective)
     return fit(
         run.model,
         run.guide,
         batches,
-        recipe.training_objective(run.guide, run.dataset.train),
-        optimizer or adam(run),
-        epochs=recipe.epochs,
+        objective,
+        optimizer or optimizer_of(recipe.optimizer, parameters(run.model, run.guide), peak),
+        epochs=len(run.metrics) if is_over(recipe, run.metrics) else recipe.epochs,
         done=len(run.metrics),
         seed=recipe.seed,
-        learning_rate=schedules.get(recipe.schedule),
+        learning_rate=schedule,
     )
 
 
@@ -119,21 +149,65 @@ def _load(recipe: Recipe, options: RunOptions) -> Dataset:
     return recipe.load(options.data_dir)
 
 
-def _record(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epoch]) -> None:
+def _introduce(run: Run) -> None:
+    """Say what is trained on what, and in which units."""
+    recipe, dataset, folder = run.recipe, run.dataset, run.folder
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.parts.items())
+    say(folder, f"data: {dataset.name}, {sizes}")
+    for note in dataset.notes:
+        say(folder, f"data: {note}")
+    for site, meaning in recipe.legend(dataset).items():
+        say(folder, f"{site}: {meaning}")
+    say(folder, f"terms: {recipe.unit_of('elbo', dataset)}")
+    say(folder, f"run folder: {folder}")
+    if run.metrics:
+        say(folder, f"continuing after epoch {len(run.metrics)} of the run in {folder}")
+    if run.metrics and len(run.metrics) == leg(recipe)[0]:
+        say(folder, f"a fresh cosine to epoch {recipe.epochs}, from a step size of {leg(recipe)[1]:g}")
+
+
+def say(folder: Path, line: str, *, shown: bool = True) -> None:
+    """Print a line at once, and add it to the run's log.txt."""
+    if shown:
+        print(line, flush=True)
+    with suppress(OSError), (folder / "log.txt").open("a") as log:
+        log.write(line + "\n")
+
+
+def _record(
+    run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epoch], processes: Processes, log: str
+) -> None:
     """After each epoch: a row of metrics, perhaps a frame of the animation, now and then a checkpoint."""
-    last = run.recipe.epochs
+    recipe, last = run.recipe, run.recipe.epochs
     framed = {round(1 + k * (last - 1) / (FRAMES - 1)) for k in range(FRAMES)}
     saved = time.monotonic()
-    with _interrupt_after_the_epoch() as interrupted:
+    with _interrupt_after_the_epoch() as interrupted, _tensorboard(run.folder, log) as writer:
         for epoch in epochs:
-            run.metrics.append(_row(run, epoch))
+            run.metrics.append(_row(run, epoch) | {"learning_rate": optimizer.param_groups[0]["lr"]})
+            if recipe.keep == "best" and best_epoch(run.metrics) == epoch.number:
+                run.best.update({name: weight.clone() for name, weight in run.pair.state_dict().items()})
             if epoch.number in framed and run.frames["examples"]:
                 _keep_frame(run, epoch.number)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == last or interrupted:
+            if writer:
+                for name, value in run.metrics[-1].items():
+                    writer.add_scalar(name.replace("_", "/", 1), value, epoch.number)
+            over = is_over(recipe, run.metrics)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or over or interrupted:
                 save_checkpoint(run, optimizer)
                 saved = time.monotonic()
+            if recipe.early_stopping and processes.from_first(lambda over=over: over):
+                break
             if interrupted:
                 raise KeyboardInterrupt
+
+
+def _tensorboard(folder: Path, log: str) -> Any:
+    """Return a writer for TensorBoard in a run folder, or None where none is wanted."""
+    if log != "tensorboard":
+        return nullcontext()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
 
 
 @contextmanager
@@ -180,22 +254,86 @@ def _keep_frame(run: Run, epoch: int) -> None:
 
 
 def _progress(epochs: Iterator[Epoch], run: Run) -> Iterator[Epoch]:
-    """Show a bar on a terminal, and a line now and then in a log."""
-    recipe, unit, done = run.recipe, run.recipe.unit_of("elbo", run.dataset), len(run.metrics)
+    """Show a bar on a terminal, else a line now and then, and a line for each epoch in the run's log.txt."""
+    recipe, done, start = run.recipe, len(run.metrics), time.monotonic()
     terminal, every = sys.stderr.isatty(), max(1, recipe.epochs // 20)
     with tqdm(total=recipe.epochs, initial=done, unit="epoch", desc=recipe.name, disable=not terminal) as bar:
         for epoch in epochs:
             line = ", ".join(f"{name} {value:.2f}" for name, value in epoch.terms.items() if name != "loss")
-            bar.set_postfix_str(f"{line} {unit}", refresh=False)
+            bar.set_postfix_str(line, refresh=False)
             bar.update()
-            if not terminal and (epoch.number % every == 0 or epoch.number == recipe.epochs):
-                print(f"epoch {epoch.number}/{recipe.epochs}: {line} ({unit})", flush=True)
+            left = (time.monotonic() - start) / (epoch.number - done) * (recipe.epochs - epoch.number)
+            seconds = f"{epoch.seconds:.3g} s, {_duration(left)} left"
+            shown = not terminal and (epoch.number % every == 0 or epoch.number in (done + 1, recipe.epochs))
+            say(run.folder, f"epoch {epoch.number}/{recipe.epochs}: {line}; {seconds}", shown=shown)
             yield epoch
+
+
+def _duration(seconds: float) -> str:
+    """Spell a time.
+
+    >>> _duration(42.3), _duration(600), _duration(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _in_bfloat16(objective: Objective | Scheduled) -> Objective | Scheduled:
+    """Compute an objective's networks in bfloat16, and its densities in single precision."""
+    if isinstance(objective, Scheduled):
+        return Scheduled(lambda progress: _in_bfloat16(objective.at(progress)))  # type: ignore[return-value]
+
+    def in_bfloat16(model: Any, guide: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        with autocast_networks(*modules_of(model, guide)):
+            return objective(model, guide, *args, **kwargs)
+
+    return in_bfloat16
+
+
+@contextmanager
+def autocast_networks(*modules: torch.nn.Module, device: str = "cuda") -> Iterator[None]:
+    """Let the networks of a pair, those of its parts that are no Pyro modules, compute in bfloat16.
+
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> with autocast_networks(layer, device="cpu"):
+    ...     layer(torch.tensor([[1.0 + 2**-12]])).dtype
+    torch.float32
+    """
+
+    def networks(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+        if not isinstance(module, PyroModule):
+            yield module
+            return
+        for child in module.children():
+            yield from networks(child)
+
+    def patch(forward: Any) -> Any:
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(device, dtype=torch.bfloat16):
+                out = forward(*args, **kwargs)
+            return out.float() if isinstance(out, torch.Tensor) else type(out)(each.float() for each in out)
+
+        return patched
+
+    patched = list(dict.fromkeys(network for module in modules for network in networks(module)))
+    for network in patched:
+        network.forward = patch(network.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for network in patched:
+            del network.forward
 
 
 def _finish(run: Run) -> None:
     """Write the weights and the final scores."""
     recipe = run.recipe
+    say(run.folder, "evaluating ...")
+    if run.best:
+        run.pair.load_state_dict(run.best)
+        say(run.folder, f"kept: the weights of epoch {best_epoch(run.metrics)}, whose validation ELBO is the highest")
     save_weights(run)
     splits = {split: _last_scores(run, split) for split in ("test", "validation")}
     for split, scores in recipe.final_scores(run).items():
@@ -205,7 +343,7 @@ def _finish(run: Run) -> None:
         "data": str(recipe.data),
         "pixels": recipe.pixels,
         "seed": recipe.seed,
-        "epochs": recipe.epochs,
+        "epochs": len(run.metrics),
         **splits,
         "units": {name: recipe.unit_of(name, run.dataset) for name in splits["test"]},
         "images": {name: len(part) for name, part in run.dataset.parts.items()},
@@ -215,17 +353,22 @@ def _finish(run: Run) -> None:
         "machine": _machine(run),
         **recipe.details(run),
     }
+    if run.best:
+        results["kept_epoch"] = best_epoch(run.metrics)
     for remark in recipe.remarks(run):
-        print(remark)
+        say(run.folder, remark)
     write(run.folder / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    print("test: " + ", ".join(f"{name} {value:.4g}" for name, value in splits["test"].items()), flush=True)
+    if recipe.fixes_epochs:  # else the longer run is continued from the optimiser's state
+        save_checkpoint(run, None)
+    say(run.folder, "test: " + ", ".join(f"{name} {value:.4g}" for name, value in splits["test"].items()))
     run.model.eval()
     run.guide.eval()
 
 
 def _last_scores(run: Run, split: str) -> dict[str, float]:
-    """Read a split's scores off the last row of metrics.csv, which was measured with the final weights."""
-    return {name.removeprefix(f"{split}_"): value for name, value in run.metrics[-1].items() if name.startswith(split)}
+    """Read a split's scores off the row of metrics.csv that was measured with the final weights."""
+    row = run.metrics[best_epoch(run.metrics) - 1 if run.best else -1]
+    return {name.removeprefix(f"{split}_"): value for name, value in row.items() if name.startswith(split)}
 
 
 def _machine(run: Run) -> dict[str, Any]:

@@ -2,4 +2,6 @@ from .fit import Epoch as Epoch
 from .fit import NonFiniteTerm as NonFiniteTerm
 from .fit import parameters as parameters
 from .schedules import cosine as cosine
+from .schedules import optimizer_of as optimizer_of
+from .schedules import schedule_of as schedule_of
 from .schedules import stages as stages

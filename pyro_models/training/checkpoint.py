@@ -10,7 +10,7 @@ import torch
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import write
 
-KEYS = {"recipe", "processes", "weights", "optimizer", "metrics", "frames"}
+KEYS = {"recipe", "processes", "weights", "optimizer", "best", "metrics", "frames"}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen classes for a damaged file
         reason = "truncated or damaged" if not zipfile.is_zipfile(path) else first_line(error)
-        raise UserError(f"cannot read the checkpoint {path} ({reason}): start again with `overwrite`") from None
+        raise UserError(f"cannot read the checkpoint {path} ({reason}): start again with `overwrite`", 1) from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise UserError(f"{path} is not a checkpoint of a run: start again with `overwrite`")
     return state

@@ -53,19 +53,21 @@ def distributed_session(choice: str) -> Iterator[Processes]:
     """Join the process group, if torchrun started this process, and leave it at the end.
 
     Args:
-        choice: `cpu`, `cuda`, or `auto`: a GPU if there is one for each process of this machine.
+        choice: `cpu`, `cuda`, `mps`, or `auto`: a GPU if there is one for each process of this machine.
 
     Yields:
         the processes; a single one without torchrun.
 
     Raises:
-        UserError: `cuda` with too few GPUs.
+        UserError: `cuda` with too few GPUs, or `mps` with none.
     """
     local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
     if choice == "cuda" and gpus < local:
         raise UserError(f"`device=cuda` needs a GPU for each of {local} processes, not {gpus}: use `device=cpu`")
-    device = torch.device("cpu")
-    if choice != "cpu" and gpus >= local:
+    if choice == "mps" and not torch.backends.mps.is_available():
+        raise UserError("`device=mps`: torch finds no GPU of Apple here; use `device=cpu`")
+    device = torch.device("mps" if choice == "mps" else "cpu")
+    if choice in ("auto", "cuda") and gpus >= local:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:

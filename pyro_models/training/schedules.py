@@ -1,7 +1,15 @@
-"""Learning-rate schedules: functions of the fraction of the run that is over, from 0 to 1."""
+"""Learning-rate schedules: functions of the fraction of the run that is over, from 0 to 1; and optimisers by name."""
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_models.base.errors import UserError, first_line, nearest
+from pyro_models.base.names import parse_call
 
 
 def cosine(peak: float) -> Callable[[float], float]:
@@ -23,3 +31,65 @@ def stages(peak: float) -> Callable[[float], float]:
     (3^8 - 1) / 2 = 3,280 passes.
     """
     return lambda progress: peak * 10 ** (-int(math.log(1.0 + (3**8 - 1) * progress, 3)) / 7)
+
+
+def schedule_of(spec: str, peak: float, epochs: int) -> Callable[[float], float] | None:
+    """Return the schedule of a name: `cosine`, `stages`, or one of `torch.optim.lr_scheduler`; None of `constant`.
+
+    A scheduler of torch is run once without a model, a step after each epoch, and the step sizes are noted. A resumed
+    run so needs no state of it.
+
+    >>> halved = schedule_of("StepLR(step_size=2, gamma=0.5)", 0.1, epochs=4)
+    >>> [halved((epoch + 0.5) / 4) for epoch in range(4)]
+    [0.1, 0.1, 0.05, 0.05]
+
+    Raises:
+        UserError: there is no such schedule, its options do not do, or it needs to see how training goes.
+    """
+    ours = {"constant": None, "cosine": cosine(peak), "stages": stages(peak)}
+    if spec in ours:
+        return ours[spec]
+    if "ReduceLROnPlateau" in spec:
+        raise UserError(f"`schedule={spec}` depends on how training goes: use `early_stopping`")
+    made, options = _of_torch("schedule", spec, torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
+    optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=peak, momentum=0.9)  # some change it
+    sizes = []
+    try:
+        scheduler = made(optimizer, **options)
+        for _ in range(epochs):
+            sizes.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            if len(sizes) < epochs:
+                scheduler.step()
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"`schedule={spec}`: {first_line(error)}") from None
+    return lambda progress: sizes[min(int(progress * epochs + 1e-6), epochs - 1)]
+
+
+def optimizer_of(spec: str, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    """Return the optimiser of a name in `torch.optim`, with options of its own, fused where it can be.
+
+    >>> optimizer = optimizer_of("SGD(momentum=0.9)", [torch.zeros(1, requires_grad=True)], 0.1)
+    >>> optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["lr"]
+    (0.9, 0.1)
+
+    Raises:
+        UserError: there is no such optimiser, or its options do not do.
+    """
+    made, options = _of_torch("optimizer", spec, torch.optim, torch.optim.Optimizer)
+    if made in (torch.optim.LBFGS, torch.optim.SparseAdam):
+        raise UserError(f"`optimizer={spec}` does not train on batches of dense gradients: use Adam")
+    fused = {"fused": True} if "fused" in inspect.signature(made).parameters else {}
+    try:
+        return made(parameters, **{"lr": learning_rate} | fused | options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"`optimizer={spec}`: {first_line(error)}") from None
+
+
+def _of_torch(option: str, spec: str, module: Any, base: type) -> tuple[Any, dict[str, Any]]:
+    """Return a class of torch by its name, and the options that come with it."""
+    name, options = parse_call(spec)
+    classes = {key: value for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)}
+    if name not in classes or name == base.__name__:
+        raise UserError(f"`{option}={name}` is not in torch: {nearest(name, classes.keys() - {base.__name__})}")
+    return classes[name], options
