@@ -6,12 +6,12 @@
   `<!-- run options -->` that of where and how to run, and `<!-- recipes -->` the table of recipes.
 """
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pyro_models.base.markdown import markdown as table
+from pyro_models.recipes.options import options_of
 from pyro_models.recipes.registry import RECIPES
 from pyro_models.recipes.registry import table as recipes
 from pyro_models.runs import RunOptions
@@ -23,7 +23,7 @@ def options(of: type) -> str:
     """Return the fields of a dataclass of options as a Markdown table: spelling, default, and what each does."""
     hints = get_type_hints(of)
     rows = []
-    for field in dataclasses.fields(of):
+    for field in options_of(of):
         choices = [str(choice) for choice in get_args(hints[field.name]) if isinstance(choice, str)]
         help = str(field.metadata["help"]) + (f" ({', '.join(choices)})" if choices else "")
         default = "" if field.default in (None, False) else str(field.default)

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown option {word!r}: " + (f"did you mean '--{close[0]}'?" if close else "see --help"))
         return parsed
 
-    def add_numbers(self, options: dict[str, tuple[int, float, str]]) -> None:
+    def add_numbers(self, options: dict[str, tuple[int, int, str]]) -> None:
         """Add an option for each whole number: by name, its default, its lowest value and its meaning."""
         for name, (default, low, meaning) in options.items():
             high = SEEDS if name == "seed" else math.inf

@@ -64,11 +64,11 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     }
     sources: ClassVar[Mapping[str, str]] = {
         "clustering-article": "an introductory article on clustering with a VAE, after Kingma et al., 2014 "
-        "(arXiv:1406.5298) and Jang et al., 2017 (arXiv:1611.01144): its convolutions, z of 2, 8 x KL(z), a relaxed draw "
-        "of y at 0.5, no terms of q(y | x), Adam at a constant 0.001, 100 passes",
-        "vat": "virtual adversarial training (Miyato et al., 2018; arXiv:1704.03976) beside the defaults; its weight was "
-        "chosen on validation data",
-        "table": "rows in the plane in three groups, blobs unless `data` says otherwise, as in the article of the preset "
+        "(arXiv:1406.5298) and Jang et al., 2017 (arXiv:1611.01144): its convolutions, z of 2, 8 x KL(z), a relaxed "
+        "draw of y at 0.5, no terms of q(y | x), Adam at a constant 0.001, 100 passes",
+        "vat": "virtual adversarial training (Miyato et al., 2018; arXiv:1704.03976) beside the defaults; its weight "
+        "was chosen on validation data",
+        "table": "rows in the plane in three groups, blobs unless `data` says otherwise, as in the article of "
         "clustering-article: K = 3 and a Normal decoder of fixed scale",
     }
 

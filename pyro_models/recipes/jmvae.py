@@ -69,14 +69,14 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         "telbo": {"objective": "telbo", "variant": "stop-gradient", "private_weight": 5.0},
     }
     sources: ClassVar[Mapping[str, str]] = {
-        "pixyz-article": "an introductory article on the JMVAE, written with the library pixyz: digits 1 and 2 of MNIST "
-        "to the left or right, all terms of weight 1, Adam at a constant 0.001, 10 passes",
+        "pixyz-article": "an introductory article on the JMVAE, written with the library pixyz: digits 1 and 2 of "
+        "MNIST to the left or right, all terms of weight 1, Adam at a constant 0.001, 10 passes",
         "labels": "Suzuki, Nakayama and Matsuo, Joint Multimodal Learning, 2016 (arXiv:1611.01891): MNIST images and "
         "their labels, z of 64, alpha 0.1, 150 passes",
         "mnist-a": "MNIST-A of Vedantam, Fischer, Huang and Murphy, 2018 (arXiv:1705.10762), by the JMVAE; the weights "
         "were chosen on validation data",
         "mnist-a-telbo": "MNIST-A by their TELBO; the weights were chosen on validation data",
-        "telbo": "TELBO of Vedantam et al., 2018, on digits 1 and 2; the weight of p(y | z) was chosen on validation data",
+        "telbo": "TELBO of Vedantam et al., 2018, on digits 1 and 2; the weight was chosen on validation data",
     }
 
     data: Any = option(

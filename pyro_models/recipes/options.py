@@ -12,7 +12,7 @@ SEEDS = 2**32 - 1
 
 
 def option(default: Any, help: str, low: float = -math.inf, high: float = math.inf, *, shown: bool = True) -> Any:
-    """Declare a field: its help text, for numbers the bounds within which it makes sense, and whether a user sets it."""
+    """Declare a field: its help text, the bounds within which a number makes sense, and whether a user sets it."""
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "shown": shown})
 
 

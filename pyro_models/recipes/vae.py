@@ -41,8 +41,8 @@ class VAERecipe(VariationalRecipe, OwnNetworks):
         "784-512-z and back, Adam at a constant 0.001, nothing hidden from the encoder",
         "burda": "Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016 (arXiv:1509.00519), section "
         "5: one stochastic layer, 3,280 passes of batch 20",
-        "table": "rows of a table, wine unless `data` says otherwise: a Normal whose deviation is learned, and no column "
-        "hidden from the encoder",
+        "table": "rows of a table, wine unless `data` says otherwise: a Normal whose deviation is learned, and no "
+        "column hidden from the encoder",
     }
 
     network: Literal["residual", "article", "iwae"] = option(

@@ -140,7 +140,7 @@ def prepare(
     """Make the run folder, after all checks.
 
     Returns:
-        the folder; the recipe, with a further leg where a finished run is given more epochs; the state to continue from.
+        the folder; the recipe, with a further leg where a run that is over gets more epochs; the state to continue from.
 
     Raises:
         UserError: the folder cannot be used, or the checkpoint in it is of another run.
@@ -181,8 +181,8 @@ def _continued(recipe: Recipe, saved: Recipe, metrics: list[dict[str, float]], f
         return now
     if not is_over(saved, metrics):
         raise UserError(
-            f"the run in {folder} is at epoch {done} of {saved.epochs}, on which its schedule depends: `resume=True` it "
-            "to its end first, and then with more `epochs`"
+            f"the run in {folder} is at epoch {done} of {saved.epochs}, on which its schedule depends: continue it to "
+            "its end by `resume=True` first, and then with more `epochs`"
         )
     if now.epochs < done:
         return now  # which `_check_state` refuses

@@ -27,7 +27,7 @@ from pyro_models.base.files import write
 from pyro_models.base.names import command
 from pyro_models.data import Batches, Dataset
 from pyro_models.metrics import eval_mode, reconstruct
-from pyro_models.objectives import Objective, Scheduled, modules_of
+from pyro_models.objectives import Scheduled, modules_of
 from pyro_models.recipes import Recipe
 from pyro_models.runs.folder import (
     Run,
@@ -195,7 +195,7 @@ def _record(
             if time.monotonic() - saved > CHECKPOINT_SECONDS or over or interrupted:
                 save_checkpoint(run, optimizer)
                 saved = time.monotonic()
-            if recipe.early_stopping and processes.from_first(lambda over=over: over):
+            if recipe.early_stopping and processes.from_first(partial(bool, over)):
                 break
             if interrupted:
                 raise KeyboardInterrupt
@@ -280,10 +280,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _in_bfloat16(objective: Objective | Scheduled) -> Objective | Scheduled:
+def _in_bfloat16(objective: Any) -> Any:
     """Compute an objective's networks in bfloat16, and its densities in single precision."""
     if isinstance(objective, Scheduled):
-        return Scheduled(lambda progress: _in_bfloat16(objective.at(progress)))  # type: ignore[return-value]
+        return Scheduled(lambda progress: _in_bfloat16(objective.at(progress)))
 
     def in_bfloat16(model: Any, guide: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         with autocast_networks(*modules_of(model, guide)):
