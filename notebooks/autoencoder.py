@@ -28,7 +28,7 @@ import torch
 from IPython.display import HTML, display
 
 import pyro_models as ps
-from guides import AutoencoderGuide
+from pyro_models.guides import AutoencoderGuide
 from pyro_models import metrics, plots
 from pyro_models.data import to_float
 from pyro_models.recipes import AutoencoderRecipe

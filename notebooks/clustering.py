@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from IPython.display import Markdown, display
 
 import pyro_models as ps
-from guides import GMVAEGuide
+from pyro_models.guides import GMVAEGuide
 from pyro_models import GMVAE, metrics, plots
 from pyro_models.data import Dataset, Split, to_float
 from pyro_models.distributions import RelaxedOneHotCategorical

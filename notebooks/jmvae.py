@@ -41,7 +41,7 @@ from pyro import poutine
 from torch.distributions import kl_divergence
 
 import pyro_models as ps
-from guides import JMVAEGuide
+from pyro_models.guides import JMVAEGuide
 from pyro_models import JMVAE, VAE, metrics, plots
 from pyro_models.data import Dataset, Split, one_hot_attributes, to_float
 from pyro_models.distributions import ProductOfNormals

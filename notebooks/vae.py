@@ -33,7 +33,7 @@ import torch
 from IPython.display import display
 
 import pyro_models as ps
-from guides import VAEGuide
+from pyro_models.guides import VAEGuide
 from pyro_models import metrics, plots
 from pyro_models.data import to_float
 from pyro_models.likelihood import UntrustedEstimate

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from IPython.display import Markdown, display
 
 import pyro_models as ps
-from guides import ClassifierGuide
+from pyro_models.guides import ClassifierGuide
 from pyro_models import Classifier, metrics, plots
 from pyro_models.data import Batches, Split, batch_of, draw_labels, to_float
 from pyro_models.nn import conv_classifier, mlp, normal_init

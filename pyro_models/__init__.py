@@ -1,15 +1,19 @@
 """Deep generative models as readable probabilistic programs.
 
-Each module of this package is one story, `p(x, z)`: class `VAE` is in vae.py. `guides` holds its inference, `q(z | x)`,
-under the same file name. The sub-packages hold the machinery. Names are imported when first used, so that importing
-this package does not import torch.
+Each module of this package is one story, `p(x, z)`: class `VAE` is in vae.py. `pyro_models.guides` holds its inference,
+`q(z | x)`, under the same file name. The sub-packages hold the machinery. Names are imported when first used, so that
+importing this package does not import torch.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
+
+if not os.path.isdir(os.path.join(__path__[0], "guides")):  # a checkout, where they lie beside this package
+    __path__.append(os.path.dirname(__path__[0]))
 
 _PUBLIC = {
     "check": "checking.predictive",

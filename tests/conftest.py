@@ -7,8 +7,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more, here
 import pyro
 import pytest
 import torch
+from pyro_models.guides.vae import VAEGuide
 
-from guides.vae import VAEGuide
 from pyro_models import nn
 from pyro_models.distributions import bernoulli
 from pyro_models.vae import VAE

@@ -4,8 +4,8 @@ import math
 
 import pyro.distributions as dist
 import torch
+from pyro_models.guides.gmvae import GMVAEGuide
 
-from guides.gmvae import GMVAEGuide
 from pyro_models import nn
 from pyro_models.distributions import NormalLikelihood
 from pyro_models.gmvae import GMVAE

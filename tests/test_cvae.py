@@ -7,9 +7,9 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
+from pyro_models.guides.cvae import CVAEGuide
 from torch.nn import Linear, Module
 
-from guides.cvae import CVAEGuide
 from pyro_models import nn
 from pyro_models.base.errors import UserError
 from pyro_models.cvae import CVAE

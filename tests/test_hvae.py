@@ -7,9 +7,9 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
+from pyro_models.guides.hvae import HVAEGuide
 from torch.nn import Identity, Linear
 
-from guides.hvae import HVAEGuide
 from pyro_models import nn
 from pyro_models.base.errors import UserError
 from pyro_models.data import Dataset, Split

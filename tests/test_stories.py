@@ -7,9 +7,9 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Predictive, Trace_ELBO
+from pyro_models.guides.autoencoder import AutoencoderGuide
+from pyro_models.guides.classifier import ClassifierGuide
 
-from guides.autoencoder import AutoencoderGuide
-from guides.classifier import ClassifierGuide
 from pyro_models import nn
 from pyro_models.autoencoder import Autoencoder
 from pyro_models.classifier import Classifier

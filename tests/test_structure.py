@@ -34,11 +34,13 @@ STORIES = sorted(path.stem for path in PACKAGE.glob("[a-z]*.py"))
 
 def module_of(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("pyro_models", *parts) if parts[0] == "guides" else parts  # as they are imported
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def is_module(name):
-    path = ROOT.joinpath(*name.split("."))
+    path = ROOT.joinpath(*name.removeprefix("pyro_models.").split("."))
+    path = path if path.parts[len(ROOT.parts)] == "guides" else ROOT.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
@@ -54,16 +56,17 @@ def imported(path):
             base = ".".join(filter(None, [base, node.module]))
             found |= {f"{base}.{a.name}" if is_module(f"{base}.{a.name}") else base for a in node.names}
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("guides", "pyro_models"):
-            found.add(f"{ast.unparse(node.value)}.{node.attr.removesuffix('Guide').lower()}")  # as pyro_models.VAE
-    return {name for name in found if name.split(".")[0] in ("pyro_models", "guides")}
+            package = "pyro_models.guides" if ast.unparse(node.value) == "guides" else "pyro_models"
+            found.add(f"{package}.{node.attr.removesuffix('Guide').lower()}")  # as pyro_models.VAE
+    assert not any(name.split(".")[0] == "guides" for name in found), (
+        "an installed package has pyro_models.guides alone"
+    )
+    return {name for name in found if name.split(".")[0] == "pyro_models"}
 
 
 def room_of(module):
     """The room of a module; None of the packages' own fronts and of the program's entry."""
-    first, _, rest = module.partition(".")
-    if first == "guides":
-        return "guides" if rest else None
-    room = rest.split(".")[0]
+    room = module.partition(".")[2].split(".")[0]
     return "stories" if room in STORIES else (room if room in LEVEL else None)
 
 

@@ -133,7 +133,7 @@ def calibrate(
         UserError: the prior cannot be drawn from; where an observed value comes from in the arguments cannot be told,
             or the model reads it elsewhere too; the guide does not read the data, and there is no `refit`.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> ranks = calibrate(model, VAEGuide(torch.nn.Linear(4, 4)), {"x": torch.zeros(100, 4)}, draws=19)

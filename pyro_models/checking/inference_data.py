@@ -45,7 +45,7 @@ def groups(
     Raises:
         UserError: a site cannot be drawn, and there is no guide.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> guide = VAEGuide(torch.nn.Linear(4, 4))

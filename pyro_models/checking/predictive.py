@@ -130,7 +130,7 @@ def check(
         UserError: a statistic fails on the data, or what it returns is of another shape or not finite; a posterior
             replicate cannot be drawn; the data cannot be cut into batches.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> guide = VAEGuide(torch.nn.Linear(4, 4))

@@ -105,7 +105,7 @@ def replicate(
         UserError: a site cannot be drawn, as its distribution has no draws, a `pyro.factor` weighs the prior, or
             something around this call observes it; or the guide's sites are not the model's latent ones.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> x = torch.zeros(7, 4)

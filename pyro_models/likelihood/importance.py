@@ -105,7 +105,7 @@ def evidence(
     Warns:
         UntrustedEstimate: more than a quarter of the estimates have too uneven weights.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> guide = VAEGuide(torch.nn.Linear(4, 4))
@@ -141,7 +141,7 @@ def log_likelihood(
 ) -> Tensor:
     """Return `log_p` of `evidence`, with its arguments: [n], or [1] where latents are shared, nats.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> guide = VAEGuide(torch.nn.Linear(4, 4))

@@ -62,7 +62,7 @@ def gap(
         NoClosedFamily: a site of the guide is neither Normal nor discrete, or depends on the draw of a Normal one.
         ValueError: as `evidence`.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model = VAE(torch.nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2)
     >>> guide = VAEGuide(torch.nn.Linear(4, 4))

@@ -59,7 +59,7 @@ def reconstruct(model: Program, guide: Program, batch: Data, *, site: str = "x")
         batch: what both are called with.
         site: the observed site to reconstruct.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions
     >>> model, guide = VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), VAEGuide(nn.Linear(4, 4))
     >>> reconstruct(model, guide, {"x": torch.zeros(7, 4)}).shape
@@ -123,7 +123,7 @@ def encode(guide: Program, batches: Iterable[Data], *, site: str = "z") -> Tenso
         batches: what it is called with; a generator runs within the evaluation's own noise, the same for each batch.
         site: the latent site.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> encode(VAEGuide(nn.Linear(4, 4)), [{"x": torch.zeros(5, 4)}, {"x": torch.zeros(2, 4)}]).shape
     torch.Size([7, 2])
     """
@@ -170,7 +170,7 @@ def evaluate(
     Returns:
         `elbo`, `reconstruction`, `kl` and the objective's other terms, nats per datum; and the scores.
 
-    >>> from guides import VAEGuide
+    >>> from pyro_models.guides import VAEGuide
     >>> from pyro_models import VAE, distributions, objectives
     >>> model, guide = VAE(nn.Linear(2, 4), distributions.NormalLikelihood(1.0, 1), 2), VAEGuide(nn.Linear(4, 4))
     >>> list(evaluate(model, guide, objectives.mean_field, [{"x": torch.zeros(7, 4)}]))

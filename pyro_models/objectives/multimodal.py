@@ -69,7 +69,7 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
 
     Example:
         >>> from torch import nn
-        >>> from guides.jmvae import JMVAEGuide
+        >>> from pyro_models.guides.jmvae import JMVAEGuide
         >>> from pyro_models.distributions import bernoulli
         >>> from pyro_models.jmvae import JMVAE
         >>> from pyro_models.nn import Conditional

@@ -48,7 +48,7 @@ def regularised(
 
     Example:
         >>> from torch import nn
-        >>> from guides.classifier import ClassifierGuide
+        >>> from pyro_models.guides.classifier import ClassifierGuide
         >>> from pyro_models.classifier import Classifier
         >>> network = nn.Linear(2, 3)
         >>> model, guide = Classifier(network), ClassifierGuide(network)

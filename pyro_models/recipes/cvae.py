@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, pictures, plots
+from pyro_models import guides, metrics, nn, pictures, plots
 from pyro_models.base.errors import DataError, UserError
 from pyro_models.recipes.base import Picture, Question
 from pyro_models.recipes.latent import VariationalRecipe

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, pictures, plots
+from pyro_models import guides, metrics, nn, pictures, plots
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
@@ -45,7 +44,8 @@ class HVAERecipe(VariationalRecipe):
     }
     sources: ClassVar[Mapping[str, str]] = {
         "sonderby": "Sønderby et al., Ladder Variational Autoencoders, 2016 (arXiv:1602.02282): sizes, step size, "
-        "batch, epochs and warm-up of the command in the authors' README; their model has a third level of 16, and batch norm",
+        "batch, epochs and warm-up of the command in the authors' README; their model has a third level of 16, and "
+        "batch norm",
         "mnist": "the same data with the residual networks; 30 epochs are half an hour of one core",
     }
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import metrics, nn, objectives, pictures
+from pyro_models import guides, metrics, nn, objectives, pictures
 from pyro_models.base.errors import DataError, UserError
 from pyro_models.base.names import WEIGHTED
 from pyro_models.recipes.base import Picture

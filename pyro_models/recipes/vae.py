@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import guides
 import pyro_models
 from pyro_models import data as datasets
-from pyro_models import nn, pictures
+from pyro_models import guides, nn, pictures
 from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.networks import OwnNetworks

@@ -140,7 +140,7 @@ def prepare(
     """Make the run folder, after all checks.
 
     Returns:
-        the folder; the recipe, with a further leg where a run that is over gets more epochs; the state to continue from.
+        the folder; the recipe, with a further leg where a run that is over gets more epochs; the state to go on from.
 
     Raises:
         UserError: the folder cannot be used, or the checkpoint in it is of another run.

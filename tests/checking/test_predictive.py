@@ -6,9 +6,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro_models.guides.vae import VAEGuide
 from scipy.stats import binom
 
-from guides.vae import VAEGuide
 from pyro_models import nn
 from pyro_models.base.errors import UserError
 from pyro_models.checking.calibration import calibrate

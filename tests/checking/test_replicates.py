@@ -5,8 +5,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro_models.guides.jmvae import JMVAEGuide
 
-from guides.jmvae import JMVAEGuide
 from pyro_models import nn
 from pyro_models.checking.replicates import as_drawn, in_parts, replicate
 from pyro_models.distributions import bernoulli, grey_bernoulli

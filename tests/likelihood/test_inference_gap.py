@@ -4,9 +4,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro_models.guides.gmvae import GMVAEGuide
 from torch.distributions import kl_divergence
 
-from guides.gmvae import GMVAEGuide
 from pyro_models.likelihood.importance import log_likelihood
 from pyro_models.likelihood.inference_gap import NoClosedFamily, datum_wise, gap, maximise
 from tests.linear_gaussian import ExactGuide, LinearGaussian

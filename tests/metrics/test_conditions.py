@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
+from pyro_models.guides.jmvae import JMVAEGuide
 from torch import nn
 
-from guides.jmvae import JMVAEGuide
 from pyro_models import nn as nets
 from pyro_models.base.errors import UserError
 from pyro_models.data import Attribute

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pyro import poutine
+from pyro_models.guides.classifier import ClassifierGuide
 from torch import nn
 
-from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
 from pyro_models.data import to_float
 from pyro_models.distributions import grey_bernoulli

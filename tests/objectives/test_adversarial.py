@@ -8,11 +8,11 @@ import pyro
 import pytest
 import torch
 from pyro.distributions import OneHotCategorical
+from pyro_models.guides.classifier import ClassifierGuide
 from torch import nn
 from torch.distributions import Categorical, kl_divergence
 from torch.utils.flop_counter import FlopCounterMode
 
-from guides.classifier import ClassifierGuide
 from pyro_models.classifier import Classifier
 from pyro_models.nn import GaussianNoise, mlp, strided_classifier
 from pyro_models.objectives import (

@@ -7,10 +7,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro_models.guides.jmvae import JMVAEGuide, signs
+from pyro_models.guides.vae import VAEGuide
 from torch.distributions import kl_divergence
 
-from guides.jmvae import JMVAEGuide, signs
-from guides.vae import VAEGuide
 from pyro_models import nn
 from pyro_models.distributions import attribute, bernoulli
 from pyro_models.jmvae import JMVAE

@@ -7,10 +7,10 @@ from functools import partial
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro_models.guides.classifier import ClassifierGuide
+from pyro_models.guides.gmvae import GMVAEGuide
 from torch.distributions import Categorical, kl_divergence
 
-from guides.classifier import ClassifierGuide
-from guides.gmvae import GMVAEGuide
 from pyro_models.classifier import Classifier
 from pyro_models.data import Batches, Split
 from pyro_models.objectives import (

@@ -7,8 +7,8 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro_models.guides import VAEGuide
 
-from guides import VAEGuide
 from pyro_models import VAE, runs
 from pyro_models.base.errors import UserError
 from pyro_models.cli.verbs import main as verbs
