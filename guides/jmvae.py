@@ -73,7 +73,7 @@ class JMVAEGuide(PyroModule):
         present = [~value.isnan().any(-1, keepdim=True) for value in y.values()]
         if x is not None:
             experts.append(self.encoder(x))
-            present.append(torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
+            present.append(torch.ones(x.shape[0], 1, dtype=torch.bool, device=x.device))
         if not experts:
             raise ValueError("neither `x` nor an attribute is given: q(z | nothing) is the prior")
         prior = torch.zeros_like(experts[0])
@@ -92,7 +92,7 @@ class JMVAEGuide(PyroModule):
 
     def _signs(self, x: Tensor, y: Mapping[str, Tensor]) -> Tensor:
         """Return the signs of all attributes, concatenated, [batch, sizes]; zeros where missing."""
-        blank = {site: x.new_full((len(x), size), torch.nan) for site, size in self.sizes.items()}
+        blank = {site: x.new_full((x.shape[0], size), torch.nan) for site, size in self.sizes.items()}
         return torch.cat([signs(value) for value in (blank | dict(y)).values()], dim=-1)
 
 

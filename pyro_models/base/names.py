@@ -31,6 +31,8 @@ WEIGHTED = ("iwae", "renyi", "rws", "dreg")
 """The estimators whose bound weighs several particles by importance."""
 FEWEST_REPLICATES = 39
 """With fewer, even a statistic beyond all replicates has a p-value above 0.05."""
+HUB = "hub:"
+"""What stands before the name of a run on the Hugging Face Hub, as in hub:USER/NAME."""
 MEGABYTES = 6.0
 """The largest size of a run's page."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+from pyro_models.base.names import HUB
 from pyro_models.recipes import flag
 from pyro_models.recipes.options import SEEDS, bounds, options_of
 
@@ -35,7 +36,7 @@ def is_program(word: str) -> bool:
     >>> is_program("schools:model,schools:guide"), is_program("runs/vae-digits-1"), is_program("vae")
     (True, False, False)
     """
-    return ":" in word and not Path(word).exists()
+    return ":" in word and not word.startswith(HUB) and not Path(word).exists()
 
 
 class Parser(argparse.ArgumentParser):

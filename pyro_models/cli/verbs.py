@@ -282,6 +282,36 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
+def export(words: Sequence[str]) -> int:
+    """Write encoder, posterior and decoder of a run for other programs, by torch.export or as ONNX."""
+    parser = _of_a_run("export", export.__doc__)
+    parser.add_argument(
+        "--format",
+        choices=("torch", "onnx"),
+        default="torch",
+        help="format of the files: .pt2 of torch.export, or .onnx, which needs packages of its own (default: torch)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write to (default: export in the run folder)"
+    )
+    given = parser.parse_args(words)
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    print("\n".join(map(str, runs.export(run, given.out, given.format))))
+    return 0
+
+
+def push(words: Sequence[str]) -> int:
+    """Copy a run with a model card, without its data, to a new folder or to the Hugging Face Hub."""
+    parser = _of_a_run("push", push.__doc__)
+    parser.add_argument(
+        "to", metavar="TO", help="new folder, or hub:USER/NAME (needs huggingface_hub)"
+    )
+    given = parser.parse_args(words)
+    run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
+    print(runs.push(run, given.to))
+    return 0
+
+
 def results(words: Sequence[str]) -> int:
     """Print the test scores of finished runs as tables, in Markdown, or write them to a file."""
     parser = Parser(prog=f"{program()} results", description=results.__doc__)
@@ -316,6 +346,8 @@ VERBS = {
     "check": check,
     "likelihood": likelihood,
     "compare": compare,
+    "export": export,
+    "push": push,
     "results": results,
     "recipes": recipes_verb,
 }
@@ -366,7 +398,7 @@ def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] |
     return model, guide, arguments
 
 
-def _of_a_run(verb: str, doc: str | None, what: str = "the folder of a finished run") -> Parser:
+def _of_a_run(verb: str, doc: str | None, what: str = "the folder of a finished run, or hub:USER/NAME") -> Parser:
     parser = Parser(prog=f"{program()} {verb}", description=doc)
     parser.add_argument("run", type=Path, metavar="RUN", help=what)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data sets are in")

@@ -1,5 +1,8 @@
+from .export import export as export
 from .folder import Run as Run
 from .folder import open_run as open_run
+from .hub import card as card
+from .hub import push as push
 from .options import RunOptions as RunOptions
 from .origin import Provenance as Provenance
 from .origin import provenance as provenance

@@ -18,6 +18,7 @@ from torch import nn
 from pyro_models.base import files
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, write
+from pyro_models.base.names import HUB
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Dataset, Deferred, Preprocessing
 from pyro_models.recipes import Recipe, from_json
@@ -75,7 +76,7 @@ def open_run(
     changed since is named by a warning, and refused where its data are asked for.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or `hub:USER/NAME` of a run on the Hugging Face Hub.
         data: the data that it was trained on, where they were in memory or have moved.
         data_dir: the folder of the data sets; None as in `pyro_models.load`.
         device: `cpu` or `cuda`.
@@ -84,7 +85,7 @@ def open_run(
     Raises:
         UserError: the folder holds no finished run, or its weights do not fit its recipe.
     """
-    folder = Path(folder)
+    folder = fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder)
     if not (folder / "recipe.json").is_file():
         raise UserError(f"{folder} is no run folder: it holds no recipe.json")
     if list(folder.glob("seed-*")):
@@ -111,6 +112,32 @@ def open_run(
     run.model.eval()
     run.guide.eval()
     return run
+
+
+def fetched(source: str) -> Path:
+    """Return the folder of a run on the Hub, `hub:USER/NAME`, downloaded or as it was.
+
+    Raises:
+        UserError: the package of the Hub is missing, or there is no such run.
+    """
+    hub = hub_package()
+    try:
+        return Path(hub.snapshot_download(source.removeprefix(HUB)))
+    except Exception as error:
+        raise UserError(f"cannot open {source}: {first_line(error)}", 1) from None
+
+
+def hub_package() -> Any:
+    """Return the package of the Hugging Face Hub.
+
+    Raises:
+        UserError: it is missing.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise UserError("the Hugging Face Hub needs a package: pip install 'pyro-stories[hub]'") from None
+    return huggingface_hub
 
 
 def leg(recipe: Recipe) -> tuple[int, float]:
