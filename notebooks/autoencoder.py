@@ -85,7 +85,7 @@ def train(recipe: AutoencoderRecipe):
 
 
 EPOCHS = 40 if SHORT else 50
-simple = AutoencoderRecipe.preset("article", epochs=EPOCHS)
+simple = AutoencoderRecipe.preset("sigmoid", epochs=EPOCHS)
 model, guide, errors, frames = train(simple)
 print(
     "mean squared error of a validation pixel:",
@@ -114,7 +114,7 @@ HTML(plots.reconstruction_animation(originals, frames, numbers).to_jshtml())
 # of four. Fewer parameters, and a smaller error after as many epochs.
 
 # %%
-tied = AutoencoderRecipe.preset("article", epochs=EPOCHS, tied=True)
+tied = AutoencoderRecipe.preset("sigmoid", epochs=EPOCHS, tied=True)
 tied_model, tied_guide, tied_errors, tied_frames = train(tied)
 for name, pair, last in (("simple", (model, guide), errors[-1]), ("tied", (tied_model, tied_guide), tied_errors[-1])):
     print(f"{name}: {len(parameters(*pair))} tensors, validation error {last['validation_mse']:.4f}")
@@ -128,7 +128,7 @@ display(plots.reconstructions(originals, tied_frames[-1], f"tied, epoch {numbers
 # the two latents, and of the twenty latents.
 
 # %%
-plane_recipe = AutoencoderRecipe.preset("article", epochs=EPOCHS, latent_dim=2)
+plane_recipe = AutoencoderRecipe.preset("sigmoid", epochs=EPOCHS, latent_dim=2)
 _, plane_guide, _, _ = train(plane_recipe)
 subset = dataset.test[: 300 if SHORT else 2000]
 batch = simple.batch(dataset, subset)

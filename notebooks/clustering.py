@@ -310,11 +310,14 @@ show_priors(model, recipe)
 # the bound, and a weight of KL(q(z | x, y) || p(z | y)) above 1 (`beta`). That setting is a preset:
 
 # %%
-article = GMVAERecipe.preset("article", data=dataset.name, epochs=5)
+article = GMVAERecipe.preset("clustering-article", data=dataset.name, epochs=5)
 for half in article.pair(dataset):
     for name, part in half.named_children():
         print(f"{name:>10}: {sum(p.numel() for p in part.parameters()):,} parameters")
-print("\npython train.py gmvae --preset article --data mnist\n\nIts options:", GMVAERecipe.presets["article"])
+print(
+    "\npython train.py gmvae --preset clustering-article --data mnist\n\nIts options:",
+    GMVAERecipe.presets["clustering-article"],
+)
 
 # %% [markdown]
 # In full, this notebook trains it for a few epochs and shows its clusters. The short form leaves that out.

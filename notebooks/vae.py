@@ -57,7 +57,7 @@ print(VAEGuide.__doc__)
 # they are noise:
 
 # %%
-article = VAERecipe.preset("article", epochs=EPOCHS)
+article = VAERecipe.preset("kingma", epochs=EPOCHS)
 torch.manual_seed(article.seed)
 untrained, _ = article.pair(dataset)
 with torch.no_grad():
@@ -110,7 +110,7 @@ for epoch in (min(10, EPOCHS), EPOCHS):
 # ## With twenty latents
 
 # %%
-wide = VAERecipe.preset("article", epochs=EPOCHS, latent_dim=20)
+wide = VAERecipe.preset("kingma", epochs=EPOCHS, latent_dim=20)
 _, _, wide_rows, wide_kept = train(wide)
 display(plots.reconstructions(eight["x"], wide_kept[EPOCHS], f"20-D z, epoch {EPOCHS}"))
 print(

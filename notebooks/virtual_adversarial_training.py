@@ -391,15 +391,15 @@ show_scores("with VAT, 500 unlabelled", few_guide, few_rows)
 #
 # From the command line, with a run folder, a report and the pictures above:
 #
-#     python train.py classifier --preset article --data mnist --vat 0 --epochs 5
-#     python train.py classifier --preset article --data mnist
-#     python train.py classifier --preset article --data mnist --unlabelled 500
+#     python train.py classifier --preset vat-article --data mnist --vat 0 --epochs 5
+#     python train.py classifier --preset vat-article --data mnist
+#     python train.py classifier --preset vat-article --data mnist --unlabelled 500
 #
 # The first is the training with labels only. The second takes an hour or two on one core, and a GPU is used where there
 # is one. The options of the preset:
 
 # %%
-print(ClassifierRecipe.presets["article"])
+print(ClassifierRecipe.presets["vat-article"])
 
 # %% [markdown]
 # ## How small may the finite difference be?

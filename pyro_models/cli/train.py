@@ -178,7 +178,9 @@ def _presets(recipe: type[Recipe]) -> str | None:
     for name in recipe.presets:
         words = shlex.join(command_words(vars(recipe.preset(name)), defaults))
         for line, indent in ((f"{name}: {in_flags(recipe.sources.get(name, ''))}", 2), (words, 6)):
-            text += "\n" + textwrap.fill(line, 100, initial_indent=" " * indent, subsequent_indent=" " * 6)
+            text += "\n" + textwrap.fill(
+                line, 100, initial_indent=" " * indent, subsequent_indent=" " * 6, break_on_hyphens=False
+            )
     return text
 
 

@@ -303,9 +303,7 @@ def export(words: Sequence[str]) -> int:
 def push(words: Sequence[str]) -> int:
     """Copy a run with a model card, without its data, to a new folder or to the Hugging Face Hub."""
     parser = _of_a_run("push", push.__doc__)
-    parser.add_argument(
-        "to", metavar="TO", help="new folder, or hub:USER/NAME (needs huggingface_hub)"
-    )
+    parser.add_argument("to", metavar="TO", help="new folder, or hub:USER/NAME (needs huggingface_hub)")
     given = parser.parse_args(words)
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(runs.push(run, given.to))

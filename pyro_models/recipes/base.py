@@ -161,7 +161,7 @@ class Recipe:
         for name in SOURCE_OPTIONS:
             if not isinstance(values[name], str | None):
                 values[name] = {"description": values[name].description, "sha256": values[name].sha256}
-        return {"recipe": self.name, **values}
+        return {"recipe": self.name, **values, "continued": [list(each) for each in self.continued]}
 
     def command(self, processes: int = 1) -> str:
         """Return the shortest command that trains this recipe: a preset, and the options that differ from it.

@@ -25,8 +25,8 @@ UNITS = {"vae": "grey pixels drawn black or white", "table": "standardised colum
 @pytest.fixture(autouse=True)
 def few_simulations(monkeypatch):
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(checks, "SIMULATIONS", 100)
-    monkeypatch.setattr(checks, "REFERENCE", 200)
+    monkeypatch.setattr(checks, "SIMULATIONS", 50)
+    monkeypatch.setattr(checks, "REFERENCE", 100)
     monkeypatch.setattr(report, "write_page", lambda run: None)  # a page is of a trained run, and tested elsewhere
 
 
@@ -52,9 +52,9 @@ def folder_of(tmp_path):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_checked_and_all_is_written(name, folder_of, capsys, tmp_path):
     folder = folder_of(*RUNS[name])
-    words = ["check", str(folder), "--data", "30", "--replicates", "39", "--split", "validation"]
+    words = ["check", str(folder), "--data", "12", "--replicates", "39", "--split", "validation"]
     state = torch.get_rng_state()
-    words += ["--arviz", str(tmp_path / "draws.nc")] if name != "vae" else []
+    words += ["--arviz", str(tmp_path / "draws.nc")] if name == "table" else []
     assert verbs([*words, "--statistic", "torch:mean", "--seed", "3"]) == 0
     assert torch.equal(torch.get_rng_state(), state)
     printed = capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_a_run_is_checked_and_all_is_written(name, folder_of, capsys, tmp_path):
     sites = {"table": {"x", "y"}, "attributes": {"x", "y1", "y2"}}.get(name, {"x"})
     assert {one["site"] for one in written["checks"]} == sites
     assert all(sum(one["counts"]) == written["simulations"] for one in written["calibration"])
-    if name != "vae":
+    if name == "table":
         import xarray  # with pandas, which is slow to import
 
         with xarray.open_dataset(tmp_path / "draws.nc", group="posterior_predictive", engine="h5netcdf") as group:
@@ -92,7 +92,7 @@ def test_a_run_is_checked_and_all_is_written(name, folder_of, capsys, tmp_path):
     [
         (["--replicates", "0"], "--replicates must be at least 39, not 0"),
         (["--data", "1"], "--data must be at least 2, not 1"),
-        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--seed", "-1"], "--seed must be between 0 and 4294967295, not -1"),
         (["--split", "tset"], "invalid choice: 'tset'"),
         (["--replicate", "50"], "unknown option '--replicate': did you mean '--replicates'?"),
     ],
@@ -106,21 +106,21 @@ def test_mistakes_get_one_line_and_exit_code_2(words, message, capsys, tmp_path)
 
 
 def test_what_cannot_be_checked_is_said_in_one_line(folder_of, capsys, tmp_path):
-    assert verbs(["check", str(tmp_path / "nowhere")]) == 1
+    assert verbs(["check", str(tmp_path / "nowhere")]) == 2
     assert "is no run folder" in capsys.readouterr().err
     assert verbs(["check", str(tmp_path), "--statistic", "ink"]) == 2
     assert "give MODULE:FUNCTION" in capsys.readouterr().err
     folder = folder_of("autoencoder", "--network", "linear")
-    assert verbs(["check", str(folder)]) == 1
+    assert verbs(["check", str(folder)]) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "there are no replicates to check" in error
     (folder / "seed-1").mkdir()
-    assert verbs(["check", str(folder)]) == 1
+    assert verbs(["check", str(folder)]) == 2
     assert "runs of several seeds: give one of them" in capsys.readouterr().err
 
 
 def test_a_statistic_of_the_wrong_shape_is_named(folder_of, capsys):
     folder = folder_of(*RUNS["table"])
-    assert verbs(["check", str(folder), "--replicates", "39", "--statistic", "torch:sin"]) == 1
+    assert verbs(["check", str(folder), "--replicates", "39", "--statistic", "torch:sin"]) == 2
     assert "statistic 'torch:sin' gives" in capsys.readouterr().err
     assert torch.get_default_dtype() == torch.float32

@@ -45,7 +45,7 @@ def test_the_verb_reads_recipes_and_run_folders(tmp_path, capsys):
             ["vae", "--against", "hvae", "--format", "dot"],
             "pyro-stories story: --against is shown as text, svg, html, not dot",
         ),
-        ([], "pyro-stories story: the following arguments are required: RECIPE"),
+        ([], "pyro-stories story: the following arguments are required: RUN|RECIPE"),
     ],
 )
 def test_wrong_words_are_answered_in_a_line(words, complaint, capsys, tmp_path, monkeypatch):

@@ -356,7 +356,7 @@ def test_the_temperature_falls_geometrically_and_is_named():
         (VAERecipe(), ""),
         (
             VAERecipe(network="article", encoder_dropout=0.0, schedule="constant", epochs=3),
-            " --preset article --epochs 3",
+            " --preset kingma --epochs 3",
         ),
         (GMVAERecipe(labels=100, stratified=False), " --labels 100 --no-stratified"),
         (AutoencoderRecipe(network="simple", tied=True), " --network simple --tied"),
@@ -364,7 +364,7 @@ def test_the_temperature_falls_geometrically_and_is_named():
 )
 def test_the_command_is_the_shortest_that_gives_the_recipe(recipe, options):
     command = recipe.command()
-    assert command == f"python train.py {recipe.name}{options}"
+    assert command == f"pyro-stories train {recipe.name}{options}"
     assert parse(command.split()[2:])[0] == recipe
 
 

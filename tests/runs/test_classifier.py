@@ -150,7 +150,7 @@ def test_verbs_that_are_of_a_density_of_x_say_so_in_one_line(tmp_path, capsys):
         ("likelihood", "is no density of x: it has no log p(x) to estimate"),
         ("compare", "classifier has no bound to estimate: its likelihood is exact"),
     ):
-        assert verbs([verb, str(folder)]) == 1
+        assert verbs([verb, str(folder)]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert complaint in line
     assert not (folder / "compare.json").exists()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from pyro_models import report
 from pyro_models.cli.train import main
 from pyro_models.data import Batches, load, to_float
 from pyro_models.recipes import AutoencoderRecipe
-from pyro_models.report import pictures
 from pyro_models.runs import folder as folder_module
 from pyro_models.runs import trainer
 from pyro_models.training.fit import fit, parameters
@@ -45,7 +45,7 @@ def train(words, ranks):
 
     Linux names the threads of a group."""
     trainer.CHECKPOINT_SECONDS = 0.0
-    pictures.write_pictures = lambda run: None
+    report.publish = lambda run: None
     build, runs = trainer.build, []
 
     def keep(*args):
