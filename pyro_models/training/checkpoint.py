@@ -32,5 +32,5 @@ def load(path: Path) -> dict[str, Any]:
         reason = "truncated or damaged" if not zipfile.is_zipfile(path) else first_line(error)
         raise UserError(f"cannot read the checkpoint {path} ({reason}): start again with `overwrite`", 1) from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
-        raise UserError(f"{path} is not a checkpoint of a run: start again with `overwrite`")
+        raise UserError(f"{path} is not a checkpoint of a run: start again with `overwrite`", 1)
     return state

@@ -32,7 +32,7 @@ EXTRA |= {"vae": ["--network", "article"], "classifier": ["--network", "mlp"], "
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Single precision, a coarse judge of attributes, and an empty picture, as those of recipes are tested elsewhere."""
+    """Single precision, a coarse judge of attributes, and an empty picture: those of recipes are tested elsewhere."""
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(Recipe, "pictures", lambda recipe: (lambda run: {"blank": Figure(figsize=(1, 1))},))
     for recipe in RECIPES.values():

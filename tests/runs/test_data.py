@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 KIND = np.arange(240) % 3
 ROWS = np.array([[-9.0, 0], [0, 9], [9, 0]])[KIND] + RNG.normal(size=(240, 2))
 ROWS = ROWS * [100, 0.01] + [5000, 3]
-TABLE = ["gmvae", "--preset", "table", "--start", "mixture", "--epochs", "6", "--batch-size", "60", "--device", "cpu"]
+TABLE = ["gmvae", "--preset", "table", "--start", "mixture", "--epochs", "9", "--batch-size", "60", "--device", "cpu"]
 
 
 def write(path, rows=ROWS, labels=KIND, head="a,b,label"):
