@@ -1,4 +1,4 @@
-from .export import export as export
+from .exporter import export as export
 from .folder import Run as Run
 from .folder import open_run as open_run
 from .hub import card as card

@@ -58,20 +58,20 @@ def _copy(run: Run, folder: Path) -> None:
     if (run.folder / "figures").is_dir():
         shutil.copytree(run.folder / "figures", folder / "figures")
     content = read_json(run.folder / "data.json")
+    paths = [value for option in content["sources"] if isinstance(value := getattr(run.recipe, option), str)]
     content["sources"] = {option: {"sha256": entry["sha256"]} for option, entry in content["sources"].items()}
     write(folder / "data.json", json.dumps(content, indent=2) + "\n")
-    recipe = read_json(folder / "recipe.json")
-    for option in content["sources"]:
-        if isinstance(recipe[option], str):
-            recipe[option] = Path(recipe[option]).name
-    write(folder / "recipe.json", json.dumps(recipe, indent=2) + "\n")
+    for copied in folder.glob("*.json"):
+        text = copied.read_text()
+        for path in paths:
+            text = text.replace(json.dumps(path)[1:-1], Path(path).name)
+        write(copied, text)
     write(folder / "README.md", card(run))
 
 
 def card(run: Run) -> str:
     """Return the model card of a run, in Markdown: its story, its figures, its checks, and how to open it."""
     recipe, results = run.recipe, read_json(run.folder / "results.json")
-    name = results["data"] if results["data"].isidentifier() else Path(results["data"]).name
     story = recipe.story(provenance(run.folder, recipe).stand_in())
     rows = [
         {"score": score, "test": f"{value:.4g}", "unit": str(results["units"][score])}
@@ -79,7 +79,7 @@ def card(run: Run) -> str:
     ]
     text = [
         "---\nlibrary_name: pyro-stories\ntags: [pyro, " + recipe.name + "]\n---",
-        f"# {recipe.name} on {name}",
+        f"# {recipe.name} on {Path(results['data']).name}",
         str(type(recipe).__doc__).splitlines()[0],
         "## Story",
         f"```text\n{story.text}\n```",

@@ -23,6 +23,7 @@ from pyro_models.cli.verbs import main as verbs
 from pyro_models.metrics import attributes
 from pyro_models.recipes import RECIPES, Recipe
 from pyro_models.report import pictures
+from pyro_models.runs import trainer
 from pyro_models.runs.folder import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -369,4 +370,39 @@ def test_a_likelihood_that_makes_no_sense_is_refused(option, complaint, capsys):
     with pytest.raises(SystemExit) as stop:
         verbs(["likelihood", "nowhere", *option])
     assert stop.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_sweep_trains_every_combination_and_tabulates_it(tmp_path, capsys, monkeypatch):
+    without_pictures(monkeypatch)
+    folder = tmp_path / "sweep"
+    words = ["sweep", "vae", "--network", "article", "--epochs", "1", "--steps", "1", "--out", str(folder)]
+    words += ["--over", "latent_dim=1,3", "beta=2"]
+    assert verbs(words) == 0
+    table = (folder / "sweep.md").read_text()
+    assert table in capsys.readouterr().out
+    head, _, *rows = table.strip().splitlines()
+    assert head.startswith("| latent_dim | beta | likelihood | elbo |")
+    written = json.loads((folder / "sweep.json").read_text())
+    for row, each, latent in zip(rows, written, (1, 3), strict=True):
+        assert each["folder"] == f"latent_dim={latent},beta=2"
+        assert row.startswith(f"| {latent} | 2 | grey pixels | {each['results']['test']['elbo']:.2f} |")
+        recipe = open_run(folder / each["folder"]).recipe
+        assert (recipe.latent_dim, recipe.beta) == (latent, 2.0)
+    monkeypatch.setattr(trainer, "fit", lambda *args, **options: pytest.fail("what is finished is not trained again"))
+    assert verbs([*words, "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("over", "complaint"),
+    [
+        ("latent_dims=1,2", "--over latent_dims=1,2: did you mean 'latent_dim'?"),
+        ("latent_dim", "--over latent_dim: give OPTION=A,B,..."),
+        ("latent_dim=0,1", "--latent-dim must be between 1 and 4096, not 0"),
+        ("latent_dim=1 latent-dim=2", "--over names an option twice"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_before_it_begins(over, complaint, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        verbs(["sweep", "vae", "--over", *over.split()])
     assert complaint in capsys.readouterr().err

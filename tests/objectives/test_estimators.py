@@ -7,11 +7,13 @@ import torch
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 
+from pyro_models.base.errors import UserError
 from pyro_models.objectives import (
     ESTIMATORS,
     ScaleSites,
     dreg,
     enum,
+    free_bits,
     graph,
     iwae,
     log_weights,
@@ -211,3 +213,31 @@ def test_stories_of_two_latents_agree_with_pyro_and_scale_by_name():
     with ScaleSites({"a": 2.0, "b": 0.5}):
         theirs = TraceMeanField_ELBO(max_plate_nesting=1).loss(*pair, x=x)
     torch.testing.assert_close(terms["loss"].item() * 6, theirs)
+
+
+@pytest.mark.parametrize("estimator", [trace, mean_field, graph])
+def test_below_the_free_bits_the_divergence_is_a_constant_of_the_loss(estimator, vae, x):
+    """And above them the loss is as it was; the terms are the same throughout."""
+    results = []
+    for nats in (0.0, 1e-6, 50.0):
+        for half in vae:
+            half.zero_grad()
+        torch.manual_seed(1)
+        terms = free_bits(estimator, {"z": nats})(*vae, x=x)
+        terms["loss"].backward()
+        results.append((terms, gradients(*vae)))
+    plain, above, below = results
+    assert plain[0]["kl"] > 1e-6
+    torch.testing.assert_close(above, plain)
+    torch.testing.assert_close(below[0]["loss"].detach(), 50.0 - plain[0]["reconstruction"])
+    torch.testing.assert_close(below[0]["elbo"], plain[0]["elbo"])
+    for half in vae:
+        half.zero_grad()
+    torch.manual_seed(1)
+    scaled(estimator, {"z": 0.0})(*vae, x=x)["loss"].backward()
+    torch.testing.assert_close(below[1], gradients(*vae))
+
+
+def test_weighted_bounds_have_no_free_bits(vae, x):
+    with pytest.raises(UserError, match="site 'z' has free bits: inside importance weights these bound nothing"):
+        free_bits(iwae, {"z": 1.0})(*vae, x=x)

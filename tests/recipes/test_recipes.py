@@ -334,6 +334,23 @@ def test_the_weight_of_the_kl_warms_up_linearly(split):
         torch.testing.assert_close(terms["loss"].detach(), expected)
 
 
+@pytest.mark.parametrize("kind", [VAERecipe, GMVAERecipe, RECIPES["cvae"]])
+def test_the_weight_of_the_kl_of_z_rises_and_its_free_bits_are_noted(kind):
+    recipe, data = kind(warm_up=0.5, beta=4.0, batch_size=16), load("digits")
+    assert recipe.is_scheduled
+    torch.manual_seed(0)
+    model, guide = recipe.pair(data)
+    batch = next(recipe.batches(data, steps=1).epoch(0))
+    for progress, weight in ((0.25, 2.0), (0.5, 4.0)):
+        torch.manual_seed(1)
+        terms = recipe.eased(recipe.bound(), progress)(model, guide, **batch)
+        rest = terms["kl"] - terms.get("kl_z", terms["kl"])  # of y
+        expected = -terms["reconstruction"] + weight * terms.get("kl_z", terms["kl"]) + rest
+        torch.testing.assert_close(terms["loss"].detach(), expected)
+    assert not kind().is_scheduled
+    assert kind(free_bits=2.0).note.endswith("KL of z counts as 2 nats where it is below")
+
+
 def test_the_temperature_falls_geometrically_and_is_named():
     recipe, data = GMVAERecipe(temperature=1.0, final_temperature=0.25), load("blobs")
     objective = recipe.training_objective(recipe.pair(dataset_of(blank()))[1], data.train)
