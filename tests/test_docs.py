@@ -112,13 +112,13 @@ def test_every_verb_and_its_options_exist(page, capsys):
         verb(words[3], "--help")
         help = capsys.readouterr().out
         for option in (word for word in words[4:] if word.startswith("--")):
-            assert option in help or words[3] == "story", f"{shlex.join(words)}: no {option}"
+            assert option in help or words[3] in ("story", "sweep"), f"{shlex.join(words)}: no {option}"
 
 
 def known_options(capsys):
     """Every option of every recipe and verb."""
     for words in [["train", name, "--help"] for name in RECIPES] + [
-        [verb, "--help"] for verb in ("report", "likelihood", "check", "sample", "story", "compare", "results")
+        [verb, "--help"] for verb in ("report", "likelihood", "check", "sample", "story", "compare", "results", "sweep", "export", "push")
     ]:
         verb(*words)
     return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) | {"--nproc-per-node"}
