@@ -76,6 +76,8 @@ SHARES = {"train": 204, "validation": 12, "test": 24}
 """The numbers of the 240 combinations in each part of a compositional split: 85, 5 and 10 %, see `mnist_a`."""
 COPIES = 10
 CANVAS = 64
+RAND = 2**24
+"""Steps of the random numbers in [0, 1), to which grey levels are rounded: how torch adds up does not show then."""
 ROTATED = 40
 """Height and width of a patch that holds 28 x 28 pixels rotated by 45 degrees."""
 
@@ -161,10 +163,10 @@ def mnist_a(
     row, column = _normal(middle, 4, reach, CANVAS - reach, generator).round().long()
 
     made = torch.empty(len(index), 1, CANVAS, CANVAS, dtype=torch.uint8)
-    rotation = torch.stack([angle.cos(), angle.sin()]).float() / (14 * size).float()
+    rotation = torch.stack([angle.cos(), angle.sin()]) / (14 * size)
     for rows in torch.arange(len(index)).split(500):
         patch = _rotated(images[index[rows]], *rotation[:, rows, None, None])
-        ink = torch.rand(patch.shape, dtype=torch.float32, generator=generator) < patch
+        ink = torch.rand(patch.shape, dtype=torch.float32, generator=generator) < (patch * RAND).round() / RAND
         made[rows[0] : rows[-1] + 1, 0] = _pasted(ink, row[rows], column[rows])
     return made, torch.stack([labels[index], scale, orientation, location], -1)
 
@@ -187,10 +189,10 @@ def _rotated(images: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         grey levels in [0, 1], [n, ROTATED, ROTATED].
     """
-    right = torch.arange(ROTATED, dtype=torch.float32) - (ROTATED - 1) / 2
+    right = torch.arange(ROTATED, dtype=torch.float64) - (ROTATED - 1) / 2
     down = right[:, None]
     grid = torch.stack([cos * right - sin * down, sin * right + cos * down], -1)  # affine_grid takes four times as long
-    return F.grid_sample(images.float() / 255, grid, align_corners=False)[:, 0]
+    return F.grid_sample(images.double() / 255, grid, align_corners=False)[:, 0]
 
 
 def _pasted(ink: Tensor, row: Tensor, column: Tensor) -> Tensor:

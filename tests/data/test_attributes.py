@@ -9,7 +9,7 @@ import torch
 from scipy.stats import truncnorm
 
 from pyro_models.base.errors import UserError
-from pyro_models.data import Attribute, Batches, Dataset, Split, batch_of, load
+from pyro_models.data import Attribute, Batches, Dataset, Split, attributes, batch_of, load
 from pyro_models.data.attributes import MNIST_A, combinations, mnist_a
 from pyro_models.data.attributes import _normal as truncated_normal
 from pyro_models.data.datasets import _composed
@@ -367,3 +367,13 @@ def test_parts_of_a_split_and_copies_elsewhere_keep_its_attributes(tmp_path):
     assert torch.equal(dataset.to("cpu").test.attributes, dataset.test.attributes)
     assert dataset.to("meta").test.attributes.device.type == "meta"
     assert dataset.to("meta").attributes == dataset.attributes
+
+
+def test_mnist_a_is_the_same_however_the_last_digits_of_grey_levels_are_rounded(monkeypatch):
+    digits = load("digits").train[:40]
+    allowed = combinations(compositional=False, seed=0)["train"]
+    exact = mnist_a(digits.x, digits.labels, allowed=allowed, seed=1, copies=1)
+    rotated = attributes._rotated
+    monkeypatch.setattr(attributes, "_rotated", lambda *args: rotated(*args) * (1 + 1e-13))
+    rounded = mnist_a(digits.x, digits.labels, allowed=allowed, seed=1, copies=1)
+    assert all(torch.equal(a, b) for a, b in zip(exact, rounded, strict=True))

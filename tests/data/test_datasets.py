@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from pyro_models.base.errors import UserError
 from pyro_models.data import Split, datasets, draw_labels, load
-from pyro_models.data.datasets import _torchvision
+from pyro_models.data.datasets import _torchvision, enlarged
 
 MNIST = Path(os.environ.get("PYRO_MODELS_DATA", "datasets"))
 needs_mnist = pytest.mark.skipif(
@@ -237,3 +238,10 @@ def test_a_file_cut_short_gets_one_clear_line(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read"):
         load(str(path))
+
+
+def test_digits_are_enlarged_by_torchs_bicubic_interpolation_but_for_the_rounding_of_ties():
+    images = load_digits().images[:200]
+    large = F.interpolate(torch.from_numpy(images / 16)[:, None], size=(28, 28), mode="bicubic")[:, 0]
+    exact = (large.clamp(0, 1) * 255).numpy()
+    assert abs(enlarged(images.astype(np.int64)) - exact).max() <= 0.5 + 1e-9
