@@ -88,8 +88,8 @@ def open_run(
     folder = fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder)
     if not (folder / "recipe.json").is_file():
         raise UserError(f"{folder} is no run folder: it holds no recipe.json")
-    if list(folder.glob("seed-*")):
-        raise UserError(f"{folder} holds runs of several seeds: give one of them, {folder}/seed-N")
+    if what := _several(folder):
+        raise UserError(f"{folder} holds {what}: give one of them, a folder in it")
     recipe = from_json(read_json(folder / "recipe.json") | networks)
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"the run in {folder} is not finished: continue it with `out={folder}` and `resume=True`")
@@ -230,8 +230,8 @@ def _resumed_or_new(recipe: Recipe, options: RunOptions) -> Path:
             raise UserError(f"{folder} is not empty: give another `out`, or `overwrite=True`, or `resume=True`")
         if not (folder / "recipe.json").is_file():
             raise UserError(f"{folder} holds something that is not a run: it is not overwritten")
-        if list(folder.glob("seed-*")):
-            raise UserError(f"{folder} holds runs of several seeds: it is not overwritten by one")
+        if what := _several(folder):
+            raise UserError(f"{folder} holds {what}: it is not overwritten by one")
         for name in (
             "recipe.json",
             "data.json",
@@ -245,6 +245,13 @@ def _resumed_or_new(recipe: Recipe, options: RunOptions) -> Path:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     return folder
+
+
+def _several(folder: Path) -> str:
+    """Describe the runs in a folder that holds several."""
+    if list(folder.glob("seed-*")):
+        return "runs of several seeds"
+    return "the runs of a sweep" if list(folder.glob("*=*/recipe.json")) else ""
 
 
 def next_folder(recipe: Recipe) -> Path:

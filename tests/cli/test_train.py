@@ -19,6 +19,7 @@ from pyro_models import __version__, report
 from pyro_models.base import names
 from pyro_models.cli.parser import in_flags
 from pyro_models.cli.train import main, parse
+from pyro_models.cli.verbs import VERBS
 from pyro_models.cli.verbs import main as verbs
 from pyro_models.metrics import attributes
 from pyro_models.recipes import RECIPES, Recipe
@@ -294,6 +295,15 @@ def test_the_table_of_recipes_and_the_verbs(capsys):
         assert capsys.readouterr().out == f"pyro-stories {__version__}\n"
 
 
+def test_an_interrupted_verb_says_so_and_has_its_own_exit_code(monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(VERBS, "recipes", interrupted)
+    assert verbs(["recipes"]) == 130
+    assert capsys.readouterr().err.strip() == "pyro-stories recipes: stopped"
+
+
 @pytest.mark.parametrize(
     ("called", "name"),
     [
@@ -391,6 +401,9 @@ def test_a_sweep_trains_every_combination_and_tabulates_it(tmp_path, capsys, mon
         assert (recipe.latent_dim, recipe.beta) == (latent, 2.0)
     monkeypatch.setattr(trainer, "fit", lambda *args, **options: pytest.fail("what is finished is not trained again"))
     assert verbs([*words, "--resume"]) == 0
+    capsys.readouterr()
+    assert verbs(["report", str(folder)]) == 2
+    assert "holds the runs of a sweep: give one of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
