@@ -265,21 +265,45 @@ def compare(words: Sequence[str]) -> int:
     parser.add_argument(
         "--elbo", metavar="A,B,...", help="estimators to compare (default: a few that the recipe takes, or all)"
     )
+    parser.add_argument(
+        "--particles",
+        default="5",
+        metavar="K,K,...",
+        help="particles of iwae, renyi, rws and dreg; each of several numbers is compared (default: 5)",
+    )
     options = {
-        "particles": (5, 2, "particles of iwae, renyi, rws and dreg"),
         "draws": (30, 2, "draws of each gradient"),
         "batches": (3, 1, "batches of training data, the first of an epoch"),
     }
     parser.add_numbers({name: (default, meaning) for name, (default, _, meaning) in options.items()})
+    parser.add_argument(
+        "--train",
+        type=float,
+        metavar="SECONDS",
+        help="train with each estimator from the same first weights for so many seconds, and compare the bounds that "
+        "they reach (default: compare at the weights as they are)",
+    )
     _add_data_of_a_program(parser)
     given = parser.parse_args(words)
     parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     names = list(dict.fromkeys(given.elbo.split(","))) if given.elbo else []
-    if pair := _program_of(given, parser):
-        print(report.comparison_of_program(*pair, names, given.particles, given.draws))
+    particles = list(dict.fromkeys(given.particles.split(",")))
+    if not all(each.isdigit() and int(each) >= 2 for each in particles):
+        parser.error(f"`particles` must be whole numbers of at least 2, not {given.particles}")
+    if given.train is not None and not 0 < given.train < 1e6:
+        parser.error(f"`train` must be above 0 and below 1000000, not {given.train:g}")
+    chosen = names, [int(each) for each in particles]
+    if pair := _program_of(given, parser, trained=given.train is None):
+        if given.train:
+            print(report.training_comparison_of_program(*pair, *chosen, given.train))
+        else:
+            print(report.comparison_of_program(*pair, *chosen, given.draws))
         return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    print(report.write_comparison(run, names, given.particles, given.draws, given.batches))
+    if given.train:
+        print(report.write_training_comparison(run, *chosen, given.train))
+    else:
+        print(report.write_comparison(run, *chosen, given.draws, given.batches))
     return 0
 
 
@@ -345,7 +369,7 @@ def _add_data_of_a_program(parser: Parser) -> None:
     parser.add_argument("--params", type=Path, metavar="FILE", help=PARAMS)
 
 
-def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] | None:
+def _program_of(given: Any, parser: Parser, trained: bool = True) -> tuple[Any, Any, dict[str, Any]] | None:
     """Return model, guide and arguments where a program is named in place of a run."""
     if not is_program(str(given.run)):
         if given.data or given.params:
@@ -353,7 +377,7 @@ def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] |
         return None
     from pyro_models.cli.programs import load_pair
 
-    model, guide, arguments = load_pair(str(given.run), given.data, given.params, trained=True)
+    model, guide, arguments = load_pair(str(given.run), given.data, given.params, trained=trained)
     if guide is None:
         parser.error(f"{given.run}: name a guide too, as MODULE:MODEL,MODULE:GUIDE")
     return model, guide, arguments

@@ -5,6 +5,7 @@ from .classes import confusion_matrix as confusion_matrix
 from .classes import simplex_draws as simplex_draws
 from .curves import estimator_comparison as estimator_comparison
 from .curves import learning_curves as learning_curves
+from .curves import lines as lines
 from .images import adversarial_steps as adversarial_steps
 from .images import image_grid as image_grid
 from .images import image_rows as image_rows

@@ -32,6 +32,31 @@ def learning_curves(
     return figure
 
 
+def lines(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    ylabel: str = "",
+    *,
+    logarithmic: bool = False,
+) -> Figure:
+    """Draw labelled curves in panels that share their legend.
+
+    Args:
+        panels: by title, the curves by label: the places and the values.
+        xlabel, ylabel: of all panels.
+        logarithmic: both axes.
+    """
+    figure, axes = new_panels(len(panels), 3, 4.6, 3.4)
+    for panel, (title, curves) in zip(axes, panels.items(), strict=True):
+        for label, (places, values) in curves.items():
+            panel.plot(places, values, label=label, marker=".")
+        panel.set(title=title, xlabel=xlabel, ylabel=textwrap.fill(ylabel, 34))
+        if logarithmic:
+            panel.set(xscale="log", yscale="log")
+    axes[-1].legend(frameon=False)
+    return figure
+
+
 def estimator_comparison(
     bounds: Mapping[str, tuple[float, float]],
     ratios: Mapping[str, Mapping[str, float]],
