@@ -4,7 +4,7 @@ import copy
 import inspect
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -138,9 +138,13 @@ class Site:
 
     def add(self, sources: Collection[Source]) -> None:
         """Add sources that the run did not show: so its numbers are no constants either."""
-        if not sources or not self.sources >= set(sources):
+        if not self.sources >= set(sources):
             self.sources |= set(sources)
-            self.shown, self.named = self.distribution, frozenset()
+            self.forget_numbers()
+
+    def forget_numbers(self) -> None:
+        """Write the distribution with the names of its parameters alone."""
+        self.shown, self.named = self.distribution, frozenset()
 
 
 @dataclass
@@ -189,13 +193,13 @@ class Reader(Messenger):
         with tracking.pause():
             kind = _kind(msg)
             value, again = _copied(msg["value"]), _copied(msg["value"])  # a transform may cache what it has seen
-        masks = [mask for layer in layers(fn) if isinstance(mask := getattr(layer, "_mask", None), Tensor)]
-        parts = [*masks, *(part for part in (msg["mask"], msg["scale"]) if isinstance(part, Tensor))]
-        if kind == "deterministic":
+        if kind == "deterministic":  # whatever its masks and scales are
             density, sources = [value], observed.sources
         else:
             density, sources = _density(fn, again, drawn, tracking)
-        counts = [torch.as_tensor(part) for part in (msg["mask"], msg["scale"]) if part is not None]
+            counts = [getattr(layer, "_mask", None) for layer in layers(fn)] + [msg["mask"], msg["scale"]]
+            sources |= tracking.of(counts).sources
+            density += [torch.as_tensor(part) for part in counts if part is not None]
         parameters = [held for name in names if isinstance(held := getattr(layers(fn)[-1], name, None), Tensor)]
         exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
         with tracking.pause():
@@ -204,10 +208,10 @@ class Reader(Messenger):
                 kind,
                 described(fn, names) if self.in_words else "",
                 described(fn, names, tracking) if self.in_words else "",
-                sources | tracking.of(parts).sources,
+                sources,
                 frozenset().union(*(tags.sources for tags in exact)),
                 observed,
-                _copied([*density, *parameters, *masks, *counts]),
+                _copied([*density, *parameters]),
                 tracking.time,
             )
         tracking.time += 1
@@ -368,7 +372,7 @@ def read(
             reader, lost = first, {("input", name): 0 for name in inputs}
             lost |= {("site", name): time for time, name in enumerate(first.sites, 1)}
             for site in first.sites.values():
-                site.shown = site.distribution  # its numbers may be computed
+                site.forget_numbers()  # which may be computed
         lost = {source: time for source, time in lost.items() if source[0] in ("site", "input")}
         possible = _by_draws(lambda values: run(values, reader is not first), reader, inputs, lost)
     return _program(reader, inputs, possible, model)
@@ -384,26 +388,33 @@ def _by_draws(
         possible = {name: {up for up, time in lost.items() if site.time >= time} for name, site in reader.sites.items()}
         for name, site in reader.sites.items():
             if possible[name] - site.sources:
-                site.add(set())
+                site.forget_numbers()
         return possible
     held = inputs | reader.indices | {name: site.msg["value"] for name, site in reader.sites.items()}
     before = run(held).sites
+    possible: dict[str, set[Source]] = defaultdict(set)
     for (kind, up), time in lost.items():
+        later, ran = names[time:], False
         for seed in range(draws if kind == "site" else min(draws, OF_ARGUMENTS)):
-            if not (later := [name for name in names[time:] if (kind, up) not in reader.sites[name].sources]):
+            if not (later := [name for name in later if (kind, up) not in reader.sites[name].sources]):
                 break
-            with suppress(Exception):  # an argument may not take every value
+            with suppress(Exception):  # not every value may do
                 pyro.set_rng_seed(1 + seed)
-                value = reader.sites[up].msg["fn"].sample() if kind == "site" else held[up]
+                value = _another(reader.sites[up].msg["fn"], held[up], seed) if kind == "site" else held[up]
                 if isinstance(value, Tensor) and torch.equal(value, held[up]):
-                    value = _perturbed(value)
+                    value = _perturbed(value, seed)
                 now = run(held | {up: value}).sites
+                ran = True
                 for name in later:
                     if name not in now or _differ(now[name], before[name]):
                         reader.sites[name].add({(kind, up)})
                 for name in set(names[time:]) & now.keys():  # another branch has parents of its own
                     reader.sites[name].add(now[name].sources)
-    return {}
+        if not ran:
+            for name in later:
+                possible[name].add((kind, up))
+                reader.sites[name].forget_numbers()
+    return possible
 
 
 def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]], model: Program | None) -> Program:
@@ -482,9 +493,9 @@ def _factor(site: Site, **names: Any) -> Factor:
     if strategy := msg["infer"].get("enumerate"):
         marks.append(f"enumerated, {strategy}")
     for part in (mask, *(getattr(layer, "_mask", None) for layer in fn)):
-        if isinstance(part, Tensor):
+        if isinstance(part, Tensor) and kind != "deterministic":
             marks.append(f"masked: {int(part.sum())} of {part.numel()} count")
-    if isinstance(scale, Tensor) or scale != 1.0:
+    if (isinstance(scale, Tensor) or scale != 1.0) and kind != "deterministic":
         marks.append(f"counts {float(torch.as_tensor(scale).mean()):g} times")
     if msg["infer"].get("is_auxiliary") and kind == "latent":
         marks.append("auxiliary")
@@ -549,7 +560,7 @@ def _kernels(tracking: Tracking) -> Iterator[None]:
 
     def mark(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         if type(module).__module__.startswith("pyro.contrib.gp.kernels") and isinstance(output, Tensor):
-            tracking.add(output, ("kernel", kernel(module)))
+            tracking.add(output, {("kernel", kernel(module))})
 
     hook = register_module_forward_hook(mark)
     try:
@@ -594,8 +605,22 @@ def _differ(a: Site, b: Site) -> bool:
     )
 
 
-def _perturbed(value: Tensor) -> Tensor:
-    """Return other values of the same type: real numbers with noise added, others in another order."""
-    if value.is_floating_point():
-        return value + torch.randn_like(value)
-    return value.flatten()[torch.randperm(value.numel())].reshape(value.shape) if value.ndim else value + 1
+def _another(fn: Any, value: Any, seed: int) -> Any:
+    """Return each value of a small support in turn, then elements of it at random, however unlikely; else a draw."""
+    base = layers(fn)[-1]
+    if not getattr(base, "has_enumerate_support", False):
+        return fn.sample()
+    event = base.event_shape
+    support = base.enumerate_support(expand=False).reshape(-1, *event)
+    shape = value.shape[: value.ndim - len(event)]
+    return support[torch.full(shape, seed) if seed < len(support) <= DRAWS else torch.randint(len(support), shape)]
+
+
+def _perturbed(value: Tensor, seed: int) -> Tensor:
+    """Return other values of the same type: of every other sign, by seed, or in another order."""
+    if value.is_floating_point() or value.is_complex():
+        return (-value if seed % 2 else value) + torch.randn_like(value)
+    if value.dtype == torch.bool:
+        return ~value
+    other = value.flatten()[torch.randperm(value.numel())].reshape(value.shape)
+    return value + (-1 if seed % 2 else 1) if torch.equal(other, value) else other
