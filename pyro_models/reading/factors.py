@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.reading.describing import described, kernel, layers, parameter_names, to_support
+from pyro_models.reading.describing import ARGUMENTS, Numbers, described, kernel, layers, parameter_names, to_support
 from pyro_models.reading.tracking import Source, Tags, Tracking
 
 DRAWS, RUNS = 20, 200
@@ -29,6 +29,8 @@ DRAWS, RUNS = 20, 200
 
 OF_ARGUMENTS = 2
 """The same of an argument: other numbers in it change at once what depends on it."""
+LONGEST = 80
+"""Letters of a distribution: a longer one is written without what its parameters are computed from."""
 Values = dict[str, Any]
 
 
@@ -132,6 +134,7 @@ class Site:
     shown: str
     sources: frozenset[Source]
     named: frozenset[Source]
+    functions: list[frozenset[Source]]
     observed: Tags
     density: list[Tensor]
     time: int
@@ -144,7 +147,7 @@ class Site:
 
     def forget_numbers(self) -> None:
         """Write the distribution with the names of its parameters alone."""
-        self.shown, self.named = self.distribution, frozenset()
+        self.shown, self.named, self.functions = self.distribution, frozenset(), []
 
 
 @dataclass
@@ -201,15 +204,16 @@ class Reader(Messenger):
             sources |= tracking.of(counts).sources
             density += [torch.as_tensor(part) for part in counts if part is not None]
         parameters = [held for name in names if isinstance(held := getattr(layers(fn)[-1], name, None), Tensor)]
-        exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
+        numbers = Numbers(tracking)
         with tracking.pause():
             self.sites[msg["name"]] = Site(
                 dict(msg) | {"value": value},
                 kind,
                 described(fn, names) if self.in_words else "",
-                described(fn, names, tracking) if self.in_words else "",
+                described(fn, names, numbers.write) if self.in_words else "",
                 sources,
-                frozenset().union(*(tags.sources for tags in exact)),
+                numbers.copied,
+                numbers.functions,
                 observed,
                 _copied([*density, *parameters]),
                 tracking.time,
@@ -444,12 +448,19 @@ def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]]
             sources |= value - {origin}
         parents, others = names_of(sources, name), names_of(value - {origin}, name)
         data = [origin[1].removeprefix("input ")] if origin else []
+        shown, functions = site.shown, site.functions
+        for of in functions:
+            given = "; ".join(", ".join(part) for part in (names_of(of, name), _owners(of)) if part)
+            shown = shown.replace(ARGUMENTS, f"({given})" if given else "", 1)
+        if len(shown) > LONGEST:
+            shown, functions = site.shown.replace(ARGUMENTS, ""), []
         factors[name] = _factor(
             site,
             parents=parents,
-            named=names_of(site.named, name),
+            shown=shown,
+            named=names_of(site.named.union(*functions), name),
             possible=tuple(up for up in names_of(possible.get(name, ()), name) if up not in parents),
-            learned=tuple(dict.fromkeys(_owner(up) for kind, up in sorted(sources) if kind == "param")),
+            learned=tuple(_owners(sources)),
             value=(*data, *others) if others and not site.observed.copied else (),
         )
     factors = _joined_by_guides(factors, sites, model.factors if model else {})
@@ -464,6 +475,11 @@ def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]]
     for name, size in reader.sizes.items():
         totals[_owner(name)] += size
     return Program(arguments | factors, dict(totals), observes)
+
+
+def _owners(sources: Collection[Source]) -> list[str]:
+    """Name the parameters, networks and guides among sources."""
+    return list(dict.fromkeys(_owner(up) for kind, up in sorted(sources) if kind == "param"))
 
 
 def _owner(parameter: str) -> str:
@@ -512,7 +528,6 @@ def _factor(site: Site, **names: Any) -> Factor:
         plates=tuple(plates),
         shapes=(batch, tuple(getattr(fn[0], "event_shape", ()))),
         marks=tuple(marks),
-        shown=site.shown,
         support=to_support(fn[0].support) if kind == "latent" and hasattr(fn[0], "support") else "",
         **names,
     )
