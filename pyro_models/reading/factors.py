@@ -27,8 +27,9 @@ from pyro_models.reading.tracking import Source, Tags, Tracking
 DRAWS, RUNS = 20, 200
 """Other draws of each value that is looked at outside torch, and how many runs these may take together."""
 
-OF_ARGUMENTS = 2
-"""The same of an argument: other numbers in it change at once what depends on it."""
+OF_ARGUMENTS, LEAST = 2, 5
+"""Draws of an argument, other numbers in which change at once what depends on it; with fewer of a site than the least,
+later sites possibly depend on it."""
 LONGEST = 80
 """Letters of a distribution: a longer one is written without what its parameters are computed from."""
 Values = dict[str, Any]
@@ -328,8 +329,8 @@ def read(
     `if`, by `.item()` or in numpy, cannot be followed from there: further runs, at most `RUNS`, draw it anew with all
     other sites held as they were, `DRAWS` times (an argument `OF_ARGUMENTS` times), and what changes, or comes to
     depend on other values, shows it to be a parent. A dependence that none of these draws shows is missed; where so
-    many values are looked at that the runs do not suffice, later sites possibly depend on each of them. Sites are those
-    of the first run.
+    many values are looked at that the runs do not suffice for `LEAST` draws of each, or where the program takes no
+    other value, later sites possibly depend on them. Sites are those of the first run.
 
     Args:
         program: a model or a guide.
@@ -385,36 +386,35 @@ def read(
 def _by_draws(
     run: Callable[[Values], Reader], reader: Reader, inputs: Values, lost: Mapping[Source, int]
 ) -> dict[str, set[Source]]:
-    """Add to each site's sources those that other draws show, and return those that were not drawn."""
-    draws = min(DRAWS, RUNS // max(len(lost), 1))
-    names = list(reader.sites)
-    if not draws or not lost:
-        possible = {name: {up for up, time in lost.items() if site.time >= time} for name, site in reader.sites.items()}
-        for name, site in reader.sites.items():
-            if possible[name] - site.sources:
-                site.forget_numbers()
+    """Add to each site's sources those that other draws show, and return those of which too few were drawn."""
+    possible: dict[str, set[Source]] = defaultdict(set)
+    if not lost:
         return possible
+    draws, names = min(DRAWS, RUNS // len(lost)), list(reader.sites)
     held = inputs | reader.indices | {name: site.msg["value"] for name, site in reader.sites.items()}
     before = run(held).sites
-    possible: dict[str, set[Source]] = defaultdict(set)
     for (kind, up), time in lost.items():
-        later, ran = names[time:], False
-        for seed in range(draws if kind == "site" else min(draws, OF_ARGUMENTS)):
+        most, least = (draws, LEAST) if kind == "site" else (min(draws, OF_ARGUMENTS), 1)
+        later, ran = names[time:], 0
+        for seed in range(most):
             if not (later := [name for name in later if (kind, up) not in reader.sites[name].sources]):
                 break
             with suppress(Exception):  # not every value may do
                 pyro.set_rng_seed(1 + seed)
                 value = _another(reader.sites[up].msg["fn"], held[up], seed) if kind == "site" else held[up]
+                if value is None:
+                    ran = least
+                    break
                 if isinstance(value, Tensor) and torch.equal(value, held[up]):
                     value = _perturbed(value, seed)
                 now = run(held | {up: value}).sites
-                ran = True
+                ran += 1
                 for name in later:
                     if name not in now or _differ(now[name], before[name]):
                         reader.sites[name].add({(kind, up)})
                 for name in set(names[time:]) & now.keys():  # another branch has parents of its own
                     reader.sites[name].add(now[name].sources)
-        if not ran:
+        if ran < least:
             for name in later:
                 possible[name].add((kind, up))
                 reader.sites[name].forget_numbers()
@@ -621,14 +621,19 @@ def _differ(a: Site, b: Site) -> bool:
 
 
 def _another(fn: Any, value: Any, seed: int) -> Any:
-    """Return each value of a small support in turn, then elements of it at random, however unlikely; else a draw."""
+    """Return each value of a small support in turn, then elements of it at random, however unlikely; else a draw.
+
+    None means that a single element has no further value.
+    """
     base = layers(fn)[-1]
     if not getattr(base, "has_enumerate_support", False):
         return fn.sample()
     event = base.event_shape
     support = base.enumerate_support(expand=False).reshape(-1, *event)
     shape = value.shape[: value.ndim - len(event)]
-    return support[torch.full(shape, seed) if seed < len(support) <= DRAWS else torch.randint(len(support), shape)]
+    if seed < len(support) <= DRAWS:
+        return support[torch.full(shape, seed)]
+    return None if seed >= len(support) and not shape else support[torch.randint(len(support), shape)]
 
 
 def _perturbed(value: Tensor, seed: int) -> Tensor:

@@ -139,7 +139,7 @@ class Tracking(TorchDispatchMode):
         return out
 
     def at_place(self, name: str, func: Any, value: Tensor, index: Any, *new: Any) -> Any:
-        """Read or write at a computed place, `x[k]`, for which torch takes the number out of the tensor k.
+        """Read or write at a computed place, `x[k]`, where torch takes the number out of a tensor k.
 
         What is read depends on all elements; it is a copy then, and what is written to that is written to the element.
         """
