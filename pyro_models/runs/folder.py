@@ -229,8 +229,8 @@ def load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:
     pair.load_state_dict(named | stored)
 
 
-def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer) -> None:
-    """Write metrics.csv and checkpoint.pt."""
+def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer, compiled: bool = False) -> None:
+    """Write metrics.csv and checkpoint.pt, and in that whether the steps are compiled."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
     writer.writeheader()
@@ -244,6 +244,7 @@ def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer) -> None:
         "optimizer": optimizer.state_dict(),
         "metrics": run.metrics,
         "frames": run.frames,
+        "compiled": compiled,
     }
     checkpoint.save(run.folder / "checkpoint.pt", state)
 

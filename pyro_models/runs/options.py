@@ -9,7 +9,7 @@ from pyro_models.recipes.options import check, option
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run happens; nothing here changes what is learned, so none of it is part of the recipe.
+    """Where and how a run happens; nothing here changes what is learned, so none of it is part of the recipe.
 
     Raises:
         UserError: an option lies outside its bounds.
@@ -23,6 +23,11 @@ class RunOptions:
     )
     seeds: int = option(1, "number of runs, each with the next seed; more than one give a mean and a spread", 1, 1000)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "device to train on; auto: a GPU where there is one")
+    compile: Literal["auto", "on", "graph", "off"] = option(
+        "auto",
+        "how steps run: on: compiled, which takes a minute and rounds otherwise; graph: without Python, to the same "
+        "bits; off: as they are; auto: the fastest, where the first steps show that it pays within the run",
+    )
 
     def __post_init__(self) -> None:
         for name in ("out", "data_dir"):

@@ -30,6 +30,7 @@ from pyro_models.runs.origin import provenance
 from pyro_models.training.fit import Epoch, NonFiniteTerm, fit, parameters
 from pyro_models.training.processes import distributed_session
 from pyro_models.training.schedules import cosine, stages
+from pyro_models.training.steps import Compile
 
 CHECKPOINT_SECONDS = 10.0
 FRAMES = 40  # of the animation, spread over the epochs
@@ -62,7 +63,10 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         optimizer = adam(run)
         if state is not None:
             restore(run, optimizer, state)
-        epochs = epochs_of(run, batches, optimizer)
+        was_compiled = state is not None and state.get("compiled", False)  # the same bits need the same steps
+        epochs = epochs_of(
+            run, batches, optimizer, "on" if was_compiled and options.compile == "auto" else options.compile
+        )
         try:
             if processes.rank > 0:
                 deque(epochs, maxlen=0)
@@ -90,7 +94,9 @@ def adam(run: Run) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters(run.model, run.guide), lr=run.recipe.learning_rate, fused=True)
 
 
-def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | None = None) -> Iterator[Epoch]:
+def epochs_of(
+    run: Run, batches: Batches, optimizer: torch.optim.Optimizer | None = None, compile: Compile = "auto"
+) -> Iterator[Epoch]:
     """Train a run as its recipe says, from its last row of metrics on: an epoch for each `next`, and nothing recorded.
 
     Raises:
@@ -108,6 +114,7 @@ def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | Non
         done=len(run.metrics),
         seed=recipe.seed,
         learning_rate=schedules.get(recipe.schedule),
+        compile=compile,
     )
 
 
@@ -130,7 +137,7 @@ def _record(run: Run, optimizer: torch.optim.Optimizer, epochs: Iterator[Epoch])
             if epoch.number in framed and run.frames["examples"]:
                 _keep_frame(run, epoch.number)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch.number == last or interrupted:
-                save_checkpoint(run, optimizer)
+                save_checkpoint(run, optimizer, epoch.compiled)
                 saved = time.monotonic()
             if interrupted:
                 raise KeyboardInterrupt
