@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import guides
@@ -133,11 +134,12 @@ class CVAERecipe(VariationalRecipe):
                 return nn.Sequential(nn.GELU(), nn.residual_mlp(width, outputs, width=width, depth=1))
             return nn.Sequential(nn.ReLU(), nn.mlp(width, width, outputs))
 
-        prior = nn.encoder(two_layers(size, 2 * latent), condition)
+        scaled = partial(nn.scale_head, given=self.scale_head)
+        prior = scaled(nn.encoder(two_layers(size, 2 * latent), condition))
         first = nn.encoder(nn.Linear(size, width), condition)
         decoder = nn.Conditional(first, nn.Linear(latent, width), nn.decoder(after_first(pixels), shape))
         first = nn.encoder(nn.Linear(pixels, width), shape, self.encoder_dropout)
-        encoder = nn.Conditional(first, nn.encoder(nn.Linear(size, width), condition), after_first(2 * latent))
+        encoder = nn.Conditional(first, nn.encoder(nn.Linear(size, width), condition), scaled(after_first(2 * latent)))
         story = pyro_models.CVAE(prior, decoder, self.likelihood_of_pixels(shape), given)
         return story, guides.CVAEGuide(encoder)
 
