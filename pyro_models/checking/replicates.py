@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution, Unit
+from pyro.distributions import Delta, Independent, MaskedDistribution, Unit
 from pyro.infer import infer_discrete
 from pyro.poutine import infer_config
 from pyro.poutine.messenger import Messenger
@@ -86,6 +86,26 @@ class Redraw(Messenger):
         self.sites[msg["name"]] = dict(msg)
 
 
+class Simulated(Messenger):
+    """Give observed sites other data, and take a subsample of a plate as all that there is.
+
+    Args:
+        values: of observed sites, by name.
+        subsamples: the indices of plates, by name.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], subsamples: Mapping[str, Tensor]):
+        super().__init__()
+        self.values = {**values, **subsamples}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and (_is_data(msg) or site_is_subsample(msg)):
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+        for frame in msg["cond_indep_stack"]:
+            if frame.full_size not in (None, frame.size):
+                msg["scale"] = msg["scale"] * frame.size / frame.full_size
+
+
 def replicate(
     model: Program, guide: Guide, data: Arguments, *, subsamples: Mapping[str, Tensor] | None = None
 ) -> Replicate:
@@ -117,7 +137,7 @@ def replicate(
     if callable(guide):
         guided = run(guide, data, known, observed=False)
         inferred = latents_of_guide(guided)
-        known |= {name: site["value"] for name, site in guided.items() if _subsamples(site)}
+        known |= subsamples_of(guided)
     known |= inferred
     sites = run(model, data, known)
     if guide is not None and (left := _latents(sites).keys() - known.keys()):
@@ -169,7 +189,7 @@ def replicate(
         {name: site["value"] for name, site in sites.items() if _is_deterministic(site)},
         {name: plates_of(site) for name, site in sites.items() if not site_is_subsample(site)},
         {name: _event_dim(site["fn"]) for name, site in sites.items() if not site_is_subsample(site)},
-        {name: site["value"] for name, site in sites.items() if _subsamples(site)},
+        subsamples_of(sites),
     )
 
 
@@ -196,6 +216,12 @@ def latents_of_guide(sites: Mapping[str, Any]) -> dict[str, Tensor]:
         for name, site in sites.items()
         if not (site["infer"].get("is_auxiliary") or site["is_observed"] or site_is_subsample(site))
     }
+
+
+def subsamples_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the indices of plates that are not all of them; a guide's may stand in a plate of the model."""
+    chosen = {name: site for name, site in sites.items() if site_is_subsample(site)}
+    return {name: site["value"] for name, site in chosen.items() if len(site["value"]) != site["fn"].size}
 
 
 def _summed_out(
@@ -245,15 +271,12 @@ def _is_data(msg: Any) -> bool:
 
 
 def _is_deterministic(msg: Any) -> bool:
-    """Whether the value of a site follows from others: Pyro's own reparameterisations mask its Delta."""
+    """Whether the value of a site follows from others: that of Pyro's own reparameterisations is the point of a Delta."""
     fn = msg["fn"]
-    masked = isinstance(fn, MaskedDistribution) and isinstance(fn.base_dist, Delta) and fn._mask is False
-    return msg["is_observed"] and (masked or bool(msg["infer"].get("_deterministic")))
-
-
-def _subsamples(site: Any) -> bool:
-    """Whether a site is the indices of a plate, and these are not all; a guide's may stand in a plate of the model."""
-    return site_is_subsample(site) and len(site["value"]) != site["fn"].size
+    while isinstance(fn, MaskedDistribution | Independent):
+        fn = fn.base_dist
+    fixed = isinstance(fn, Delta) and fn.v.shape == msg["value"].shape and torch.equal(fn.v, msg["value"])
+    return msg["is_observed"] and (fixed or bool(msg["infer"].get("_deterministic")))
 
 
 def _event_dim(fn: Any) -> int:
