@@ -125,9 +125,10 @@ def calibrate(
     A guide that reads the data, as an encoder does, gets the simulated ones in the arguments, in place of the data. One
     that does not, as an AutoGuide, is fitted to each simulated data set: its parameters, from where they are, by
     `steps` steps of Adam on the ELBO, with a learning rate that falls to 0; the model's stay, and all are as before
-    afterwards. Ranks show the fit as well as the guide: where the ELBO still rises, a warning says so. Observed sites take the simulated values there wherever the model has its data from; what it reads of the
-    data elsewhere (earlier values in a regression on them) stays as it is, and is given. Of a plate that subsamples,
-    one subsample is taken as all there is.
+    afterwards. Ranks show the fit as well as the guide: where the ELBO still rises, a warning says so. Observed sites
+    take the simulated values there wherever the model has its data from; what it reads of the data elsewhere (earlier
+    values in a regression on them) stays as it is, and is given. Of a plate that subsamples, one subsample is taken as
+    all there is.
 
     Args:
         model, guide: the pair; no guide where `refit` makes it.

@@ -271,7 +271,7 @@ def _is_data(msg: Any) -> bool:
 
 
 def _is_deterministic(msg: Any) -> bool:
-    """Whether the value of a site follows from others: that of Pyro's own reparameterisations is the point of a Delta."""
+    """Whether the value of a site follows from others: reparameterisations of Pyro make it the point of a Delta."""
     fn = msg["fn"]
     while isinstance(fn, MaskedDistribution | Independent):
         fn = fn.base_dist
