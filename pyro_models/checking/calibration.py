@@ -262,9 +262,9 @@ def _fit(
         terms["loss"].backward()
         optimizer.step()
         decay.step()
-    *_, third, last = losses.chunk(4)
-    fallen = third.mean() - last.mean()
-    if steps > 7 and fallen > max(0.1, 4 * (third.var() / len(third) + last.var() / len(last)).sqrt()):
+    third, last = losses[steps // 2 : steps * 3 // 4], losses[steps * 3 // 4 :]
+    fallen = float(third.mean() - last.mean())
+    if steps > 7 and fallen > max(0.1, 4 * float(third.var() / len(third) + last.var() / len(last)) ** 0.5):
         warnings.warn(
             f"the ELBO of a guide fitted to simulated data still rises, by {fallen:.2g} nats over the last quarter of "
             f"`steps={steps}`, and ranks show that too: give more, or a higher `learning_rate`",

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.objectives import Arguments, Program, arguments
+from pyro_models.objectives.draws import common_plate
 
 Guide = Program | Mapping[str, Tensor] | None
 """What gives latents: a guide; values of all latent sites by name, as of one draw of an MCMC; None is the prior."""
@@ -341,10 +342,7 @@ def data_plate(replicated: Replicate) -> Any:
     >>> data_plate(replicate(model, None, torch.zeros(7))).name
     'data'
     """
-    names = [*replicated.drawn, *replicated.latents]
-    frames = {name: {frame.name for frame in replicated.plates[name]} for name in names}
-    common = set.intersection(*frames.values()) if names else set()
-    return next((frame for frame in replicated.plates[names[0]] if frame.name in common), None) if common else None
+    return common_plate([replicated.plates[name] for name in [*replicated.drawn, *replicated.latents]])
 
 
 def plate_dim(plates: Plates, name: str, event_dim: int = 0) -> int:
