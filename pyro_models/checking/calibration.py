@@ -43,8 +43,8 @@ Refit = Callable[[Any], Program | Mapping[str, Tensor]]
 """From simulated data, in the form of the data, to a guide fitted to them, or to draws of all latents by site."""
 Latents = Mapping[str, Tensor]
 """Values of latent sites by name."""
-Placement = Callable[[Mapping[str, Tensor]], Arguments]
-"""From values of the observed sites to arguments that hold them in place of the data."""
+Placement = Callable[[Replicate], Arguments]
+"""From simulated data to arguments that hold them in place of the data."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,11 @@ def calibrate(
         subsamples = subsamples_of(run(guide, data, {}, observed=False)) if guide else {}  # an AutoGuide is made now
         first = replicate(model, None, data, subsamples=subsamples)
         second = replicate(model, None, data, subsamples=first.subsamples)
-        for name, value in first.observed.items():
-            if not _alike(value, second.observed[name]):
-                raise UserError(f"the observed value of {name!r} depends on what is drawn, and is no data to simulate")
+        if not first.latents:
+            raise UserError(f"the model has no latent site to rank, as {', '.join(map(repr, first.drawn))} is observed")
         plate = data_plate(first)
         if refit is not None:
-            infer = _by_refit(refit, _placement(model, data, first), draws)
+            infer = _by_refit(refit, _placement(model, data, first, second), draws)
         elif guide is not None:
             infer = _by_guide(model, guide, data, (first, second), draws, steps, learning_rate)
         ranks: dict[str, list[Tensor]] = {}
@@ -201,7 +200,7 @@ def _by_guide(
     placed, unread = _reading(model, guide, data, *examples)
 
     def drawn(simulated: Replicate) -> Iterator[Latents]:
-        given = placed(simulated.drawn) if placed else data
+        given = placed(simulated) if placed else data
         for _ in range(draws):
             yield latents_of_guide(run(guide, given, simulated.subsamples, observed=False))
 
@@ -217,8 +216,8 @@ def _by_guide(
     def fitted(simulated: Replicate) -> Iterator[Latents]:
         before = [parameter.detach().clone() for parameter in parameters]
         try:
-            with Simulated(simulated.drawn, simulated.subsamples), torch.enable_grad():
-                given = placed(simulated.drawn) if placed else data
+            with Simulated({} if placed else simulated.drawn, simulated.subsamples), torch.enable_grad():
+                given = placed(simulated) if placed else data
                 _fit(model, guide, given, parameters, steps, learning_rate)
             yield from drawn(simulated)
         finally:
@@ -291,7 +290,7 @@ def _by_refit(refit: Refit, placed: Placement, draws: int) -> Callable[[Replicat
     """Return the function that infers latents from simulated data by the user's own fit."""
 
     def drawn(simulated: Replicate) -> Iterator[Latents]:
-        data = placed(simulated.drawn)
+        data = placed(simulated)
         fitted = _refitted(refit, data)
         if not isinstance(fitted, Mapping):
             return (latents_of_guide(run(fitted, data, simulated.subsamples, observed=False)) for _ in range(draws))
@@ -370,8 +369,10 @@ def _reading(
     """
     latents = latents_of_guide(run(guide, data, first.subsamples, observed=False))
     try:
-        placed = _placement(model, data, first)
+        placed = _placement(model, data, first, second)
     except UserError:
+        if _varying(first, second):
+            raise
         for leaf in tree_leaves(data):
             if isinstance(leaf, Tensor | float):
                 other = tree_map(lambda x, leaf=leaf: _altered(x) if x is leaf else x, data)
@@ -382,7 +383,7 @@ def _reading(
         return None, min(latents, default=None)
     same = set(latents)
     for seed in range(5):  # a later site may differ through an earlier discrete draw alone, which is rare
-        same -= _changed(guide, placed(first.drawn), placed(second.drawn), first.subsamples, seed)
+        same -= _changed(guide, placed(first), placed(second), first.subsamples, seed)
     return placed, min(same, default=None)
 
 
@@ -397,24 +398,62 @@ def _altered(value: Any) -> Any:
 
 def _changed(program: Program, data: Arguments, other: Arguments, values: Latents, seed: int = 0) -> set[str]:
     """Return the sites at which a program draws or observes something else with other data, at the same noise."""
-    runs = []
+    runs: list[dict[str, tuple[Tensor, Tensor]]] = []
     for each in (data, other):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             try:
-                runs.append(run(program, each, values, observed=False))
+                sites = run(program, each, values, observed=False)
+                runs.append({name: (site["value"], site["fn"].log_prob(site["value"])) for name, site in sites.items()})
             except Exception:  # of a program that cannot take the other data: they do matter
                 runs.append({})
     a, b = runs
-    return {name for name in a if name not in b or not _equal(a[name], b[name])}
+    return {name for name in a if name not in b or not all(map(torch.equal, a[name], b[name]))}
 
 
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two runs drew the same from the same distribution."""
-    return torch.equal(a["value"], b["value"]) and torch.equal(*(site["fn"].log_prob(site["value"]) for site in (a, b)))
+def _varying(first: Replicate, second: Replicate) -> set[str]:
+    """Return the observed sites whose values depend on what is drawn."""
+    return {name for name, value in first.observed.items() if not _alike(value, second.observed[name])}
 
 
-def _placement(model: Program, data: Arguments, first: Replicate) -> Placement:
+def _shifting(model: Program, data: Arguments, first: Replicate, second: Replicate) -> Placement:
+    """Return how data get into the arguments of a model that observes how far they are from what it predicts.
+
+    Such a value is argument + g(latents), and what is simulated for it is added there. That its slope is 1, whatever
+    the latents are, and that no other density changes, is tried out at those of two simulations.
+
+    Raises:
+        UserError: an observed value depends on the latents in another way.
+    """
+    found: dict[str, Tensor] = {}
+
+    def moved(simulated: Replicate) -> Arguments:
+        result = data
+        for name, leaf in found.items():
+            change = (simulated.drawn[name] - simulated.observed[name]).reshape(leaf.shape)
+            result = tree_map(lambda x, leaf=leaf, change=change: x + change if x is leaf else x, result)
+        return result
+
+    def follows(name: str, at: Replicate) -> bool:
+        before, after = (run(model, each, at.latents, observed=False) for each in (data, moved(first)))
+        expected = before[name]["value"] + first.drawn[name] - first.observed[name]
+        densities, others = densities_of(before), densities_of(after)
+        same = all(_alike(others[each], densities[each]) for each in densities if each != name)
+        return same and _alike(after[name]["value"], expected)
+
+    for name in first.drawn:
+        for leaf in tree_leaves(data):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel() == first.drawn[name].numel():
+                found[name] = leaf
+                if follows(name, first) and follows(name, second):
+                    break
+                del found[name]
+        if name not in found:
+            raise UserError(f"the observed value of {name!r} depends on what is drawn, and is no data to simulate")
+    return moved
+
+
+def _placement(model: Program, data: Arguments, first: Replicate, second: Replicate) -> Placement:
     """Return how values of the observed sites are put into the arguments in place of the data.
 
     An observed value that shares memory with an argument, as the argument itself or a slice of it does, is written
@@ -424,15 +463,17 @@ def _placement(model: Program, data: Arguments, first: Replicate) -> Placement:
     Raises:
         UserError: an observed value is not found in the arguments, or is read elsewhere too.
     """
+    if _varying(first, second):
+        return _shifting(model, data, first, second)
     leaves = [leaf for leaf in tree_leaves(data) if isinstance(leaf, Tensor)]
     numbered: dict[str, tuple[Tensor, Tensor]] = {}
     for name, value in first.observed.items():
         if not any(_storage(leaf) == _storage(value) for leaf in leaves):
             numbered[name] = _entries(model, data, leaves, first, name)
 
-    def placed(values: Mapping[str, Tensor]) -> Arguments:
+    def placed(simulated: Replicate) -> Arguments:
         memories = {_storage(leaf): _memory(leaf) for leaf in leaves}
-        for name, value in values.items():
+        for name, value in simulated.drawn.items():
             if name in numbered:
                 leaf, indices = numbered[name]
                 view = _in_memory(memories[_storage(leaf)], leaf)
@@ -450,7 +491,7 @@ def _placement(model: Program, data: Arguments, first: Replicate) -> Placement:
     fixed = {**first.subsamples, **first.latents}
     with Simulated(first.drawn, first.subsamples):
         expected = densities_of(run(model, data, fixed, observed=False))
-    after = run(model, placed(first.drawn), fixed, observed=False)
+    after = run(model, placed(first), fixed, observed=False)
     for name, values in first.drawn.items():
         if not _alike(after[name]["value"], values):
             raise UserError(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import Delta, Independent, MaskedDistribution, Unit
+from pyro.distributions.hmm import HiddenMarkovModel
 from pyro.infer import infer_discrete
 from pyro.poutine import infer_config
 from pyro.poutine.messenger import Messenger
@@ -289,7 +290,8 @@ def _expanded(fn: Any, data: Tensor) -> Any:
     if not hasattr(fn, "batch_shape"):
         return fn
     batch = torch.broadcast_shapes(fn.batch_shape, data.shape[: data.ndim - fn.event_dim])
-    return fn if batch == fn.batch_shape else fn.expand(batch)
+    draws_all = batch == fn.batch_shape and not isinstance(fn, HiddenMarkovModel)  # one of these may draw fewer
+    return fn if draws_all else fn.expand(batch)
 
 
 def _fitted(msg: Any, value: Any) -> Any:
