@@ -205,9 +205,7 @@ class CommonNoise(Messenger):
         return self.noise[site].to(torch.get_default_dtype())
 
     def _pyro_sample(self, msg: Any) -> None:
-        fn: Any = msg["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = base_of(msg["fn"])
         if not _is_open(msg) or isinstance(fn, Delta):
             return
         name, event = msg["name"], msg["fn"].event_shape
@@ -405,11 +403,16 @@ class CaptureSite(Messenger):
             self.prior = msg["fn"]
 
 
-def is_point(fn: Any) -> bool:
-    """Return whether a distribution is a `Delta`, of some event dimensions or none."""
+def base_of(fn: Any) -> Any:
+    """Return the distribution of which some batch dimensions are made an event's by `to_event`; or itself."""
     while isinstance(fn, Independent):
         fn = fn.base_dist
-    return isinstance(fn, Delta)
+    return fn
+
+
+def is_point(fn: Any) -> bool:
+    """Return whether a distribution is a `Delta`, of some event dimensions or none."""
+    return isinstance(base_of(fn), Delta)
 
 
 def exp_of(fn: Any) -> Any:
