@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,25 +39,50 @@ def train(words: Sequence[str]) -> int:
 
 
 def report_verb(words: Sequence[str]) -> int:
-    """Draw the pictures and the page of a finished run again."""
+    """Draw the pictures and the page of a finished run again; of several runs, write a page that compares them."""
     parser = _of_a_run("report", report_verb.__doc__)
+    parser.add_argument("others", type=Path, nargs="*", metavar="RUN", help="runs to compare it with")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page of several runs (default: index.html beside the first)"
+    )
+    _add_format(parser)
     parser.add_argument(
         "--megabytes",
         type=float,
         default=MEGABYTES,
         metavar="N",
-        help=f"largest size of the page; an explorer that does not fit is left out (default: {MEGABYTES:g})",
+        help=f"largest size of the page; what does not fit is left out (default: {MEGABYTES:g})",
     )
     given = parser.parse_args(words)
     if not 0 < given.megabytes < 1e3:
         parser.error(f"`megabytes` must be above 0 and below 1000, not {given.megabytes:g}")
+    if given.out and not given.others:
+        parser.error("`out` is the page of several runs: that of one is in its folder")
+    if given.others:
+        out = given.out or given.run.parent / "index.html"
+        report.write_overview([given.run, *given.others], out, given.megabytes)
+        print(out)
+        return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if run.metrics:
-        report.write_pictures(run)
+        report.write_pictures(run, given.format)
     else:
         print(f"{given.run} holds no checkpoint.pt: the pictures stay as they are", file=sys.stderr)
     report.write_page(run, given.megabytes)
     print(given.run / "report.html")
+    return 0
+
+
+def watch(words: Sequence[str]) -> int:
+    """Write the page of a run that is training every few seconds, until it is finished."""
+    parser = _of_a_run("watch", watch.__doc__, "the folder of a run that is training")
+    parser.add_numbers({"seconds": (5, "seconds from one page to the next")})
+    given = parser.parse_args(words)
+    parser.at_least(given, {"seconds": 1})
+    while not (given.run / "results.json").is_file():
+        print(report.write_live(given.run, given.data_dir, given.seconds), flush=True)
+        time.sleep(given.seconds)
+    print(f"finished: {given.run / 'report.html'}")
     return 0
 
 
@@ -101,6 +127,7 @@ def check(words: Sequence[str]) -> int:
     parser.add_argument(
         "--arviz", type=Path, metavar="FILE.nc", help="also write draws for 50 data of a run, or all, for ArviZ"
     )
+    _add_format(parser)
     given = parser.parse_args(words)
     parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     statistics = {spec: checking.load_statistic(spec) for spec in given.statistic}
@@ -116,7 +143,8 @@ def check(words: Sequence[str]) -> int:
     if not given.data.isdigit() or int(given.data) < 2:
         parser.error(f"`data` must be at least 2, not {given.data}")
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    text = report.write_checks(run, split=given.split, data=int(given.data), **values, more=statistics)
+    options = {"split": given.split, "data": int(given.data), "form": given.format}
+    text = report.write_checks(run, **options, **values, more=statistics)
     if given.arviz:
         report.write_arviz(run, given.arviz, split=given.split, seed=given.seed)
     print(text)
@@ -192,6 +220,7 @@ def sample(words: Sequence[str]) -> int:
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if given.out is None:
         print(report.write_samples(run, given.given, given.count, given.seed))
+        report.write_page(run)
     else:
         print(report.write_draws(run, given.given, given.count, given.seed, given.out))
     return 0
@@ -284,6 +313,7 @@ def compare(words: Sequence[str]) -> int:
         "they reach (default: compare at the weights as they are)",
     )
     _add_data_of_a_program(parser)
+    _add_format(parser)
     given = parser.parse_args(words)
     parser.at_least(given, {name: low for name, (_, low, _) in options.items()})
     names = list(dict.fromkeys(given.elbo.split(","))) if given.elbo else []
@@ -301,9 +331,10 @@ def compare(words: Sequence[str]) -> int:
         return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if given.train:
-        print(report.write_training_comparison(run, *chosen, given.train))
+        print(report.write_training_comparison(run, *chosen, given.train, given.format))
     else:
-        print(report.write_comparison(run, *chosen, given.draws, given.batches))
+        print(report.write_comparison(run, *chosen, given.draws, given.batches, given.format))
+    report.write_page(run)
     return 0
 
 
@@ -331,6 +362,7 @@ VERBS = {
     "train": train,
     "story": story,
     "report": report_verb,
+    "watch": watch,
     "encode": encode,
     "reconstruct": reconstruct,
     "predict": predict,
@@ -360,6 +392,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{PROG} {words[0]}: {in_flags(str(error))}", file=sys.stderr)
         return error.exit_code
+
+
+def _add_format(parser: Parser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("png", "svg", "pdf"),
+        default="png",
+        help="svg or pdf: write figures in that format too, as papers need them (default: png alone)",
+    )
 
 
 def _add_data_of_a_program(parser: Parser) -> None:

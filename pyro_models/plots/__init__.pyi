@@ -1,3 +1,6 @@
+from .canvas import PALETTE as PALETTE
+from .canvas import STYLE as STYLE
+from .canvas import save as save
 from .checking import checks as checks
 from .checking import ranks as ranks
 from .classes import class_scores as class_scores

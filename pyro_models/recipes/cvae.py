@@ -12,7 +12,7 @@ import pyro_models
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, pictures, plots
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.recipes.base import Picture, Question
+from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
 
@@ -31,9 +31,6 @@ class CVAERecipe(VariationalRecipe):
 
     name: ClassVar[str] = "cvae"
     density: ClassVar[str] = "p(x | c)"
-    unanswered: ClassVar[Mapping[Question, str]] = {
-        "explorer": "what z decodes to depends on the condition, which differs from image to image"
-    }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # Pyro's tutorial on conditional VAEs (after Sohn, Lee and Yan, 2015): MLPs of 500-500, z of 200, Adam at a
         # constant 0.001, 50 epochs at most. Its prior sees the prediction of a network without z too; ours does not.
@@ -117,6 +114,17 @@ class CVAERecipe(VariationalRecipe):
     def inputs_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the part of a batch that latents are inferred from: all of it."""
         return dict(batch)
+
+    def conditions(self, run: Trained) -> tuple[Sequence[str], dict[str, Tensor]]:
+        """Return each label, or the given part of a few test images."""
+        dataset, classes = run.dataset, run.dataset.classes
+        if self.given == "label":
+            import torch
+
+            return classes, {"c": torch.eye(dataset.class_count)}
+        shown = dataset.test[self.examples(dataset)]
+        names = [f"part of test image {k}" for k in self.examples(dataset)]
+        return names, {"c": self.batch(dataset, shown)["c"]}
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the CVAE and its guide."""

@@ -10,6 +10,8 @@ from .comparison import write_comparison as write_comparison
 from .comparison import write_training_comparison as write_training_comparison
 from .likelihood import likelihood_of_program as likelihood_of_program
 from .likelihood import write_likelihood as write_likelihood
+from .overview import write_live as write_live
+from .overview import write_overview as write_overview
 from .page import write_page as write_page
 from .pictures import publish as publish
 from .pictures import write_pictures as write_pictures

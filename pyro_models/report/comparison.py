@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pyro_models import plots
 from pyro_models.base.errors import UserError, nearest
-from pyro_models.base.files import replace, write
+from pyro_models.base.files import write
 from pyro_models.base.names import WEIGHTED
 from pyro_models.likelihood import (
     Comparison,
@@ -24,6 +24,7 @@ from pyro_models.likelihood import (
 )
 from pyro_models.metrics import eval_mode
 from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program
+from pyro_models.report.pictures import Format, write_figure
 from pyro_models.runs import Run
 
 VALIDATION = 500  # data on which the bounds of a training are measured
@@ -67,7 +68,9 @@ def training_comparison_of_program(
     return f"{training_table(curves)}\n\nbounds in nats, of the data trained on"
 
 
-def write_comparison(run: Run, names: Sequence[str], particles: Sequence[int], draws: int, batches: int) -> str:
+def write_comparison(
+    run: Run, names: Sequence[str], particles: Sequence[int], draws: int, batches: int, form: Format = "png"
+) -> str:
     """Compare estimators, all at beta 1, at a run's weights, and write compare.json and figures/compare.png.
 
     Args:
@@ -76,6 +79,7 @@ def write_comparison(run: Run, names: Sequence[str], particles: Sequence[int], d
         particles: of the estimators that weight several; with several numbers each is compared with each.
         draws: of each gradient.
         batches: of training data, the first of an epoch.
+        form: svg or pdf writes the figure in these beside PNG.
 
     Returns:
         the table, in Markdown.
@@ -92,7 +96,7 @@ def write_comparison(run: Run, names: Sequence[str], particles: Sequence[int], d
     comparisons = compare(run.model, run.guide, data, objectives, draws=draws)
     unit = run.recipe.unit(run.dataset)
     written = {name: each.as_json() | {"bound_of": bounds_of[name]} for name, each in comparisons.items()}
-    path = _write(run, "compare", {"unit": unit, "estimators": written}, picture_of(comparisons, unit))
+    path = _write(run, "compare", {"unit": unit, "estimators": written}, picture_of(comparisons, unit), form)
     return f"{comparison_table(comparisons, bounds_of)}\n\nbounds in {unit}; {path}"
 
 
@@ -107,7 +111,9 @@ def picture_of(comparisons: Mapping[str, Comparison], unit: str) -> Figure:
     )
 
 
-def write_training_comparison(run: Run, names: Sequence[str], particles: Sequence[int], seconds: float) -> str:
+def write_training_comparison(
+    run: Run, names: Sequence[str], particles: Sequence[int], seconds: float, form: Format = "png"
+) -> str:
     """Train a run's pair afresh with each estimator, and write compare-training.json and figures/compare-training.png.
 
     The bound alone is trained, at beta 1 and with no term beside it, and measured on validation data.
@@ -129,7 +135,7 @@ def write_training_comparison(run: Run, names: Sequence[str], particles: Sequenc
     )
     unit = recipe.unit(dataset)
     written = {"unit": unit, "estimators": {name: asdict(curve) for name, curve in curves.items()}}
-    path = _write(run, "compare-training", written, training_picture(curves, unit))
+    path = _write(run, "compare-training", written, training_picture(curves, unit), form)
     return f"{training_table(curves)}\n\nbounds of validation data in {unit}; {path}"
 
 
@@ -167,8 +173,6 @@ def _of_any_pair(names: Sequence[str], particles: int) -> Estimators:
     }
 
 
-def _write(run: Run, name: str, content: dict[str, Any], picture: Figure) -> str:
+def _write(run: Run, name: str, content: dict[str, Any], picture: Figure, form: Format) -> str:
     write(run.folder / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-    path = run.folder / "figures" / f"{name}.png"
-    replace(path, partial(picture.savefig, dpi=110))
-    return str(path)
+    return str(write_figure(picture, run.folder / "figures" / f"{name}.png", form))

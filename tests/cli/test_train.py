@@ -69,12 +69,12 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys, monkeypatch):
     assert float(rows[0]["test_elbo"]) == pytest.approx(results["test"]["elbo"])
     assert {"train_elbo", "validation_elbo", "seconds"} <= set(rows[0])
     page = (folder / "report.html").read_text()
-    assert f"{results['test']['elbo']:.4f}" in page
+    assert words.number(results["test"]["elbo"]) in page
     assert 'src="http' not in page
     assert 'href="http' not in page
     drawn = sorted(path.name for path in (folder / "figures").iterdir())
     assert any("learning-curves" in name for name in drawn) == (recipe == "vae")
-    assert page.count("<img") == len(drawn)
+    assert page.count("<img") == len([name for name in drawn if "learning-curves" not in name])
     run = open_run(folder)
     assert run.recipe.as_json() == json.loads((folder / "recipe.json").read_text())
     again = run.recipe.scores(run, run.dataset.test)
