@@ -19,7 +19,7 @@ P = ParamSpec("P")
 Extent = tuple[float, float, float, float]
 PALETTE = ("#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499", "#000000")
 """Colours of groups, which differ for the colour-blind too: Paul Tol's muted scheme, its sand darker, and black."""
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "figure.titlesize": 10,
     "axes.titlesize": 9,
