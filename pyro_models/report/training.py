@@ -17,6 +17,7 @@ from pyro_models.report.words import score_name
 SPLITS = ("train", "validation")  # never test, by which nothing may be chosen
 FIRST = 3  # charts that are shown at once
 LEFT_OUT = ("loss",)
+ENLARGED = 2.5  # pixels of the screen to one of an image
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -65,7 +66,8 @@ def film(originals: Tensor, frames: Mapping[str, Any]) -> str:
     source, last = sprite(rows, len(originals)), len(frames["epochs"]) - 1
     return (
         f'<figure class="film" data-epochs="{json.dumps(frames["epochs"])}">'
-        f'<canvas role="img" aria-label="test images above their reconstructions"></canvas>'
+        f'<canvas style="max-width: {ENLARGED * len(originals) * originals.shape[-1]}px" role="img" '
+        'aria-label="test images above their reconstructions"></canvas>'
         f'<img alt="test images, and a row of reconstructions for each epoch" src="{source}">'
         f'<div><button>play</button><input type="range" min="0" max="{last}" value="{last}" aria-label="epoch">'
         "<output></output></div><figcaption>test images above their reconstructions</figcaption></figure>"

@@ -38,11 +38,15 @@ def score_name(name: str) -> str:
 
     >>> score_name("elbo"), score_name("kl_z1"), score_name("labelled_elbo"), score_name("clusters_used")
     ('ELBO', 'KL of z1', 'ELBO, labelled data', 'clusters used')
+    >>> score_name("reconstruction_y1")
+    'E[log p(y1 | z)]'
     """
     if name.startswith("labelled_"):
         return f"{score_name(name.removeprefix('labelled_'))}, labelled data"
     if name not in SCORES and name.startswith("kl_"):
         return f"KL of {name.removeprefix('kl_')}"
+    if name.startswith("reconstruction_"):
+        return f"E[log p({name.removeprefix('reconstruction_')} | z)]"
     if name.startswith(("elbo_", "correctness_", "coverage_")) and name not in SCORES:
         first, _, rest = name.partition("_")
         return f"{SCORES.get(first, first).removesuffix(', all given')}, {rest}{' given' * rest.isdigit()}"
