@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= vae
 ARGS ?=
+ONLY ?=
+QUICK ?=
+comma := ,
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file stays together, as some share a trained run
 
-.PHONY: train test test-full lint docs setup notebooks benchmark clean
+.PHONY: train test test-full lint docs setup notebooks benchmark reproduce clean
 
 train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20"
 	@$(BIN)/python train.py $(RECIPE) $(ARGS)
@@ -28,6 +31,9 @@ docs: setup  ## build the site into build/site; a broken link or a docstring tha
 
 benchmark: setup
 	@$(BIN)/python benchmarks/step.py && $(BIN)/python benchmarks/vat.py && $(BIN)/python benchmarks/likelihood.py
+
+reproduce: setup  ## train what is behind benchmarks/RESULTS.md, and write it: make reproduce ONLY=vae,burda QUICK=1
+	@$(BIN)/python benchmarks/reproduce.py $(if $(ONLY),--only $(subst $(comma), ,$(ONLY))) $(if $(QUICK),--quick)
 
 setup: .venv/ready
 

@@ -43,11 +43,11 @@ from pyro_models.likelihood import UntrustedEstimate, comparison_table
 from pyro_models.recipes import GMVAERecipe
 from pyro_models.training import cosine, parameters
 
-SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's small digits, in about a minute
 if SHORT:
     warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 dataset = ps.load("digits" if SHORT else "mnist")
-EPOCHS = 3 if SHORT else GMVAERecipe().epochs
+EPOCHS = 20 if SHORT else GMVAERecipe().epochs
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
@@ -456,7 +456,7 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
     display(plots.mixture_points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
 
 
-for name, clusters, epochs in (("blobs", 3, 3), ("pinwheel", 5, 10)):
+for name, clusters, epochs in (("blobs", 3, 15), ("pinwheel", 5, 60)):
     points = ps.load(name)
     plane = GMVAERecipe.preset("table", data=name, clusters=clusters)
     plane = replace(plane, epochs=epochs) if SHORT else plane

@@ -259,7 +259,7 @@ print(f"\n-elbo + kl_given_x + kl_given_y = {-terms['elbo'] + terms['kl_given_x'
 
 
 # %%
-EPOCHS = 5 if SHORT else 10
+EPOCHS = 8 if SHORT else 10
 STEPS = 30 if SHORT else None  # in an epoch; None goes over the data once
 ObjectiveOf = Callable[[JMVAEGuide], Objective]
 

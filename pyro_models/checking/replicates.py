@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution, Unit
+from pyro.distributions import Delta, Independent, MaskedDistribution, Unit
+from pyro.distributions.hmm import HiddenMarkovModel
 from pyro.infer import infer_discrete
 from pyro.poutine import infer_config
 from pyro.poutine.messenger import Messenger
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.objectives import Arguments, Program, arguments
+from pyro_models.objectives.draws import common_plate
 
 Guide = Program | Mapping[str, Tensor] | None
 """What gives latents: a guide; values of all latent sites by name, as of one draw of an MCMC; None is the prior."""
@@ -86,6 +88,26 @@ class Redraw(Messenger):
         self.sites[msg["name"]] = dict(msg)
 
 
+class Simulated(Messenger):
+    """Give observed sites other data, and take a subsample of a plate as all that there is.
+
+    Args:
+        values: of observed sites, by name.
+        subsamples: the indices of plates, by name.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], subsamples: Mapping[str, Tensor]):
+        super().__init__()
+        self.values = {**values, **subsamples}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and (_is_data(msg) or site_is_subsample(msg)):
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+        for frame in msg["cond_indep_stack"]:
+            if frame.full_size not in (None, frame.size):
+                msg["scale"] = msg["scale"] * frame.size / frame.full_size
+
+
 def replicate(
     model: Program, guide: Guide, data: Arguments, *, subsamples: Mapping[str, Tensor] | None = None
 ) -> Replicate:
@@ -117,7 +139,7 @@ def replicate(
     if callable(guide):
         guided = run(guide, data, known, observed=False)
         inferred = latents_of_guide(guided)
-        known |= {name: site["value"] for name, site in guided.items() if _subsamples(site)}
+        known |= subsamples_of(guided)
     known |= inferred
     sites = run(model, data, known)
     if guide is not None and (left := _latents(sites).keys() - known.keys()):
@@ -169,7 +191,7 @@ def replicate(
         {name: site["value"] for name, site in sites.items() if _is_deterministic(site)},
         {name: plates_of(site) for name, site in sites.items() if not site_is_subsample(site)},
         {name: _event_dim(site["fn"]) for name, site in sites.items() if not site_is_subsample(site)},
-        {name: site["value"] for name, site in sites.items() if _subsamples(site)},
+        subsamples_of(sites),
     )
 
 
@@ -196,6 +218,12 @@ def latents_of_guide(sites: Mapping[str, Any]) -> dict[str, Tensor]:
         for name, site in sites.items()
         if not (site["infer"].get("is_auxiliary") or site["is_observed"] or site_is_subsample(site))
     }
+
+
+def subsamples_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the indices of plates that are not all of them; a guide's may stand in a plate of the model."""
+    chosen = {name: site for name, site in sites.items() if site_is_subsample(site)}
+    return {name: site["value"] for name, site in chosen.items() if len(site["value"]) != site["fn"].size}
 
 
 def _summed_out(
@@ -245,15 +273,12 @@ def _is_data(msg: Any) -> bool:
 
 
 def _is_deterministic(msg: Any) -> bool:
-    """Whether the value of a site follows from others: Pyro's own reparameterisations mask its Delta."""
+    """Whether the value of a site follows from others: reparameterisations of Pyro make it the point of a Delta."""
     fn = msg["fn"]
-    masked = isinstance(fn, MaskedDistribution) and isinstance(fn.base_dist, Delta) and fn._mask is False
-    return msg["is_observed"] and (masked or bool(msg["infer"].get("_deterministic")))
-
-
-def _subsamples(site: Any) -> bool:
-    """Whether a site is the indices of a plate, and these are not all; a guide's may stand in a plate of the model."""
-    return site_is_subsample(site) and len(site["value"]) != site["fn"].size
+    while isinstance(fn, MaskedDistribution | Independent):
+        fn = fn.base_dist
+    fixed = isinstance(fn, Delta) and fn.v.shape == msg["value"].shape and torch.equal(fn.v, msg["value"])
+    return msg["is_observed"] and (fixed or bool(msg["infer"].get("_deterministic")))
 
 
 def _event_dim(fn: Any) -> int:
@@ -265,7 +290,8 @@ def _expanded(fn: Any, data: Tensor) -> Any:
     if not hasattr(fn, "batch_shape"):
         return fn
     batch = torch.broadcast_shapes(fn.batch_shape, data.shape[: data.ndim - fn.event_dim])
-    return fn if batch == fn.batch_shape else fn.expand(batch)
+    draws_all = batch == fn.batch_shape and not isinstance(fn, HiddenMarkovModel)  # one of these may draw fewer
+    return fn if draws_all else fn.expand(batch)
 
 
 def _fitted(msg: Any, value: Any) -> Any:
@@ -318,10 +344,7 @@ def data_plate(replicated: Replicate) -> Any:
     >>> data_plate(replicate(model, None, torch.zeros(7))).name
     'data'
     """
-    names = [*replicated.drawn, *replicated.latents]
-    frames = {name: {frame.name for frame in replicated.plates[name]} for name in names}
-    common = set.intersection(*frames.values()) if names else set()
-    return next((frame for frame in replicated.plates[names[0]] if frame.name in common), None) if common else None
+    return common_plate([replicated.plates[name] for name in [*replicated.drawn, *replicated.latents]])
 
 
 def plate_dim(plates: Plates, name: str, event_dim: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,25 +38,50 @@ def train(words: Sequence[str]) -> int:
 
 
 def report_verb(words: Sequence[str]) -> int:
-    """Draw the pictures and the page of a finished run again."""
+    """Draw the pictures and the page of a finished run again; of several runs, write a page that compares them."""
     parser = _of_a_run("report", report_verb.__doc__)
+    parser.add_argument("others", type=Path, nargs="*", metavar="RUN", help="runs to compare it with")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page of several runs (default: index.html beside the first)"
+    )
+    _add_format(parser)
     parser.add_argument(
         "--megabytes",
         type=float,
         default=MEGABYTES,
         metavar="N",
-        help=f"largest size of the page; an explorer that does not fit is left out (default: {MEGABYTES:g})",
+        help=f"largest size of the page; what does not fit is left out (default: {MEGABYTES:g})",
     )
     given = parser.parse_args(words)
     if not 0 < given.megabytes < 1e3:
         parser.error(f"`megabytes` must be above 0 and below 1000, not {given.megabytes:g}")
+    if given.out and not given.others:
+        parser.error("`out` is the page of several runs: that of one is in its folder")
+    if given.others:
+        out = given.out or given.run.parent / "index.html"
+        report.write_overview([given.run, *given.others], out, given.megabytes)
+        print(out)
+        return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if run.metrics:
-        report.write_pictures(run)
+        report.write_pictures(run, given.format)
     else:
         print(f"{given.run} holds no checkpoint.pt: the pictures stay as they are", file=sys.stderr)
     report.write_page(run, given.megabytes)
     print(given.run / "report.html")
+    return 0
+
+
+def watch(words: Sequence[str]) -> int:
+    """Write the page of a run that is training every few seconds, until it is finished."""
+    parser = _of_a_run("watch", watch.__doc__, "the folder of a run that is training")
+    parser.add_numbers({"seconds": (5, "seconds from one page to the next")})
+    given = parser.parse_args(words)
+    parser.at_least(given, {"seconds": 1})
+    while not (given.run / "results.json").is_file():
+        print(report.write_live(given.run, given.data_dir, given.seconds), flush=True)
+        time.sleep(given.seconds)
+    print(f"finished: {given.run / 'report.html'}")
     return 0
 
 
@@ -102,6 +128,7 @@ def check(words: Sequence[str]) -> int:
     parser.add_argument(
         "--arviz", type=Path, metavar="FILE.nc", help="also write draws for 50 data of a run, or all, for ArviZ"
     )
+    _add_format(parser)
     given = parser.parse_args(words)
     statistics = {spec: checking.load_statistic(spec) for spec in given.statistic}
     values = {name: getattr(given, name) for name in options}
@@ -116,7 +143,8 @@ def check(words: Sequence[str]) -> int:
     if not given.data.isdigit() or int(given.data) < 2:
         parser.error(f"`data` must be at least 2, not {given.data}")
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    text = report.write_checks(run, split=given.split, data=int(given.data), **values, more=statistics)
+    options = {"split": given.split, "data": int(given.data), "form": given.format}
+    text = report.write_checks(run, **options, **values, more=statistics)
     if given.arviz:
         report.write_arviz(run, given.arviz, split=given.split, seed=given.seed)
     print(text)
@@ -189,6 +217,7 @@ def sample(words: Sequence[str]) -> int:
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if given.out is None:
         print(report.write_samples(run, given.given, given.count, given.seed))
+        report.write_page(run)
     else:
         print(report.write_draws(run, given.given, given.count, given.seed, given.out))
     return 0
@@ -265,20 +294,46 @@ def compare(words: Sequence[str]) -> int:
         help="estimators to compare (default: of a run, those of trace, mean-field, graph and enum that its recipe "
         "takes; of a program, all)",
     )
+    parser.add_argument(
+        "--particles",
+        default="5",
+        metavar="K,K,...",
+        help="particles of iwae, renyi, rws and dreg; each of several numbers is compared (default: 5)",
+    )
     options = {
-        "particles": (5, 2, "particles of iwae, renyi, rws and dreg"),
         "draws": (30, 2, "draws of each gradient"),
         "batches": (3, 1, "batches of training data, the first of an epoch"),
     }
     parser.add_numbers(options)
+    parser.add_argument(
+        "--train",
+        type=float,
+        metavar="SECONDS",
+        help="train with each estimator from the same first weights for so many seconds, and compare the bounds that "
+        "they reach (default: compare at the weights as they are)",
+    )
     _add_data_of_a_program(parser)
+    _add_format(parser)
     given = parser.parse_args(words)
     names = list(dict.fromkeys(given.elbo.split(","))) if given.elbo else []
-    if pair := _program_of(given, parser):
-        print(report.comparison_of_program(*pair, names, given.particles, given.draws))
+    particles = list(dict.fromkeys(given.particles.split(",")))
+    if not all(each.isdigit() and int(each) >= 2 for each in particles):
+        parser.error(f"`particles` must be whole numbers of at least 2, not {given.particles}")
+    if given.train is not None and not 0 < given.train < 1e6:
+        parser.error(f"`train` must be above 0 and below 1000000, not {given.train:g}")
+    chosen = names, [int(each) for each in particles]
+    if pair := _program_of(given, parser, trained=given.train is None):
+        if given.train:
+            print(report.training_comparison_of_program(*pair, *chosen, given.train))
+        else:
+            print(report.comparison_of_program(*pair, *chosen, given.draws))
         return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    print(report.write_comparison(run, names, given.particles, given.draws, given.batches))
+    if given.train:
+        print(report.write_training_comparison(run, *chosen, given.train, given.format))
+    else:
+        print(report.write_comparison(run, *chosen, given.draws, given.batches, given.format))
+    report.write_page(run)
     return 0
 
 
@@ -335,6 +390,7 @@ VERBS = {
     "sweep": sweep,
     "story": story,
     "report": report_verb,
+    "watch": watch,
     "encode": encode,
     "reconstruct": reconstruct,
     "predict": predict,
@@ -375,6 +431,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _add_format(parser: Parser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("png", "svg", "pdf"),
+        default="png",
+        help="svg or pdf: write figures in that format too, as papers need them (default: png alone)",
+    )
+
+
 def _add_data_of_a_program(parser: Parser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="of a program, the .npz or .csv file with its arguments by name"
@@ -382,7 +447,7 @@ def _add_data_of_a_program(parser: Parser) -> None:
     parser.add_argument("--params", type=Path, metavar="FILE", help=PARAMS)
 
 
-def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] | None:
+def _program_of(given: Any, parser: Parser, trained: bool = True) -> tuple[Any, Any, dict[str, Any]] | None:
     """Return model, guide and arguments where a program is named in place of a run."""
     if not is_program(str(given.run)):
         if given.data or given.params:
@@ -390,7 +455,7 @@ def _program_of(given: Any, parser: Parser) -> tuple[Any, Any, dict[str, Any]] |
         return None
     from pyro_models.cli.programs import load_pair
 
-    model, guide, arguments = load_pair(str(given.run), given.data, given.params, trained=True)
+    model, guide, arguments = load_pair(str(given.run), given.data, given.params, trained=trained)
     if guide is None:
         parser.error(f"{given.run}: name a guide too, as MODULE:MODEL,MODULE:GUIDE")
     return model, guide, arguments

@@ -1,6 +1,9 @@
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import comparison_table as comparison_table
+from .curves import TrainingCurve as TrainingCurve
+from .curves import compare_training as compare_training
+from .curves import training_table as training_table
 from .importance import Evidence as Evidence
 from .importance import UntrustedEstimate as UntrustedEstimate
 from .importance import evidence as evidence

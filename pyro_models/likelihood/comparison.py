@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
@@ -28,6 +29,7 @@ class Comparison:
         signal_to_noise: for each group, |mean gradient| / sqrt(variance), averaged over the batches; infinite where the
             gradient has no noise.
         milliseconds: of one step, forward and backward, the median over the draws.
+        megabytes: of the tensors that a step keeps for its backward pass, without the parameters.
         data: the number of data that the bound is a mean over; 1 where it is of the whole.
         refused: why the estimator has no value for the pair; the numbers are NaN then. None where it has one.
     """
@@ -37,6 +39,7 @@ class Comparison:
     variance: dict[str, float]
     signal_to_noise: dict[str, float]
     milliseconds: float
+    megabytes: float = math.nan
     data: int = 1
     refused: str | None = None
 
@@ -90,28 +93,29 @@ def compare(
     "site 'k' is not reparameterised:"
     >>> pyro.clear_param_store()
     """
-    if not isinstance(estimators, Mapping):
-        if unknown := [name for name in estimators if name not in ESTIMATORS]:
-            raise UserError(f"{unknown[0]!r} is no estimator: {nearest(unknown[0], ESTIMATORS)}")
-        estimators = {name: ESTIMATORS[name] for name in estimators}
+    objectives = objectives_of(estimators)
     calls = [arguments(batch) for batch in (data if isinstance(data, list) else [data])]
     with eval_mode(model, guide, seed=seed), torch.enable_grad():
         run_pair(model, guide, *calls[0][0], **calls[0][1])  # makes the parameters that are made lazily
         groups = dict(parameter_groups(model, guide))
         parameters = [parameter for group in groups.values() for parameter in group]
         device = parameters[0].device if parameters else torch.device("cpu")
-        tallies = {name: [Tally(groups) for _ in calls] for name in estimators}
-        times: dict[str, list[float]] = {name: [] for name in estimators}
+        tallies = {name: [Tally(groups) for _ in calls] for name in objectives}
+        times: dict[str, list[float]] = {name: [] for name in objectives}
         results: dict[str, Comparison] = {}
         sizes: dict[str, int] = {}
+        kept: dict[str, float] = {}
         for draw in range(-1, draws):  # the first, which warms up, does not count
             for k, (args, kwargs) in enumerate(calls):
-                for name, estimator in estimators.items():
+                for name, objective in objectives.items():
                     if name in results:
                         continue
+                    watch: AbstractContextManager[dict[int, int]]
+                    watch = _kept_for_backward(parameters) if draw < 0 else nullcontext({})
                     start = _clock(device)
                     try:
-                        terms = estimator(model, guide, *args, **kwargs)
+                        with watch as storages:
+                            terms = objective(model, guide, *args, **kwargs)
                     except ValueError as error:
                         nothing = dict.fromkeys(groups, math.nan)
                         results[name] = Comparison(
@@ -121,10 +125,47 @@ def compare(
                     gradients = _gradients(terms["loss"], parameters)
                     seconds = _clock(device) - start
                     sizes[name] = getattr(terms, "data", None) or 1
-                    if draw >= 0:
+                    if draw < 0:
+                        kept[name] = max(kept.get(name, 0.0), sum(storages.values()) / 1e6)
+                    else:
                         tallies[name][k].add(float(next(terms[b] for b in BOUNDS if b in terms)), gradients)
                         times[name].append(1000 * seconds)
-    return {name: results.get(name) or _summary(tallies[name], times[name], sizes[name]) for name in estimators}
+    return {
+        name: results.get(name) or _summary(tallies[name], times[name], kept[name], sizes[name]) for name in objectives
+    }
+
+
+@contextmanager
+def _kept_for_backward(parameters: list[Tensor]) -> Iterator[dict[int, int]]:
+    """Yield the bytes of each storage, by address, that a graph keeps, but for the parameters'."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    storages: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        yield storages
+
+
+def objectives_of(estimators: Mapping[str, Objective] | Iterable[str]) -> Mapping[str, Objective]:
+    """Return objectives by name, of themselves or of the names of estimators.
+
+    Raises:
+        UserError: a name is no estimator's.
+
+    >>> list(objectives_of(["trace", "iwae"]))
+    ['trace', 'iwae']
+    """
+    if isinstance(estimators, Mapping):
+        return estimators
+    names = list(estimators)
+    if unknown := [name for name in names if name not in ESTIMATORS]:
+        raise UserError(f"{unknown[0]!r} is no estimator: {nearest(unknown[0], ESTIMATORS)}")
+    return {name: ESTIMATORS[name] for name in names}
 
 
 def _gradients(loss: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
@@ -203,7 +244,7 @@ class Tally:
         return max(0.0, square / n**2 - variance / n), variance
 
 
-def _summary(tallies: list[Tally], times: list[float], data: int) -> Comparison:
+def _summary(tallies: list[Tally], times: list[float], megabytes: float, data: int) -> Comparison:
     bounds = torch.tensor([tally.bounds for tally in tallies], dtype=torch.float64).mean(0)  # of each draw
     moments = {name: [tally.moments(name) for tally in tallies] for name in tallies[0].sizes}
     return Comparison(
@@ -215,6 +256,7 @@ def _summary(tallies: list[Tally], times: list[float], data: int) -> Comparison:
             for name, each in moments.items()
         },
         median(times),
+        megabytes,
         data,
     )
 

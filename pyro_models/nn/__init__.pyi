@@ -12,6 +12,7 @@ from .dense import glorot as glorot
 from .dense import mlp as mlp
 from .dense import normal_init as normal_init
 from .dense import residual_mlp as residual_mlp
+from .dense import scale_head as scale_head
 from .dense import scale_weights as scale_weights
 from .dense import size as size
 from .layers import GELU as GELU

@@ -95,6 +95,37 @@ def residual_mlp(inputs: int, outputs: int, *, width: int, depth: int) -> nn.Seq
     )
 
 
+class ScaleHead(nn.Module):
+    """A network whose outputs, loc beside what gives the scale, become loc beside log_scale (see `scale_head`)."""
+
+    def __init__(self, network: nn.Module, given: str):
+        super().__init__()
+        self.network = network
+        self.given = given
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Map what the network takes to [..., 2 * latent]."""
+        loc, raw = self.network(*inputs).chunk(2, dim=-1)
+        return torch.cat([loc, raw / 2 if self.given == "log-variance" else F.softplus(raw).log()], dim=-1)
+
+
+def scale_head(network: nn.Module, given: str) -> nn.Module:
+    """Return a network of loc beside log_scale, from one whose second half of outputs gives the scale in another way.
+
+    The scales are the same functions of x, but an optimiser moves them at another speed: Adam, whose steps do not
+    depend on the size of a gradient, moves a scale half as fast through the logarithm of its variance.
+
+    Args:
+        network: to [..., 2 * latent].
+        given: what it gives beside loc: `log-scale`, which stays as it is; `log-variance`; or `softplus`, a number
+            whose softplus is the scale.
+
+    >>> scale_head(nn.Identity(), "log-variance")(torch.tensor([1.0, 3.0]))
+    tensor([1.0000, 1.5000])
+    """
+    return network if given == "log-scale" else ScaleHead(network, given)
+
+
 class TransposedLinear(nn.Module):
     """The transpose of a linear layer: `x W + b`, where W is the weight of `linear`, shared, and b its own bias.
 

@@ -20,7 +20,7 @@ summed. Where there is no such plate, as with a latent that all data share, ther
 
 import builtins
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -272,17 +272,20 @@ def data_plate(sites: list[tuple[str, Site]], named: str | None) -> CondIndepSta
         if named not in frames:
             raise UserError(f"`plate={named}`: the plates of the pair are {sorted(frames)}")
         return frames[named]
-    for outermost in sites[0][1].frames if sites else ():
-        common = [(name, frame) for name, site in sites if (frame := site.frame(outermost.name))]
-        if len(common) == len(sites):
-            for name, frame in common:
-                if frame.dim != outermost.dim:
-                    raise UserError(
-                        f"site {name!r}: plate {frame.name!r} has dimension {frame.dim} there and {outermost.dim} at "
-                        f"{sites[0][0]!r}: give it the same `dim` in model and guide"
-                    )
-            return outermost
-    return None
+    common = common_plate([site.frames for _, site in sites])
+    for name, site in sites:
+        if common and (frame := site.frame(common.name)) and frame.dim != common.dim:
+            raise UserError(
+                f"site {name!r}: plate {frame.name!r} has dimension {frame.dim} there and {common.dim} at "
+                f"{sites[0][0]!r}: give it the same `dim` in model and guide"
+            )
+    return common
+
+
+def common_plate(stacks: Sequence[Sequence[CondIndepStackFrame]]) -> CondIndepStackFrame | None:
+    """Return the outermost plate that is in each of several stacks, as it is in the first; None where there is none."""
+    names = [{frame.name for frame in stack} for stack in stacks]
+    return next((frame for frame in stacks[0] if all(frame.name in each for each in names)), None) if stacks else None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from pyro.distributions import Unit
+from pyro.distributions import Uniform, Unit
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -62,6 +62,7 @@ from pyro_models.objectives.handlers import (
     ScaleSites,
     Site,
     Unenumerable,
+    base_of,
     is_point,
 )
 from pyro_models.objectives.programs import Program
@@ -156,6 +157,18 @@ def analytic_kl(q: Site, p: Site) -> Tensor:
     except NotImplementedError:
         return sampled_kl(q, p)
     return _times(kl, q.scale)
+
+
+def finite_kl(q: Site, p: Site) -> Tensor:
+    """Return `analytic_kl` where it is finite, else KL(q || p) sampled, nats.
+
+    It is infinite where q exceeds the support of p, as a Normal does that of a Uniform. Estimators that are to agree in
+    expectation with one that draws, as Pyro's, draw then.
+    """
+    kl, families = analytic_kl(q, p), {type(base_of(site.fn)) for site in (q, p)}
+    if len(families) == 1 and Uniform not in families:  # their supports are the same
+        return kl
+    return kl if kl.isfinite().all() else sampled_kl(q, p)
 
 
 def trace(
@@ -259,7 +272,7 @@ def graph(
     for name, site in draws[0].q.items():
         if site.is_observed and _is_scored(site) and not isinstance(site.fn, Unit):
             raise UserError(f"site {name!r} is observed in the guide, and graph has no gradient for that: use trace")
-    return _means(draws, [_parts(each, analytic_kl, score=True, baseline=True) for each in draws])
+    return _means(draws, [_parts(each, finite_kl, score=True, baseline=True) for each in draws])
 
 
 def enum(
@@ -267,7 +280,7 @@ def enum(
     guide: Program,
     *args: Any,
     particles: int = 1,
-    divergence: Divergence = analytic_kl,
+    divergence: Divergence = finite_kl,
     plate: str | None = None,
     **kwargs: Any,
 ) -> Terms:
@@ -402,7 +415,7 @@ def elbos(
     """
 
     def bounds(draws: list[Draw]) -> Tensor:
-        return torch.cat([_parts(each, analytic_kl)["elbo"].expand(each.rows, -1) for each in draws])
+        return torch.cat([_parts(each, finite_kl)["elbo"].expand(each.rows, -1) for each in draws])
 
     return _of_enumerated(bounds, model, guide, args, kwargs, particles, list(hidden), plate)
 

@@ -225,9 +225,7 @@ class CommonNoise(Messenger):
         return self.noise[site].to(torch.get_default_dtype())
 
     def _pyro_sample(self, msg: Any) -> None:
-        fn: Any = msg["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = base_of(msg["fn"])
         if not _is_open(msg) or isinstance(fn, Delta):
             return
         name, event = msg["name"], msg["fn"].event_shape
@@ -263,9 +261,9 @@ class Relax(Messenger):
         ValueError: the temperature is not above 0.
     """
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: float | Tensor):
         super().__init__()
-        if not temperature > 0:
+        if not isinstance(temperature, Tensor) and not temperature > 0:
             raise ValueError(f"a temperature must be above 0, not {temperature}")
         self.temperature = temperature
         self.exps: dict[str, CachedExp] = {}  # by site: guide and model share the exact logarithm of a draw
@@ -273,7 +271,11 @@ class Relax(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], OneHotCategorical) and not msg["is_observed"]:
             logits, exp = msg["fn"].logits, self.exps.setdefault(msg["name"], CachedExp())
-            msg["fn"] = RelaxedOneHotCategorical(logits.new_full((), self.temperature), logits=logits, exp=exp)
+            for dim in range(logits.ndim - 1):  # what a plate expanded stays so: terms see that all data have one prior
+                logits = logits if logits.stride(dim) else logits.narrow(dim, 0, 1)
+            temperature = torch.as_tensor(self.temperature).to(logits)
+            relaxed = RelaxedOneHotCategorical(temperature, logits=logits, exp=exp)
+            msg["fn"] = relaxed.expand(msg["fn"].batch_shape)
 
 
 class Enumerate(Messenger):
@@ -421,11 +423,16 @@ class CaptureSite(Messenger):
             self.prior = msg["fn"]
 
 
-def is_point(fn: Any) -> bool:
-    """Return whether a distribution is a `Delta`, of some event dimensions or none."""
+def base_of(fn: Any) -> Any:
+    """Return the distribution of which some batch dimensions are made an event's by `to_event`; or itself."""
     while isinstance(fn, Independent):
         fn = fn.base_dist
-    return isinstance(fn, Delta)
+    return fn
+
+
+def is_point(fn: Any) -> bool:
+    """Return whether a distribution is a `Delta`, of some event dimensions or none."""
+    return isinstance(base_of(fn), Delta)
 
 
 def exp_of(fn: Any) -> Any:

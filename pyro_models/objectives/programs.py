@@ -48,7 +48,7 @@ def modules_of(*programs: Any) -> list[nn.Module]:
         if isinstance(each, nn.Module):
             modules[id(each)] = each
         else:
-            queue += _reachable(each)
+            queue += reachable(each)
     inner = {id(part) for module in modules.values() for part in module.modules() if part is not module}
     return [module for module in modules.values() if id(module) not in inner]
 
@@ -63,7 +63,7 @@ def is_of_pyro(module: nn.Module) -> bool:
     return any(base.__module__.startswith(("pyro.infer", "pyro.contrib")) for base in type(module).__mro__)
 
 
-def _reachable(thing: Any) -> Iterable[Any]:
+def reachable(thing: Any) -> Iterable[Any]:
     """What a thing that is no module leads to."""
     if isinstance(thing, partial):
         return [thing.func, *thing.args, *thing.keywords.values()]

@@ -96,7 +96,8 @@ def log_prior(prior: Any) -> Tensor | None:
     if logits is None:
         return None
     rows = logits.detach().reshape(-1, logits.shape[-1])
-    return rows[0].log_softmax(-1) if (rows == rows[0]).all() else None
+    shared = rows.stride(0) == 0 or bool((rows == rows[0]).all())  # expanded rows are not read, nor compared
+    return rows[0].log_softmax(-1) if shared else None
 
 
 def marginal_kl(classify: Classify, x: Tensor, log_q: Tensor, log_p: Tensor | None = None) -> Tensor:

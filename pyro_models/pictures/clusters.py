@@ -71,7 +71,7 @@ def points(run: Trained) -> dict[str, Any]:
     if columns < 2:
         return {}
     inferred = run.recipe.infer(run, run.dataset.train).cpu()
-    drawn = metrics.generate(run.model, ["y", "z"], 4000)
+    drawn = metrics.generate(run.model, ["y", "z"], 2000)
     rows, clusters = _sampled(run, drawn["z"]).cpu(), drawn["y"].argmax(-1).cpu()
     names, density, axes = run.dataset.columns, None, torch.eye(columns)
     if columns == 2:

@@ -11,19 +11,14 @@ from pyro_models.objectives import SharedNoise, adversary
 
 
 def reconstructions(run: Trained) -> dict[str, Any]:
-    """Draw fixed test images above their reconstructions at some epochs and at the last; and as an animation."""
+    """Draw fixed test images above their reconstructions at some epochs and at the last."""
     if not run.frames["examples"]:
         return {}
     originals = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
     frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
     chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
-    stills = {
-        f"reconstructions-epoch-{epochs[k]}": plots.reconstructions(originals, frames[k], f"epoch {epochs[k]}")
-        for k in chosen
-    }
-    if len(epochs) == 1:
-        return stills
-    return stills | {"reconstructions": plots.reconstruction_animation(originals, frames, epochs)}
+    rows, names = torch.stack([originals, *frames[chosen]]), ["image", *(f"epoch {epochs[k]}" for k in chosen)]
+    return {"reconstructions": plots.image_rows(rows, names, "test images and their reconstructions")}
 
 
 def prior_samples(run: Trained) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""Figures of arrays, drawn by matplotlib; each function returns a figure, and nothing is imported before it is used."""
+"""Figures of arrays, drawn by matplotlib.
+
+Each function returns a `matplotlib.figure.Figure` in the style `plots.STYLE`, which notebooks show and `plots.save`
+writes as PNG, SVG or PDF: `plots.save(plots.latent_map({"z": z}, labels), Path("map.pdf"))`. Nothing is imported before
+it is used.
+"""
 
 import lazy_loader
 

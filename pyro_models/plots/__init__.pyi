@@ -1,3 +1,6 @@
+from .canvas import PALETTE as PALETTE
+from .canvas import STYLE as STYLE
+from .canvas import save as save
 from .checking import checks as checks
 from .checking import ranks as ranks
 from .classes import class_scores as class_scores
@@ -5,6 +8,7 @@ from .classes import confusion_matrix as confusion_matrix
 from .classes import simplex_draws as simplex_draws
 from .curves import estimator_comparison as estimator_comparison
 from .curves import learning_curves as learning_curves
+from .curves import lines as lines
 from .images import adversarial_steps as adversarial_steps
 from .images import image_grid as image_grid
 from .images import image_rows as image_rows

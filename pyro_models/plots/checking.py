@@ -1,6 +1,5 @@
 """Results of checks: statistics of replicates, and ranks of latents."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from pyro_models.checking.calibration import Ranks
 from pyro_models.checking.predictive import Check
-from pyro_models.plots.canvas import new_panels
+from pyro_models.plots.canvas import PALETTE, new_panels, set_title, styled
 
 
+@styled
 def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
     """Draw histograms of statistics of prior and posterior replicates, with a line at the data's, lowest p first."""
     chosen = sorted(checked, key=lambda check: min((r["two_sided"] for r in check.against.values()), default=2.0))[
@@ -26,20 +26,23 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
         every = torch.cat([torch.tensor([observed]).double(), *drawn.values()])
         edges = torch.linspace(float(every.min()), float(every.max()) + 1e-9, 31).tolist()
         for name, values in drawn.items():
-            colour = {"prior": "tab:blue", "posterior": "tab:orange"}[name]
+            colour = PALETTE[("prior", "posterior").index(name)]
             panel.hist(
                 values.tolist(), edges, alpha=0.6, color=colour, label=f"{name}, p = {check.against[name]['p']:.2f}"
             )
         panel.axvline(observed, color="black", linewidth=2, label="data")
         title_of = f"{check.site}: {check.statistic}" + (", less the data's" if check.realised is not None else "")
-        panel.set_title(textwrap.fill(title_of, 42), fontsize=9)
+        set_title(panel, title_of)
         panel.set(yticks=[])
         panel.xaxis.set_major_locator(MaxNLocator(4))
-        panel.legend(frameon=False, fontsize=7)
-    figure.suptitle(title + (f"; the {most} least likely of {len(checked)} statistics" if len(checked) > most else ""))
+        panel.legend(fontsize=7)
+    set_title(
+        figure, title + (f"; the {most} least likely of {len(checked)} statistics" if len(checked) > most else "")
+    )
     return figure
 
 
+@styled
 def ranks(results: Sequence[Ranks], most: int = 24) -> Figure:
     """Draw how far the distribution of each latent's ranks is from uniform, lowest p first, with its 95 % band (grey).
 
@@ -54,12 +57,12 @@ def ranks(results: Sequence[Ranks], most: int = 24) -> Figure:
         difference = result.ecdf_difference
         panel.fill_between(position, low, high, step="post", color="grey", alpha=0.4, linewidth=0)
         outside = bool(((difference < low) | (difference > high)).any())
-        panel.step(position, difference, where="post", color="tab:red" if outside else "tab:blue")
-        panel.set_title(f"{result.latent}, p = {result.p:.2g}", fontsize=9)
+        panel.step(position, difference, where="post", color=PALETTE[1] if outside else PALETTE[0])
+        set_title(panel, f"{result.latent}, p = {result.p:.2g}")
         panel.set(xticks=[0, 1])
-        panel.tick_params(labelsize=7)
         panel.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-    figure.suptitle(
-        f"ECDF of the ranks of latents from the prior among {results[0].draws} posterior draws, less the uniform's"
+    set_title(
+        figure,
+        f"ECDF of the ranks of latents from the prior among {results[0].draws} posterior draws, less the uniform's",
     )
     return figure

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_models.plots.canvas import new_figure
+from pyro_models.plots.canvas import new_figure, set_title, styled
 
 
+@styled
 def confusion_matrix(
     counts: Tensor, clusters: Sequence[int], labels: Sequence[int | str] | None = None, name: str = "cluster"
 ) -> Figure:
@@ -32,10 +33,11 @@ def confusion_matrix(
     panel.set_yticklabels([str(cluster) for cluster in clusters])
     if labels is not None:
         panel.set_xticklabels([str(label) for label in labels])
-    panel.set_title(f"test data of each {name} and label")
+    set_title(figure, f"test data of each {name} and label")
     return figure
 
 
+@styled
 def class_scores(scores: Mapping[str, Sequence[float]]) -> Figure:
     """Draw scores between 0 and 1 as a table: from the name of a score to a value for each class."""
     table = np.array(list(scores.values()))
@@ -48,10 +50,11 @@ def class_scores(scores: Mapping[str, Sequence[float]]) -> Figure:
             column, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color="white" if dark else "black"
         )
     panel.set(xticks=range(table.shape[1]), yticks=range(len(scores)), yticklabels=list(scores), xlabel="class")
-    panel.set_title("scores of each class on test data")
+    set_title(figure, "scores of each class on test data")
     return figure
 
 
+@styled
 def simplex_draws(panels: Mapping[str, Tensor]) -> Figure:
     """Draw samples on the simplex, [n, categories] for each titled panel, as columns, beside their mean."""
     figure = new_figure(9, 1.3 * len(panels))

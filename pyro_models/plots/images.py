@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pyro_models.plots.canvas import Extent, as_array, new_figure, show_image
+from pyro_models.plots.canvas import Extent, as_array, new_figure, set_title, show_image, styled
 
 
+@styled
 def reconstructions(originals: Tensor, decoded: Tensor, title: str = "") -> Figure:
     """Draw images above their reconstructions, both [n, *image]."""
     return image_rows(torch.stack([originals, decoded]), ["image", "decoded"], title)
@@ -30,6 +31,7 @@ def reconstruction_animation(originals: Tensor, frames: Tensor, epochs: Sequence
     return FuncAnimation(figure, draw, frames=len(epochs), interval=200, repeat_delay=2000)
 
 
+@styled
 def image_rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
     """Draw rows of images, [rows, columns, channel, height, width], and the name of each row."""
     height, width = images.shape[-2:]
@@ -41,7 +43,7 @@ def image_rows(images: Tensor, names: Sequence[str], title: str) -> Figure:
         show_image(panel, _side_by_side(row))
         panel.set_ylabel(name, rotation=0, ha="right", va="center")
         panel.set_anchor("E")  # leaves the rest of the width to the names
-    figure.suptitle(title)
+    set_title(figure, title)
     return figure
 
 
@@ -51,6 +53,7 @@ def _side_by_side(images: Tensor, border: float = 0.3) -> Tensor:
     return torch.cat(list(F.pad(images, (1, 1), value=border)), dim=-1)
 
 
+@styled
 def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | None = None) -> Figure:
     """Draw images [n, channel, height, width] as a grid, row by row.
 
@@ -71,10 +74,11 @@ def image_grid(images: Tensor, columns: int, title: str = "", extent: Extent | N
         panel.set(xlabel="z[0]", ylabel="z[1]", aspect="auto")
         panel.xaxis.set_major_locator(MaxNLocator(7))
         panel.yaxis.set_major_locator(MaxNLocator(7))
-    figure.suptitle(title)
+    set_title(figure, title)
     return figure
 
 
+@styled
 def pixel_means(means: Sequence[Tensor], title: str) -> Figure:
     """Draw pixel means of data, prior and posterior replicates, [channel, height, width], and their differences."""
     changes = [(image - means[0]).mean(0, keepdim=True) for image in means[1:]]
@@ -84,13 +88,14 @@ def pixel_means(means: Sequence[Tensor], title: str) -> Figure:
     panels = figure.subplots(1, 5)
     for panel, image, name in zip(panels, [*means, *changes], names, strict=True):
         show_image(panel, image)
-        panel.set_title(name, fontsize=9)
+        set_title(panel, name)
     for panel in panels[3:]:
         panel.images[0].set(cmap="RdBu", clim=(-largest, largest))
-    figure.suptitle(f"mean of each pixel, {title} (blue: more, to {largest:.2f})", fontsize=10)
+    set_title(figure, f"mean of each pixel, {title} (blue: more, to {largest:.2f})")
     return figure
 
 
+@styled
 def adversarial_steps(images: Tensor, step: Tensor, before: Sequence[str], after: Sequence[str], title: str) -> Figure:
     """Draw images, adversarial steps and their sums, [n, channel, height, width], titled with predictions."""
     figure = new_figure(1.1 * len(images) + 0.8, 4.2)
@@ -103,9 +108,9 @@ def adversarial_steps(images: Tensor, step: Tensor, before: Sequence[str], after
     middles = (torch.arange(len(images)) + 0.5) * (images.shape[-1] + 2) - 0.5
     for panel, predictions in ((panels[0], before), (panels[2], after)):
         panel.xaxis.tick_top()
-        panel.set_xticks(middles.tolist(), predictions, fontsize=9)
+        panel.set_xticks(middles.tolist(), predictions)
         panel.tick_params(length=0)
     for panel, name in zip(panels, ("x", "r (blue: more ink)", "x + r"), strict=True):
         panel.set_ylabel(name)
-    figure.suptitle(title)
+    set_title(figure, title)
     return figure

@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from matplotlib.collections import EllipseCollection
-from matplotlib.colors import to_rgba_array
+from matplotlib.colors import ListedColormap, to_rgba_array
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_models.plots.canvas import group_legend, new_figure
+from pyro_models.plots.canvas import PALETTE, colour_of, group_legend, new_figure, set_title, styled
 
-COLOURS = "tab10"
+COLOURS = ListedColormap(PALETTE)
+IN_A_COLUMN = 14  # entries of a legend
+GRID = 60  # points to a side, at which a density is drawn
 Density = Callable[[Tensor], Tensor]
 
 
+@styled
 def latent_map(
     panels: Mapping[str, Tensor],
     labels: Tensor | None,
@@ -34,17 +36,21 @@ def latent_map(
         legend: the title of the legend.
         names: of the labels, in their order; empty shows their numbers.
     """
-    figure = new_figure(4.6 * len(panels) + 1.0, 4.4)
+    known = [] if labels is None else labels.unique().tolist()
+    texts = ["not known" if k < 0 else names[k] if names else f"{k}" for k in known]
+    columns = math.ceil(len(texts) / IN_A_COLUMN)
+    beside = columns * (0.5 + 0.075 * max(map(len, texts), default=0))
+    figure = new_figure(4.6 * len(panels) + max(1.0, beside), 4.4)
     for panel, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         x, y = points.cpu().numpy().T
         size = 4 if len(points) > 4000 else 12
         colours: dict[str, Any] = (
-            {} if labels is None else {"c": labels.cpu(), "cmap": colormaps[COLOURS].with_extremes(under="0.8")}
+            {} if labels is None else {"c": labels.cpu(), "cmap": COLOURS.with_extremes(under="0.8")}
         )
         if labels is not None and labels.max() < 10:
             colours |= {"vmin": 0, "vmax": 9}  # a label has the same colour in all figures
         dots = panel.scatter(x, y, s=size, linewidths=0, alpha=0.7, **colours)
-        panel.set_title(title)
+        set_title(panel, title)
         panel.set_aspect("equal" if limit else "auto")
         if limit:
             panel.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel="z[0]", ylabel="z[1]")
@@ -52,11 +58,11 @@ def latent_map(
             panel.set(xticks=[], yticks=[])
     if labels is not None:
         handles, _ = dots.legend_elements(num=None)
-        texts = ["not known" if k < 0 else names[k] if names else f"{k}" for k in labels.unique().tolist()]
-        figure.legend(handles, texts, loc="outside right center", frameon=False, title=legend)
+        figure.legend(handles, texts, loc="outside right center", title=legend, ncols=columns)
     return figure
 
 
+@styled
 def scatter(
     panels: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, Mapping[str, Tensor]] | None = None
 ) -> Figure:
@@ -75,22 +81,24 @@ def scatter(
             radius = 0.0 if sizes is None else float(sizes[title][name].max())
             reach = [torch.cat([points.cpu() - radius, points.cpu() + radius]), *reach]
             if sizes is None:
-                panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=f"C{number % 10}", label=name)
+                panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=colour_of(number), label=name)
                 continue
             radii = sizes[title][name].cpu().numpy()
             discs = EllipseCollection(
                 2 * radii, 2 * radii, 0 * radii, units="x", offsets=np.stack([x, y], 1), transOffset=panel.transData
             )
-            discs.set(facecolor="none", edgecolor=f"C{number % 10}", alpha=0.5)
+            discs.set(facecolor="none", edgecolor=colour_of(number), alpha=0.5)
             panel.add_collection(discs)
-            panel.scatter([], [], color=f"C{number % 10}", label=name)
-        panel.set(title=title, xlabel="z[0]", ylabel="z[1]", aspect="equal")
+            panel.scatter([], [], color=colour_of(number), label=name)
+        panel.set(xlabel="z[0]", ylabel="z[1]", aspect="equal")
+        set_title(panel, title)
         group_legend(panel)
     lower, upper = torch.cat(reach).amin(0).tolist(), torch.cat(reach).amax(0).tolist()
     drawn[0].set(xlim=(lower[0], upper[0]), ylim=(lower[1], upper[1]))
     return figure
 
 
+@styled
 def decision_regions(
     panels: Mapping[str, tuple[Tensor, Tensor, Sequence[str]]], points: Tensor, limit: float
 ) -> Figure:
@@ -110,7 +118,7 @@ def decision_regions(
         axis = np.linspace(-limit, limit, side)
         heights = p.cpu().numpy().reshape(side, side, -1)[::-1]
         likeliest = heights.argmax(-1)
-        shade = to_rgba_array([f"C{k % 10}" for k in range(len(names))])[likeliest]
+        shade = to_rgba_array([colour_of(k) for k in range(len(names))])[likeliest]
         shade[..., 3] = 0.4 * heights.max(-1)
         panel.imshow(shade, origin="lower", extent=(-limit, limit, -limit, limit))
         if likeliest.min() < likeliest.max():
@@ -118,12 +126,14 @@ def decision_regions(
             panel.contour(axis, axis, likeliest, levels=levels, colors="0.3", linewidths=1.0)
         for k in values[values >= 0].unique().tolist():
             x, y = points[values == k].cpu().numpy().T
-            panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=f"C{k % 10}", label=names[k])
-        panel.set(title=f"likeliest {name} (fainter: less probable), and test data", xlabel="z[0]", ylabel="z[1]")
+            panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=colour_of(k), label=names[k])
+        panel.set(xlabel="z[0]", ylabel="z[1]")
+        set_title(panel, f"likeliest {name} (fainter: less probable), and test data")
         group_legend(panel)
     return figure
 
 
+@styled
 def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axes: str = "z") -> Figure:
     """Draw Normal components in the plane: samples, and contours at one and two standard deviations.
 
@@ -138,7 +148,7 @@ def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axe
     circle = torch.linspace(0, 2 * math.pi, 100)
     circle = torch.stack([circle.cos(), circle.sin()])
     for k, (points, loc, covariance) in enumerate(zip(samples, locs, covariances, strict=True)):
-        colour = f"C{k % 10}"
+        colour = colour_of(k)
         x, y = points.cpu().numpy().T
         panel.scatter(x, y, s=3, linewidths=0, alpha=0.4, color=colour)
         root = torch.linalg.cholesky(covariance.cpu())
@@ -149,6 +159,7 @@ def components(samples: Sequence[Tensor], locs: Tensor, covariances: Tensor, axe
     return figure
 
 
+@styled
 def mixture_points(
     data: Tensor, clusters: Tensor, drawn: Tensor, clusters_drawn: Tensor, names: Sequence[str], density: Density | None
 ) -> Figure:
@@ -171,10 +182,10 @@ def mixture_points(
         panel.set(xlabel=names[0], ylabel=names[1])
     if density:
         lower, upper = data.amin(0) - 0.5, data.amax(0) + 0.5
-        grid = latent_grid(lower, upper, 120)
-        heights = density(grid).reshape(120, 120)
+        grid = latent_grid(lower, upper, GRID)
+        heights = density(grid).reshape(GRID, GRID)
         extent = (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
-        panels[2].imshow(heights.numpy(), extent=extent, cmap="magma_r", aspect="auto")
+        panels[2].imshow(heights.numpy(), extent=extent, cmap="magma_r", aspect="auto", interpolation="bilinear")
         panels[2].scatter(*data.T, s=2, color="black", linewidths=0, alpha=0.3)
         panels[2].set_title("density of the model, and the data")
     return figure

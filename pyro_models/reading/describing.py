@@ -1,6 +1,6 @@
 """Distributions, transforms and kernels in words: with the numbers, names and layers that they were made with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from typing import Any
 
@@ -11,12 +11,14 @@ from torch.distributions import biject_to
 from torch.distributions import transforms as t
 from torch.distributions.constraints import Constraint
 
-from pyro_models.reading.tracking import Tags, Tracking
+from pyro_models.reading.tracking import Source, Tags, Tracking
 
 WRAPPERS = (torch.distributions.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 BY_NAME = {"logits", "precision_matrix", "scale_tril"}
 LARGEST = 4
 """How many numbers a constant may have to be shown."""
+ARGUMENTS = "\ue002"
+"""What stands for the arguments of a function, until their names are known."""
 
 
 def layers(fn: Any) -> list[Any]:
@@ -33,22 +35,22 @@ def parameter_names(fn: Any) -> list[str]:
     return [name for name in names if name not in ("probs", "logits") or given is None or held[name] is given] or names
 
 
-def described(fn: Any, names: Sequence[str], tracking: Tracking | None = None) -> str:
-    """Write a distribution with its parameters' names or, given what these are computed from, with numbers.
+def described(fn: Any, names: Sequence[str], write: Callable[[str, Any], str] = lambda name, _: name) -> str:
+    """Write a distribution.
 
     Args:
         fn: the distribution.
         names: of the parameters that it was made with.
-        tracking: knows what these are computed from; constants are then numbers, and copies of a value its name.
+        write: how to write a parameter, from its name and value; by default, its name.
 
     Example:
-        >>> described(dist.Normal(torch.zeros(2), 1.0).to_event(1), ["loc", "scale"], Tracking())
+        >>> described(dist.Normal(torch.zeros(2), 1.0).to_event(1), ["loc", "scale"], Numbers(Tracking()).write)
         'Normal(0, 1)'
     """
     base = layers(fn)[-1]
 
     def part(fn: Any) -> str:
-        return described(fn, parameter_names(fn), tracking)
+        return described(fn, parameter_names(fn), write)
 
     if type(base).__name__ == "TransformedDistribution":
         return f"{part(base.base_dist)} → {', '.join(_layers(base.transforms))}"
@@ -57,33 +59,52 @@ def described(fn: Any, names: Sequence[str], tracking: Tracking | None = None) -
         return f"mixture of {number} {part(base.component_distribution)} by {part(base.mixture_distribution)}"
     if isinstance(base, dist.MaskedMixture):
         return f"mixture of {part(base.component0)} and {part(base.component1)}"
-    parts = {name: _written(name, getattr(base, name, None), tracking) if tracking else name for name in names}
+    parts = {name: write(name, getattr(base, name, None)) for name in names}
     if isinstance(base, dist.Delta) and parts.get("log_density") == "0":
         del parts["log_density"]
     return f"{type(base).__name__}({', '.join(parts.values())})"
 
 
-def _written(name: str, value: Any, tracking: Tracking) -> str:
-    """Write a parameter: a constant as numbers, the copy of a value as its name, all else by the parameter's name."""
-    if not isinstance(value, Tensor | int | float):
-        return name
-    tags = tracking.of(value)
-    prefix = f"{name}=" if name in BY_NAME else ""
-    if tags.copied and tags.origin:
-        return prefix + _referred(tags)
-    if tags.sources:
-        return name
+class Numbers:
+    """Write parameters: constants as numbers, copies of a value as its name, all else as functions.
+
+    Attributes:
+        tracking: knows what a parameter is computed from.
+        copied: what is named.
+        functions: what each function is of, in the order in which `ARGUMENTS` stand in what was written.
+    """
+
+    def __init__(self, tracking: Tracking):
+        self.tracking = tracking
+        self.copied: frozenset[Source] = frozenset()
+        self.functions: list[frozenset[Source]] = []
+
+    def write(self, name: str, value: Any) -> str:
+        """Write a parameter."""
+        if not isinstance(value, Tensor | int | float):
+            return name
+        tags = self.tracking.of(value)
+        prefix = f"{name}=" if name in BY_NAME else ""
+        if tags.copied and tags.origin:
+            self.copied |= tags.sources
+            return prefix + _referred(tags)
+        if tags.sources:
+            self.functions.append(tags.sources)
+            return name + ARGUMENTS
+        return prefix + number if (number := _number(value)) else name
+
+
+def _number(value: Any) -> str:
+    """Write a constant, where it is not too large."""
     numbers = torch.as_tensor(value).detach()
     flat = numbers.flatten()
     if len(flat) and bool((flat == flat[0]).all()):
-        text = f"{flat[0].item():g}"
-    elif numbers.ndim > 1 and bool((numbers == torch.eye(*numbers.shape[-2:]).to(numbers)).all()):
-        text = "I"
-    elif numbers.ndim and len(flat) == numbers.shape[-1] <= LARGEST:
-        text = f"[{', '.join(f'{number:g}' for number in flat.tolist())}]"
-    else:
-        return name
-    return prefix + text
+        return f"{flat[0].item():g}"
+    if numbers.ndim > 1 and bool((numbers == torch.eye(*numbers.shape[-2:]).to(numbers)).all()):
+        return "I"
+    if numbers.ndim and len(flat) == numbers.shape[-1] <= LARGEST:
+        return f"[{', '.join(f'{number:g}' for number in flat.tolist())}]"
+    return ""
 
 
 def _referred(tags: Tags) -> str:

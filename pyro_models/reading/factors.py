@@ -4,7 +4,7 @@ import copy
 import inspect
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -21,14 +21,17 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.reading.describing import described, kernel, layers, parameter_names, to_support
+from pyro_models.reading.describing import ARGUMENTS, Numbers, described, kernel, layers, parameter_names, to_support
 from pyro_models.reading.tracking import Source, Tags, Tracking
 
 DRAWS, RUNS = 20, 200
 """Other draws of each value that is looked at outside torch, and how many runs these may take together."""
 
-OF_ARGUMENTS = 2
-"""The same of an argument: other numbers in it change at once what depends on it."""
+OF_ARGUMENTS, LEAST = 2, 5
+"""Draws of an argument, other numbers in which change at once what depends on it; with fewer of a site than the least,
+later sites possibly depend on it."""
+LONGEST = 80
+"""Letters of a distribution: a longer one is written without what its parameters are computed from."""
 Values = dict[str, Any]
 
 
@@ -132,15 +135,20 @@ class Site:
     shown: str
     sources: frozenset[Source]
     named: frozenset[Source]
+    functions: list[frozenset[Source]]
     observed: Tags
     density: list[Tensor]
     time: int
 
     def add(self, sources: Collection[Source]) -> None:
         """Add sources that the run did not show: so its numbers are no constants either."""
-        if not sources or not self.sources >= set(sources):
+        if not self.sources >= set(sources):
             self.sources |= set(sources)
-            self.shown, self.named = self.distribution, frozenset()
+            self.forget_numbers()
+
+    def forget_numbers(self) -> None:
+        """Write the distribution with the names of its parameters alone."""
+        self.shown, self.named, self.functions = self.distribution, frozenset(), []
 
 
 @dataclass
@@ -189,25 +197,26 @@ class Reader(Messenger):
         with tracking.pause():
             kind = _kind(msg)
             value, again = _copied(msg["value"]), _copied(msg["value"])  # a transform may cache what it has seen
-        masks = [mask for layer in layers(fn) if isinstance(mask := getattr(layer, "_mask", None), Tensor)]
-        parts = [*masks, *(part for part in (msg["mask"], msg["scale"]) if isinstance(part, Tensor))]
-        if kind == "deterministic":
+        if kind == "deterministic":  # whatever its masks and scales are
             density, sources = [value], observed.sources
         else:
             density, sources = _density(fn, again, drawn, tracking)
-        counts = [torch.as_tensor(part) for part in (msg["mask"], msg["scale"]) if part is not None]
+            counts = [getattr(layer, "_mask", None) for layer in layers(fn)] + [msg["mask"], msg["scale"]]
+            sources |= tracking.of(counts).sources
+            density += [torch.as_tensor(part) for part in counts if part is not None]
         parameters = [held for name in names if isinstance(held := getattr(layers(fn)[-1], name, None), Tensor)]
-        exact = [tags for tags in map(tracking.of, parameters) if tags.copied]
+        numbers = Numbers(tracking)
         with tracking.pause():
             self.sites[msg["name"]] = Site(
                 dict(msg) | {"value": value},
                 kind,
                 described(fn, names) if self.in_words else "",
-                described(fn, names, tracking) if self.in_words else "",
-                sources | tracking.of(parts).sources,
-                frozenset().union(*(tags.sources for tags in exact)),
+                described(fn, names, numbers.write) if self.in_words else "",
+                sources,
+                numbers.copied,
+                numbers.functions,
                 observed,
-                _copied([*density, *parameters, *masks, *counts]),
+                _copied([*density, *parameters]),
                 tracking.time,
             )
         tracking.time += 1
@@ -320,8 +329,8 @@ def read(
     `if`, by `.item()` or in numpy, cannot be followed from there: further runs, at most `RUNS`, draw it anew with all
     other sites held as they were, `DRAWS` times (an argument `OF_ARGUMENTS` times), and what changes, or comes to
     depend on other values, shows it to be a parent. A dependence that none of these draws shows is missed; where so
-    many values are looked at that the runs do not suffice, later sites possibly depend on each of them. Sites are those
-    of the first run.
+    many values are looked at that the runs do not suffice for `LEAST` draws of each, or where the program takes no
+    other value, later sites possibly depend on them. Sites are those of the first run.
 
     Args:
         program: a model or a guide.
@@ -368,7 +377,7 @@ def read(
             reader, lost = first, {("input", name): 0 for name in inputs}
             lost |= {("site", name): time for time, name in enumerate(first.sites, 1)}
             for site in first.sites.values():
-                site.shown = site.distribution  # its numbers may be computed
+                site.forget_numbers()  # which may be computed
         lost = {source: time for source, time in lost.items() if source[0] in ("site", "input")}
         possible = _by_draws(lambda values: run(values, reader is not first), reader, inputs, lost)
     return _program(reader, inputs, possible, model)
@@ -377,33 +386,39 @@ def read(
 def _by_draws(
     run: Callable[[Values], Reader], reader: Reader, inputs: Values, lost: Mapping[Source, int]
 ) -> dict[str, set[Source]]:
-    """Add to each site's sources those that other draws show, and return those that were not drawn."""
-    draws = min(DRAWS, RUNS // max(len(lost), 1))
-    names = list(reader.sites)
-    if not draws or not lost:
-        possible = {name: {up for up, time in lost.items() if site.time >= time} for name, site in reader.sites.items()}
-        for name, site in reader.sites.items():
-            if possible[name] - site.sources:
-                site.add(set())
+    """Add to each site's sources those that other draws show, and return those of which too few were drawn."""
+    possible: dict[str, set[Source]] = defaultdict(set)
+    if not lost:
         return possible
+    draws, names = min(DRAWS, RUNS // len(lost)), list(reader.sites)
     held = inputs | reader.indices | {name: site.msg["value"] for name, site in reader.sites.items()}
     before = run(held).sites
     for (kind, up), time in lost.items():
-        for seed in range(draws if kind == "site" else min(draws, OF_ARGUMENTS)):
-            if not (later := [name for name in names[time:] if (kind, up) not in reader.sites[name].sources]):
+        most, least = (draws, LEAST) if kind == "site" else (min(draws, OF_ARGUMENTS), 1)
+        later, ran = names[time:], 0
+        for seed in range(most):
+            if not (later := [name for name in later if (kind, up) not in reader.sites[name].sources]):
                 break
-            with suppress(Exception):  # an argument may not take every value
+            with suppress(Exception):  # not every value may do
                 pyro.set_rng_seed(1 + seed)
-                value = reader.sites[up].msg["fn"].sample() if kind == "site" else held[up]
+                value = _another(reader.sites[up].msg["fn"], held[up], seed) if kind == "site" else held[up]
+                if value is None:
+                    ran = least
+                    break
                 if isinstance(value, Tensor) and torch.equal(value, held[up]):
-                    value = _perturbed(value)
+                    value = _perturbed(value, seed)
                 now = run(held | {up: value}).sites
+                ran += 1
                 for name in later:
                     if name not in now or _differ(now[name], before[name]):
                         reader.sites[name].add({(kind, up)})
                 for name in set(names[time:]) & now.keys():  # another branch has parents of its own
                     reader.sites[name].add(now[name].sources)
-    return {}
+        if ran < least:
+            for name in later:
+                possible[name].add((kind, up))
+                reader.sites[name].forget_numbers()
+    return possible
 
 
 def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]], model: Program | None) -> Program:
@@ -433,12 +448,19 @@ def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]]
             sources |= value - {origin}
         parents, others = names_of(sources, name), names_of(value - {origin}, name)
         data = [origin[1].removeprefix("input ")] if origin else []
+        shown, functions = site.shown, site.functions
+        for of in functions:
+            given = "; ".join(", ".join(part) for part in (names_of(of, name), _owners(of)) if part)
+            shown = shown.replace(ARGUMENTS, f"({given})" if given else "", 1)
+        if len(shown) > LONGEST:
+            shown, functions = site.shown.replace(ARGUMENTS, ""), []
         factors[name] = _factor(
             site,
             parents=parents,
-            named=names_of(site.named, name),
+            shown=shown,
+            named=names_of(site.named.union(*functions), name),
             possible=tuple(up for up in names_of(possible.get(name, ()), name) if up not in parents),
-            learned=tuple(dict.fromkeys(_owner(up) for kind, up in sorted(sources) if kind == "param")),
+            learned=tuple(_owners(sources)),
             value=(*data, *others) if others and not site.observed.copied else (),
         )
     factors = _joined_by_guides(factors, sites, model.factors if model else {})
@@ -453,6 +475,11 @@ def _program(reader: Reader, inputs: Values, possible: Mapping[str, set[Source]]
     for name, size in reader.sizes.items():
         totals[_owner(name)] += size
     return Program(arguments | factors, dict(totals), observes)
+
+
+def _owners(sources: Collection[Source]) -> list[str]:
+    """Name the parameters, networks and guides among sources."""
+    return list(dict.fromkeys(_owner(up) for kind, up in sorted(sources) if kind == "param"))
 
 
 def _owner(parameter: str) -> str:
@@ -482,9 +509,9 @@ def _factor(site: Site, **names: Any) -> Factor:
     if strategy := msg["infer"].get("enumerate"):
         marks.append(f"enumerated, {strategy}")
     for part in (mask, *(getattr(layer, "_mask", None) for layer in fn)):
-        if isinstance(part, Tensor):
+        if isinstance(part, Tensor) and kind != "deterministic":
             marks.append(f"masked: {int(part.sum())} of {part.numel()} count")
-    if isinstance(scale, Tensor) or scale != 1.0:
+    if (isinstance(scale, Tensor) or scale != 1.0) and kind != "deterministic":
         marks.append(f"counts {float(torch.as_tensor(scale).mean()):g} times")
     if msg["infer"].get("is_auxiliary") and kind == "latent":
         marks.append("auxiliary")
@@ -501,7 +528,6 @@ def _factor(site: Site, **names: Any) -> Factor:
         plates=tuple(plates),
         shapes=(batch, tuple(getattr(fn[0], "event_shape", ()))),
         marks=tuple(marks),
-        shown=site.shown,
         support=to_support(fn[0].support) if kind == "latent" and hasattr(fn[0], "support") else "",
         **names,
     )
@@ -549,7 +575,7 @@ def _kernels(tracking: Tracking) -> Iterator[None]:
 
     def mark(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         if type(module).__module__.startswith("pyro.contrib.gp.kernels") and isinstance(output, Tensor):
-            tracking.add(output, ("kernel", kernel(module)))
+            tracking.add(output, {("kernel", kernel(module))})
 
     hook = register_module_forward_hook(mark)
     try:
@@ -594,8 +620,27 @@ def _differ(a: Site, b: Site) -> bool:
     )
 
 
-def _perturbed(value: Tensor) -> Tensor:
-    """Return other values of the same type: real numbers with noise added, others in another order."""
-    if value.is_floating_point():
-        return value + torch.randn_like(value)
-    return value.flatten()[torch.randperm(value.numel())].reshape(value.shape) if value.ndim else value + 1
+def _another(fn: Any, value: Any, seed: int) -> Any:
+    """Return each value of a small support in turn, then elements of it at random, however unlikely; else a draw.
+
+    None means that a single element has no further value.
+    """
+    base = layers(fn)[-1]
+    if not getattr(base, "has_enumerate_support", False):
+        return fn.sample()
+    event = base.event_shape
+    support = base.enumerate_support(expand=False).reshape(-1, *event)
+    shape = value.shape[: value.ndim - len(event)]
+    if seed < len(support) <= DRAWS:
+        return support[torch.full(shape, seed)]
+    return None if seed >= len(support) and not shape else support[torch.randint(len(support), shape)]
+
+
+def _perturbed(value: Tensor, seed: int) -> Tensor:
+    """Return other values of the same type: of every other sign, by seed, or in another order."""
+    if value.is_floating_point() or value.is_complex():
+        return (-value if seed % 2 else value) + torch.randn_like(value)
+    if value.dtype == torch.bool:
+        return ~value
+    other = value.flatten()[torch.randperm(value.numel())].reshape(value.shape)
+    return value + (-1 if seed % 2 else 1) if torch.equal(other, value) else other

@@ -172,7 +172,7 @@ def _named(factor: Factor, position: int, letter: str) -> dict[str, str]:
 
 
 def _reworded(factor: Factor, names: dict[str, str]) -> str:
-    words = re.split(r"([(),\[\] ]+)", factor.shown)
+    words = re.split(r"([(),;\[\] ]+)", factor.shown)
     return "".join(names.get(word, word) for word in words)
 
 

@@ -243,20 +243,21 @@ def process_lines(title: str, program: Program) -> list[str]:
 
 
 def _sentence(factor: Factor) -> str:
-    """A site in a line: what it is drawn from, what that depends on where this is not plain, and how it counts."""
+    """A site in a line: what it is drawn from, what that depends on besides, and how it counts."""
     marks = f" ({'; '.join(factor.marks)})" if factor.marks else ""
     possible = f", possibly {', '.join(listed(factor.possible))}" if factor.possible else ""
-    given = ", ".join(listed(factor.parents))
     if factor.kind in ("deterministic", "factor"):
+        given = ", ".join(listed(factor.parents))
         return f"{factor.name} = f({given}{possible})" + " (deterministic)" * (factor.kind == "deterministic") + marks
     value = f" = f({', '.join(factor.value)})" if factor.value else ""
-    is_plain = set(factor.parents) <= {*factor.named, *factor.value}
-    given = ("" if is_plain else f" given {given}") + (possible if not is_plain else possible.replace(", ", " ", 1))
+    others = [up for up in factor.parents if up not in (*factor.named, *factor.value)]
+    given = f" given {', '.join(listed(others))}{possible}" if others else possible.replace(", ", " ", 1)
     return f"{factor.name}{value} ~ {factor.shown}{given}{marks}"
 
 
 def _wrapped(line: str, indent: int) -> str:
-    """Break a line at 100 columns, but no density; what follows is indented."""
-    whole = re.sub(r"(?<=\w)\([^()]{,80}\)", lambda match: match[0].replace(" ", "\u00a0"), line)
+    """Break a line at 100 columns, but no density and no shapes; what follows is indented."""
+    together = r"(?<=\w)\((?:[^()]|\([^()]*\)){,80}\)|\[[\d, ]*\] \[[\d, ]*\]$"
+    whole = re.sub(together, lambda match: match[0].replace(" ", "\u00a0"), line)
     lines = textwrap.wrap(whole, 100, subsequent_indent=" " * indent, replace_whitespace=False, break_long_words=False)
     return "\n".join(lines).replace("\u00a0", " ")

@@ -1,6 +1,6 @@
 """From which sources each element of each tensor is computed, while a program runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -65,6 +65,7 @@ class Tracking(TorchDispatchMode):
             int, tuple[StorageWeakRef, int, int | Tensor]
         ] = {}  # storage: the size of an element, numbers
         self.lost: dict[Source, int] = {}
+        self.copies: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # storage: the copy of a view, it, what it is of
         self.time = 0
         self.paused = False
         self.stack = ExitStack()
@@ -96,10 +97,10 @@ class Tracking(TorchDispatchMode):
         """Make a tensor a source of its own."""
         self._write(value, self._number(Tags(frozenset({source}), source, True)))
 
-    def add(self, value: Tensor, source: Source) -> None:
-        """Add a source to those of a tensor."""
-        tags = self.of(value)
-        self._write(value, self._number(Tags(tags.sources | {source})))
+    def add(self, value: Tensor, sources: Collection[Source]) -> None:
+        """Add sources to those of each element of a tensor."""
+        with self.pause():
+            self._write(value, self._with(value, sources))
 
     def of(self, *values: Any) -> Tags:
         """Return what tensors, or structures of them, are computed from, all elements together."""
@@ -132,7 +133,37 @@ class Tracking(TorchDispatchMode):
         elif results:
             for result, numbers in zip(results, self._joined(func, name, args, before, results), strict=True):
                 self._write(result, numbers)
+        if func._schema.is_mutable:
+            for result in results:
+                self._write_through(result)
         return out
+
+    def at_place(self, name: str, func: Any, value: Tensor, index: Any, *new: Any) -> Any:
+        """Read or write at a computed place, `x[k]`, where torch takes the number out of a tensor k.
+
+        What is read depends on all elements; it is a copy then, and what is written to that is written to the element.
+        """
+        with self.pause():
+            places = [i for i in _tensors(index) if _is_place(i) and self._unique(self._read(i)) != [0]]
+            index = tree_map(lambda i: int(i) if _is_place(i) else i, index)
+        out = func(value, index, *new)
+        if places and name == "__setitem__":
+            self.add(value, self.of(places, *new).sources)
+        elif places:
+            out, view, elements = out.clone(), out, self.of(value)
+            self.copies[_key(out)] = out, view, value
+            with self.pause():
+                self._write(out, self._number(elements._replace(sources=elements.sources | self.of(places).sources)))
+        return out
+
+    def _write_through(self, written: Tensor) -> None:
+        """Write what was written to the copy of an element to that too: any of them may be meant."""
+        if _key(written) in self.copies:
+            copy, view, value = self.copies[_key(written)]
+            with self.pause():
+                view.copy_(copy)
+            self.add(value, self.of(copy).sources)
+            self._write_through(value)
 
     def _joined(
         self, func: Any, name: str, args: Any, before: list[int | Tensor], results: list[Tensor]
@@ -154,9 +185,11 @@ class Tracking(TorchDispatchMode):
             return [self._elementwise(name, before)]
         if name in LINEAR | LIKE_SUMS and not uniform:
             return [self._along_sums(func if name in LINEAR else torch.ops.aten.sum.dim_IntList, args)]
-        if name in MOVES and not func._schema.is_mutable:  # as x[k]: any of its elements, at a place that is computed
-            elements = self.of([arg for i, arg in enumerate(args) if i in moved])
+        if name in MOVES and MOVES[name] == (0,):  # as x[k]: any of its elements, at a place that is computed
+            elements = self.of(args[0])
             return [self._number(elements._replace(sources=elements.sources | self.of(others).sources))]
+        if name in MOVES and MOVES[name][0] == 0:  # as x[k] = y: any of its elements is a new one now, or none
+            return [self._with(args[0], self.of(args[1:]).sources)]
         tags = [self.tags[n] for numbers in before for n in self._unique(numbers)]
         return [self._number(_joined(tags))] * len(results)
 
@@ -195,6 +228,13 @@ class Tracking(TorchDispatchMode):
         """Apply a function to each of [k, *shape] numbers, once to those that are the same: [*shape]."""
         different, inverse = columns.reshape(len(columns), -1).unique(dim=1, return_inverse=True)
         return torch.tensor([join(column) for column in different.T.tolist()])[inverse].reshape(columns.shape[1:])
+
+    def _with(self, value: Tensor, sources: Collection[Source]) -> Tensor:
+        """Return the numbers of a tensor, sources added to each."""
+        added = Tags(frozenset(sources))
+        return self._by_column(
+            self._full(value)[None], lambda numbers: self._number(_with_origin("where", [self.tags[numbers[0]], added]))
+        )
 
     def _number(self, tags: Tags) -> int:
         if tags not in self.numbers:
@@ -261,6 +301,8 @@ class _Calls(TorchFunctionMode):
         name, kwargs, tracking = getattr(func, "__name__", ""), kwargs or {}, self.tracking
         if tracking.paused:
             return func(*args, **kwargs)
+        if name in ("__getitem__", "__setitem__") and any(map(_is_place, _tensors(args[1:2]))):
+            return tracking.at_place(name, func, *args)
         if name in LEAVE_TORCH:
             with tracking.pause():
                 tracking._lose([tracking._read(tensor) for tensor in _tensors(args)])
@@ -300,6 +342,12 @@ def _with_origin(name: str, tags: Sequence[Tags]) -> Tags:
     if first is None or name not in ("add", "sub", "rsub", "div", "where", "masked_fill"):
         return _joined(tags)
     return Tags(sources, first.origin)
+
+
+def _is_place(value: Any) -> bool:
+    """Whether torch reads a part of an index as a number."""
+    is_mask = isinstance(value, Tensor) and value.dtype in (torch.bool, torch.uint8)
+    return isinstance(value, Tensor) and not value.ndim and not value.is_floating_point() and not is_mask
 
 
 def _is_written(argument: Any) -> bool:

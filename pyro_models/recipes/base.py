@@ -26,7 +26,6 @@ from pyro_models.recipes.options import SEEDS, check, command_words, option
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
     from torch import Tensor
 
@@ -40,7 +39,7 @@ SOURCE_OPTIONS = ("data", "validation_data", "test_data")
 SCHEDULES = ("cosine", "stages", "constant")
 DATA_OPTIONS = (*SOURCE_OPTIONS[1:], "label_column", "id_column", "split_column", "size", "colour", "white")
 
-Picture = Callable[["Trained"], "Mapping[str, Figure | FuncAnimation]"]
+Picture = Callable[["Trained"], "Mapping[str, Figure]"]
 """Draws figures, each by the name of its file."""
 
 
@@ -455,6 +454,10 @@ class Recipe:
     def landmarks(self, run: Trained) -> tuple[list[dict[str, Any]], Tensor | None, str]:
         """Return the choices that the explorer offers, the latents that each leads to, and what they are."""
         return [], None, ""
+
+    def conditions(self, run: Trained) -> tuple[Sequence[str], dict[str, Tensor]]:
+        """Return examples of what the story is given, for the explorer: their names, and an argument of the story."""
+        return (), {}
 
     def heads(self, dataset: datasets.Dataset) -> list[dict[str, Any]]:
         """Return the sites beside x whose probabilities the explorer shows: `site`, `name`, `values`."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyro_models
 from pyro_models import data as datasets
 from pyro_models import guides, metrics, nn, pictures, plots
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.recipes.base import Picture, Question
+from pyro_models.recipes.base import Picture
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.options import option
 
@@ -29,9 +30,6 @@ class CVAERecipe(VariationalRecipe):
 
     name: ClassVar[str] = "cvae"
     density: ClassVar[str] = "p(x | c)"
-    unanswered: ClassVar[Mapping[Question, str]] = {
-        "explorer": "what z decodes to depends on the condition, which differs from image to image"
-    }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "pyro-tutorial": {
             "data": "mnist",
@@ -119,6 +117,17 @@ class CVAERecipe(VariationalRecipe):
         """Return the part of a batch that latents are inferred from: all of it."""
         return dict(batch)
 
+    def conditions(self, run: Trained) -> tuple[Sequence[str], dict[str, Tensor]]:
+        """Return each label, or the given part of a few test images."""
+        dataset, classes = run.dataset, run.dataset.classes
+        if self.given == "label":
+            import torch
+
+            return classes, {"c": torch.eye(dataset.class_count)}
+        shown = dataset.test[self.examples(dataset)]
+        names = [f"part of test image {k}" for k in self.examples(dataset)]
+        return names, {"c": self.batch(dataset, shown)["c"]}
+
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the CVAE and its guide."""
         shape, latent, given = dataset.shape, self.latent_dim, self.given_pixels(dataset)
@@ -135,11 +144,12 @@ class CVAERecipe(VariationalRecipe):
                 return nn.Sequential(nn.GELU(), nn.residual_mlp(width, outputs, width=width, depth=1))
             return nn.Sequential(nn.ReLU(), nn.mlp(width, width, outputs))
 
-        prior = nn.encoder(two_layers(size, 2 * latent), condition)
+        scaled = partial(nn.scale_head, given=self.scale_head)
+        prior = scaled(nn.encoder(two_layers(size, 2 * latent), condition))
         first = nn.encoder(nn.Linear(size, width), condition)
         decoder = nn.Conditional(first, nn.Linear(latent, width), nn.decoder(after_first(pixels), shape))
         first = nn.encoder(nn.Linear(pixels, width), shape, self.encoder_dropout)
-        encoder = nn.Conditional(first, nn.encoder(nn.Linear(size, width), condition), after_first(2 * latent))
+        encoder = nn.Conditional(first, nn.encoder(nn.Linear(size, width), condition), scaled(after_first(2 * latent)))
         story = pyro_models.CVAE(prior, decoder, self.likelihood_of_pixels(shape), given)
         return story, guides.CVAEGuide(encoder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyro_models
@@ -76,12 +77,13 @@ class HVAERecipe(VariationalRecipe):
                 return nn.residual_mlp(inputs, outputs, width=width, depth=2)
             return nn.mlp(inputs, width, width, outputs)
 
-        top_down, decoder = network(upper, 2 * lower, 256), nn.decoder(network(lower, pixels, 512), shape)
+        scaled = partial(nn.scale_head, given=self.scale_head)
+        top_down, decoder = scaled(network(upper, 2 * lower, 256)), nn.decoder(network(lower, pixels, 512), shape)
         story = pyro_models.HVAE(top_down, decoder, self.likelihood_of_pixels(shape), upper)
         features = nn.Sequential(network(pixels, 512, 512), nn.GELU())
         encoder = nn.encoder(features, shape, self.encoder_dropout)
-        guide = guides.HVAEGuide(encoder, nn.Linear(512, 2 * lower), network(512, 2 * upper, 256), top_down)
-        return story, guide
+        bottom, top = scaled(nn.Linear(512, 2 * lower)), scaled(network(512, 2 * upper, 256))
+        return story, guides.HVAEGuide(encoder, bottom, top, top_down)
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, of what each level says, latents, samples and learning curves."""

@@ -79,6 +79,11 @@ class VariationalRecipe(LatentRecipe):
         "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli "
         "(Loaiza-Ganem and Cunningham, 2019), normal",
     )
+    scale_head: Literal["log-scale", "log-variance", "softplus"] = option(
+        "log-scale",
+        "what networks give for the scale of a Normal z: its logarithm; log-variance, twice that, with which Adam "
+        "moves the scale half as fast (articles on the VAE and on clustering); or softplus, whose softplus it is",
+    )
     encoder_dropout: float = option(
         0.2, "share of pixels hidden from the encoder in training, against overfitting of q(z | x)", 0.0, 0.99
     )

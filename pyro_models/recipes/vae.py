@@ -21,7 +21,7 @@ class VAERecipe(VariationalRecipe, OwnNetworks):
 
     name: ClassVar[str] = "vae"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "kingma": {"network": "article", "encoder_dropout": 0.0, "schedule": "constant"},
+        "kingma": {"network": "article", "scale_head": "log-variance", "encoder_dropout": 0.0, "schedule": "constant"},
         "burda": {
             "data": "mnist",
             "pixels": "dynamic",  # drawn anew each pass, as there
@@ -62,12 +62,13 @@ class VAERecipe(VariationalRecipe, OwnNetworks):
         else:
             encoder = nn.residual_mlp(pixels, 2 * latent, width=512, depth=3)
             decoder = nn.residual_mlp(latent, pixels, width=512, depth=3)
-        meaning = f": loc beside log_scale of z, of `latent_dim={latent}`"
+        meaning = f": loc beside what `scale_head={self.scale_head}` takes, of `latent_dim={latent}`"
         own_encoder = self.own_encoder(shape, latent, 2 * latent, meaning)
         own_decoder = self.own_decoder(shape, latent)
         decode = nn.decoder(decoder, shape) if own_decoder is None else own_decoder
         encode = nn.encoder(encoder, shape, self.encoder_dropout) if own_encoder is None else own_encoder
-        return pyro_models.VAE(decode, self.likelihood_of_pixels(shape), latent), guides.VAEGuide(encode)
+        guide = guides.VAEGuide(nn.scale_head(encode, self.scale_head))
+        return pyro_models.VAE(decode, self.likelihood_of_pixels(shape), latent), guide
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, latents, samples and learning curves."""

@@ -4,9 +4,14 @@ from .checks import check_program as check_program
 from .checks import write_arviz as write_arviz
 from .checks import write_checks as write_checks
 from .comparison import comparison_of_program as comparison_of_program
+from .comparison import training_comparison_of_program as training_comparison_of_program
+from .comparison import training_picture as training_picture
 from .comparison import write_comparison as write_comparison
+from .comparison import write_training_comparison as write_training_comparison
 from .likelihood import likelihood_of_program as likelihood_of_program
 from .likelihood import write_likelihood as write_likelihood
+from .overview import write_live as write_live
+from .overview import write_overview as write_overview
 from .page import write_page as write_page
 from .pictures import publish as publish
 from .pictures import write_pictures as write_pictures

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from pyro_models import plots
@@ -13,6 +14,7 @@ from pyro_models.base.files import replace, write
 from pyro_models.base.seeds import derived_seed
 from pyro_models.checking import (
     LEVEL,
+    Check,
     Statistic,
     as_arviz,
     calibrate,
@@ -25,14 +27,18 @@ from pyro_models.checking import (
 from pyro_models.checking.replicates import as_drawn, in_parts, is_binary
 from pyro_models.metrics import eval_mode
 from pyro_models.objectives import Arguments, Program
+from pyro_models.report.pictures import Format, write_figure
 from pyro_models.runs import Run
 
 REFERENCE = 5000  # training data, spread over all of them, that statistics compare with
 AT_ONCE = 1000
+BINS = 24  # of the histograms of the page
 SIMULATIONS = 1000  # data that a guide is calibrated with
 
 
-def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int, more: Mapping[str, Statistic]) -> str:
+def write_checks(
+    run: Run, *, split: str, data: int, replicates: int, seed: int, more: Mapping[str, Statistic], form: Format = "png"
+) -> str:
     """Check a run's story and calibrate its guide; write checks.json and figures/check-*.png.
 
     Args:
@@ -42,6 +48,7 @@ def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int,
         replicates: of them, prior and posterior predictive each.
         seed: of all noise.
         more: statistics of x beside the standard ones, by name.
+        form: svg or pdf writes figures in these beside PNG.
 
     Returns:
         the checks and a verdict, in Markdown.
@@ -70,7 +77,7 @@ def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int,
         "unit": unit,
         "failed": sum(result["two_sided"] <= LEVEL for result in results),
         "expected_to_fail": round(LEVEL * len(results), 2),
-        "checks": [each.as_json() for each in checks],
+        "checks": [each.as_json() | _histogram(each) for each in checks],
         "calibration": [{"latent": each.latent, "p": each.p, "counts": each.counts} for each in ranks],
     }
     write(run.folder / "checks.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -82,7 +89,7 @@ def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int,
             means = [in_parts(run.model, guide, batch, AT_ONCE).drawn["x"].mean(0) for guide in (None, run.guide)]
         pictures["pixel-means"] = plots.pixel_means([batch["x"].mean(0), *means], title)
     for name, picture in pictures.items():
-        replace(run.folder / "figures" / f"check-{name}.png", partial(picture.savefig, dpi=110))
+        write_figure(picture, run.folder / "figures" / f"check-{name}.png", form)
     off = [f"{each.latent} (p = {each.p:.2g})" for each in ranks if each.p <= LEVEL]
     verdict = (
         f"{content['failed']} of {len(results)} checks fail at 5 %, marked *; of a true model "
@@ -91,6 +98,19 @@ def write_checks(run: Run, *, split: str, data: int, replicates: int, seed: int,
         f"{', '.join(off) or 'none'}."
     )
     return f"{checks_table(checks)}\n\n{verdict}\n{run.folder / 'checks.json'}, {run.folder}/figures/check-*.png"
+
+
+def _histogram(check: Check) -> dict[str, Any]:
+    """Return how many replicates lie in each of some bins, beside the data: of a discrepancy, less the data's."""
+    shift = 0.0 if check.realised is None else check.realised
+    observed = check.observed if check.realised is None else 0.0
+    drawn = {given: (values - shift).numpy() for given, values in check.replicated.items()}
+    if not drawn:
+        return {}
+    every = np.concatenate([[observed], *drawn.values()])
+    edges = np.linspace(every.min(), every.max() + 1e-9, BINS + 1)
+    counts = {given: np.histogram(values, edges)[0].tolist() for given, values in drawn.items()}
+    return {"histogram": {"low": edges[0], "high": edges[-1], "data": observed, **counts}}
 
 
 def _standard(run: Run) -> tuple[dict[str, dict[str, Statistic]], str]:

@@ -3,7 +3,7 @@
 import base64
 import html
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -12,8 +12,17 @@ from typing import Any
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, write
 from pyro_models.base.names import MEGABYTES
+from pyro_models.checking import LEVEL
+from pyro_models.data import to_float
+from pyro_models.report.charts import histogram
 from pyro_models.report.explorer import explorer
+from pyro_models.report.training import curves, film, read_metrics
+from pyro_models.report.verdict import bounded, replicated, trained, verdict
+from pyro_models.report.words import number, score_name
 from pyro_models.runs import Run
+
+DRAWN_BY_THE_PAGE = ("learning-curves", "reconstructions", "check-statistics")
+AGAINST_LABELS = ("confusion", "scores-of-classes", "labelled", "adversaries")
 
 
 def write_page(run: Run, megabytes: float = MEGABYTES) -> None:
@@ -26,36 +35,98 @@ def write_page(run: Run, megabytes: float = MEGABYTES) -> None:
     Raises:
         UserError: there is no results.json, or the page cannot be written.
     """
-    results = read_json(run.folder / "results.json")
-    pictures = sorted((run.folder / "figures").glob("[0-9][0-9]-*.*"))
+    folder, recipe = run.folder, run.recipe
+    results, rows = read_json(folder / "results.json"), read_metrics(folder)
+    checks = read_json(folder / "checks.json") if (folder / "checks.json").exists() else None
+    check_command, likelihood_command = _verb(run, "check"), _verb(run, "likelihood")
+    answers = [
+        trained(run, rows, results),
+        replicated(checks, recipe.unanswered.get("replicates"), check_command),
+        bounded(run, results, likelihood_command),
+    ]
+    figures = sorted((folder / "figures").glob("*.png"))
+    of_run = [path for path in figures if path.stem[:2].isdigit() and not _is(path, DRAWN_BY_THE_PAGE)]
+    against_labels = [path for path in of_run if _is(path, AGAINST_LABELS)]
+    made = [path for path in figures if path.stem.startswith("samples-")]
     sections = {
         "Story": run.recipe.story(run.dataset).html,
+        "Training": curves(rows, results["units"]) + _film(run, figures) + pictures(against_labels),
+        "Checks": _checks(checks, figures, recipe.unanswered.get("replicates"), check_command),
+        "Bound": _bound(run, results, likelihood_command) + _comparison(run, figures),
         "Explorer": "",
-        "Results": _results(run, results),
-        "Checks": _checks(run),
-        "Curves": _pictures([path for path in pictures if "learning-curves" in path.name]),
-        "Pictures": _pictures([path for path in pictures if "learning-curves" not in path.name]),
+        "Pictures": pictures([*(path for path in of_run if path not in against_labels), *made]),
         "Command": _command(run, results),
     }
-    used = sum(len(text.encode()) for text in sections.values()) + 50_000  # the frame around them is smaller
+    used = sum(len(text.encode()) for text in sections.values()) + 80_000  # the frame around them is smaller
     sections["Explorer"] = _explorer(run, int(megabytes * 1e6) - used)
-    content = {
-        "title": html.escape(f"{run.recipe.name} on {run.recipe.data}"),
-        "style": _file("report.css"),
-        "contents": " ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections),
-        "sections": "\n".join(
-            f'<section id="{name.lower()}"><h2>{name}</h2>\n{text}\n</section>' for name, text in sections.items()
-        ),
+    titles = {
+        "Story": "What does it say?",
+        "Training": "Is it trained?",
+        "Checks": "Does it look like the data?",
+        "Bound": "How good is the bound?",
+        "Explorer": "What can it make?",
+        "Pictures": "Pictures",
+        "Command": "How was it made?",
     }
-    write(run.folder / "report.html", _filled("report.html", content))
+    body = verdict(answers) + "\n".join(
+        f'<section id="{name.lower()}"><h2>{titles[name]}</h2>\n{text}\n</section>' for name, text in sections.items()
+    )
+    sizes = results["images"]
+    what = f"{results['epochs']} epochs, {_minutes(results['seconds'])}; {sizes['test']} test data"
+    write(folder / "report.html", page(f"{recipe.name} on {recipe.data}", what, sections, body))
 
 
-def _file(name: str) -> str:
+def page(title: str, what: str, sections: Iterable[str], body: str, head: str = "") -> str:
+    """Return a whole page.
+
+    Args:
+        title: of the page.
+        what: a line below it.
+        sections: the names of its sections, for the contents.
+        body: HTML.
+        head: more HTML for its head.
+    """
+    return filled(
+        "report.html",
+        {
+            "title": html.escape(title),
+            "what": html.escape(what),
+            "head": head,
+            "style": asset("report.css"),
+            "contents": " ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections),
+            "body": body,
+            "film": asset("film.js"),
+        },
+    )
+
+
+def asset(name: str) -> str:
+    """Return the text of a file that pages are made of."""
     return (files("pyro_models.report") / "assets" / name).read_text()
 
 
-def _filled(name: str, content: dict[str, str]) -> str:
-    return Template(_file(name)).substitute(content)
+def filled(name: str, content: Mapping[str, str]) -> str:
+    """Return such a file with its placeholders filled."""
+    return Template(asset(name)).substitute(content)
+
+
+def _is(path: Path, stems: Sequence[str]) -> bool:
+    return path.stem.lstrip("0123456789-").startswith(tuple(stems))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+
+
+def _film(run: Run, figures: Sequence[Path]) -> str:
+    """Return the reconstructions of all epochs that were kept, else the picture of them."""
+    if not run.frames["images"]:
+        return pictures([path for path in figures if _is(path, ("reconstructions",))])
+    try:
+        originals = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
+    except UserError as error:
+        return f"<p>There are no reconstructions: {html.escape(str(error))}.</p>"
+    return film(originals, run.frames)
 
 
 def _explorer(run: Run, room: int) -> str:
@@ -65,44 +136,118 @@ def _explorer(run: Run, room: int) -> str:
     except UserError as error:
         return f"<p>There is no explorer: {html.escape(str(error))}.</p>"
     content = {"said": html.escape(description), "data": data.replace("<", "\\u003c")}
-    return _filled("explorer.html", content | {"script": _file("program.js") + _file("explorer.js")})
+    return filled("explorer.html", content | {"script": asset("program.js") + asset("explorer.js")})
 
 
-def _results(run: Run, results: dict[str, Any]) -> str:
-    """Return the final figures, and the log-likelihood or the command for it."""
-    test, validation, units = f"test ({results['images']['test']})", results["validation"], results["units"]
-    rows = []
+def _bound(run: Run, results: dict[str, Any], command: str) -> str:
+    """Return the final scores by their units, and the log-likelihood or the command for it."""
+    groups: dict[str, list[str]] = {}
     for name, value in results["test"].items():
-        beside = f"{validation[name]:.4f}" if name in validation else ""
-        rows.append({"name": name, test: f"{value:.4f}", "validation": beside, "unit": units[name]})
-    if estimate := results.get("log_likelihood"):
-        mean = f"{estimate['mean']:.4f} ± {estimate['standard_error']:.4f}"
-        unit = f"{estimate['unit']}, {estimate['samples']} samples"
-        rows.append({"name": f"log {run.recipe.density}", test: mean, "validation": "", "unit": unit})
-        more = [
-            {f"of log {run.recipe.density}": name, "": value}
-            for name, value in _flat(estimate).items()
-            if name != "unit"
-        ]
-        command = _verb(run, "likelihood", "--samples", str(estimate["samples"]))
-        return f"{_table(rows)}\n<h3>The likelihood</h3>\n{_table(more)}\n<p>{command}</p>"
-    answerable = run.recipe.unanswered.get("log-likelihood") is None
-    return _table(rows) + (
-        f"<p>For log {html.escape(run.recipe.density)}: {_verb(run, 'likelihood')}</p>" if answerable else ""
+        beside = number(results["validation"][name]) if name in results["validation"] else ""
+        cells = f'<th scope="row">{html.escape(score_name(name))}</th><td>{beside}</td><td>{number(value)}</td>'
+        groups.setdefault(results["units"][name], []).append(f"<tr>{cells}</tr>")
+    density, estimate = html.escape(f"log {run.recipe.density}"), results.get("log_likelihood")
+    if estimate:
+        value = f"{number(estimate['mean'])} ± {number(estimate['standard_error'])}"
+        cells = f'<th scope="row">{density}, {estimate["samples"]} samples</th><td></td><td>{value}</td>'
+        groups.setdefault(estimate["unit"], []).append(f"<tr>{cells}</tr>")
+    head = '<tr><th class="unit" scope="rowgroup" colspan="3">{}</th></tr>'
+    body = "".join(
+        f"<tbody>{head.format(html.escape(unit)) if unit else ''}{''.join(lines)}</tbody>"
+        for unit, lines in groups.items()
     )
+    head = "<tr><td></td><th>validation</th><th>test</th></tr>"
+    table = f'<div class="wide"><table class="numbers"><thead>{head}</thead>{body}</table></div>'
+    if not estimate:
+        return table if run.recipe.unanswered.get("log-likelihood") else f"{table}<p>For {density}: {command}</p>"
+    return table + _estimate(estimate, density, _verb(run, "likelihood", "--samples", str(estimate["samples"])))
 
 
-def _checks(run: Run) -> str:
-    """Return checks.json as tables, and the pictures of the checks; or the command that makes them."""
-    if reason := run.recipe.unanswered.get("replicates"):
-        return f"<p>{html.escape(reason)}.</p>"
-    if not (run.folder / "checks.json").exists():
-        return f"<p>For predictive checks: {_verb(run, 'check')}</p>"
-    content = read_json(run.folder / "checks.json")
-    tables = [rows for rows in content.values() if isinstance(rows, list)]
-    single = {name: value for name, value in content.items() if not isinstance(value, list)}
-    pictures = sorted((run.folder / "figures").glob("check-*.png"))
-    return "\n".join([_table([single]), _pictures(pictures), *map(_table, tables)])
+def _estimate(estimate: Mapping[str, Any], density: str, command: str) -> str:
+    """Return how the log-likelihood was estimated, and what the gap below it is made of."""
+    lines = []
+    if "monte_carlo_error" in estimate:
+        lines.append(f"The Monte-Carlo error of that mean is {number(estimate['monte_carlo_error'])} nats.")
+    if "effective" in estimate:
+        share = estimate["effective"]["mean"]
+        lines.append(f"Of its samples {share:.1%} are effective; {estimate['below_10']} data have fewer than ten.")
+    if gap := estimate.get("gap"):
+        rows = {
+            "ELBO": gap["elbo"],
+            f"{density} − ELBO": gap["gap"],
+            "amortisation: a better guide of its family would gain": gap["amortisation"],
+            "approximation: no guide of its family would gain": gap["approximation"],
+        }
+        cells = "".join(
+            f'<tr><th scope="row">{name}</th><td>{number(each["mean"])} ± {number(each["standard_error"])}</td></tr>'
+            for name, each in rows.items()
+        )
+        lines.append(f"The gap, of the first {gap['data']} test data, in nats:")
+        lines.append(f'<div class="wide"><table class="numbers">{cells}</table></div>')
+    return f"<h3>{density}</h3>\n<p>{' '.join(lines)}</p><p>{command}</p>".replace("<p><div", "<div")
+
+
+def _comparison(run: Run, figures: Sequence[Path]) -> str:
+    """Return the picture of estimators, or the command that makes it."""
+    drawn = [path for path in figures if path.stem.startswith("compare")]
+    if drawn:
+        return f"<h3>Estimators, at these weights</h3>{pictures(drawn)}"
+    try:
+        run.recipe.estimators((), 2)
+    except UserError:
+        return ""
+    return f"<p>For estimators side by side: {_verb(run, 'compare')}</p>"
+
+
+def _checks(content: Mapping[str, Any] | None, figures: Sequence[Path], unanswered: str | None, command: str) -> str:
+    """Return a row for each statistic, those that fail first, and the pictures of the checks."""
+    if unanswered:
+        return f"<p>{html.escape(unanswered)}.</p>"
+    if content is None:
+        return f"<p>For predictive checks: {command}</p>"
+    drawn = [path for path in figures if path.stem.startswith("check-") and not _is_drawn(path, content)]
+    checks = sorted(content.get("checks", []), key=_lowest)
+    several = len({each["site"] for each in checks}) > 1
+    rows = "".join(_check(each, several) for each in checks)
+    notes = {note for each in checks for note in each.get("notes", {}).values()}
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("statistic", "data", "prior replicates", "posterior"))
+    table = f'<table class="checks"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>' if rows else ""
+    legend = (
+        f"<p>{content['replicates']} replicates of {content['data']} {content['split']} data, {content['unit']}. "
+        "Bars are replicates, the line is the data; p is the share of replicates that are not below the data. "
+        "Prior replicates are what the story draws by itself, posterior ones what it draws at the data's latents.</p>"
+        if "data" in content
+        else ""
+    )
+    return "\n".join([legend, table, *(f"<p>{html.escape(note)}</p>" for note in sorted(notes)), pictures(drawn)])
+
+
+def _is_drawn(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the page draws the histograms of a picture itself."""
+    return path.stem == "check-statistics" and all("histogram" in each for each in content.get("checks", []))
+
+
+def _lowest(check: Mapping[str, Any]) -> float:
+    return min((check[given]["two_sided"] for given in ("prior", "posterior") if given in check), default=2.0)
+
+
+def _check(each: Mapping[str, Any], several: bool) -> str:
+    name = html.escape(f"{each['site']}: {each['statistic']}" if several else each["statistic"])
+    cells = []
+    for given in ("prior", "posterior"):
+        if given not in each:
+            cells.append("<td></td>")
+            continue
+        result, drawn = each[given], ""
+        if bins := each.get("histogram"):
+            says = (
+                f"{given} replicates {number(result['mean'])} ± {number(result['sd'])}, data {number(each['observed'])}"
+            )
+            drawn = histogram(bins[given], bins["low"], bins["high"], bins["data"], says)
+        fails = ' class="fails"' if result["two_sided"] <= LEVEL else ""
+        text = f"p = {result['p']:.2f} ± {result['error']:.2f}"
+        cells.append(f'<td{fails} data-name="{given}">{drawn}<span>{text}{" ✗" * bool(fails)}</span></td>')
+    return f'<tr><th scope="row">{name}</th><td>{number(each["observed"])}</td>{"".join(cells)}</tr>'
 
 
 def _verb(run: Run, verb: str, *options: str) -> str:
@@ -110,40 +255,31 @@ def _verb(run: Run, verb: str, *options: str) -> str:
     return f"<code>{html.escape(shlex.join(words))}</code>"
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as a table with a column for each name in any of them."""
-    flat = [_flat(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    cells = ("".join(f"<td>{html.escape(row.get(name, ''))}</td>" for name in names) for row in flat)
-    body = "\n".join(f"<tr>{line}</tr>" for line in cells)
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
-
-
-def _flat(row: dict[str, Any], above: str = "") -> dict[str, str]:
-    """Return what a row says, by name; the names of nested rows are joined to the one above, and lists left out."""
-    cells: dict[str, str] = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            cells |= _flat(value, f"{above}{name} ")
-        elif not isinstance(value, list):
-            cells[above + name] = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return cells
-
-
-def _pictures(paths: Sequence[Path]) -> str:
+def pictures(paths: Sequence[Path], caption: str = "") -> str:
+    """Return PNG files as figures, with the caption or else their names: HTML."""
     figures = []
     for path in paths:
-        caption = html.escape(path.stem.lstrip("0123456789-").replace("-", " "))
-        source = f"data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        figures.append(f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>')
+        text = html.escape(caption or path.stem.lstrip("0123456789-").replace("-", " "))
+        source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        broad = ' class="broad" tabindex="0"' * _is_broad(path)
+        image = f'<div{broad}><img alt="{text}" src="{source}"></div>'
+        figures.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return "\n".join(figures)
 
 
+def _is_broad(path: Path) -> bool:
+    """Whether a PNG file is so wide for its height that a phone has to scroll it to show it large enough."""
+    with path.open("rb") as file:
+        header = file.read(24)
+    return int.from_bytes(header[16:20], "big") > 2 * int.from_bytes(header[20:24], "big") > 0
+
+
 def _command(run: Run, results: dict[str, Any]) -> str:
-    options = ", ".join(f"{name} = {value}" for name, value in run.recipe.as_json().items())
+    options = "".join(
+        f'<tr><th scope="row">{html.escape(name.replace("_", " "))}</th><td>{html.escape(str(value))}</td></tr>'
+        for name, value in run.recipe.as_json().items()
+    )
     return (
-        f"<p>Trained for {results['epochs']} epochs in {results['seconds']} seconds, with</p>\n"
         f"<pre>{html.escape(results['command'])}</pre>\n"
-        f"<details><summary>every option</summary><p>{html.escape(options)}</p></details>"
+        f'<details><summary>every option</summary><div class="wide"><table>{options}</table></div></details>'
     )

@@ -1,14 +1,19 @@
 """The pictures of a run, and the page, once it is trained or its folder holds more."""
 
 from functools import partial
+from pathlib import Path
+from typing import Literal
 
-from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.figure import Figure
 
+from pyro_models import plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace
 from pyro_models.metrics import eval_mode
 from pyro_models.report.page import write_page
 from pyro_models.runs import Run
+
+Format = Literal["png", "svg", "pdf"]
 
 
 def publish(run: Run) -> None:
@@ -21,8 +26,12 @@ def publish(run: Run) -> None:
     write_page(run)
 
 
-def write_pictures(run: Run) -> None:
+def write_pictures(run: Run, form: Format = "png") -> None:
     """Write the recipe's pictures to the run's folder `figures`, in the recipe's order.
+
+    Args:
+        run: a finished run.
+        form: svg or pdf writes these beside the PNG files that the page shows.
 
     Raises:
         UserError: the run kept no metrics (its checkpoint is gone), or a picture cannot be written.
@@ -39,8 +48,15 @@ def write_pictures(run: Run) -> None:
             pictures = draw(run)
         for title, picture in pictures.items():
             number += 1
-            stem = folder / f"{number:02d}-{title.replace('/', '-')}"
-            if isinstance(picture, FuncAnimation):
-                replace(stem.with_suffix(".gif"), partial(picture.save, writer=PillowWriter(fps=6), dpi=60))
-            else:
-                replace(stem.with_suffix(".png"), partial(picture.savefig, dpi=110))
+            write_figure(picture, folder / f"{number:02d}-{title.replace('/', '-')}.png", form)
+
+
+def write_figure(figure: Figure, path: Path, form: Format = "png") -> Path:
+    """Write a figure as PNG, and in another format beside that; return the path of the PNG file.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    for suffix in dict.fromkeys(("png", form)):
+        replace(path.with_name(f"{path.stem}.{suffix}"), partial(plots.save, figure))
+    return path

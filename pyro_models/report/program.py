@@ -1,16 +1,21 @@
 """What torch does to a tensor, written down so that a page can do it again without Python."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError
+
+LARGE = 10_000  # numbers in a weight; what is smaller, as a grid of pixels, stays exact
+BLOCK = 64  # numbers of 8 bits that share a scale
 
 
 class Recorder(TorchDispatchMode):
@@ -21,13 +26,17 @@ class Recorder(TorchDispatchMode):
 
     Args:
         inputs: where to start from, by name; contiguous.
+        bits: of each number in a large constant: 32, 16 or 8. The operations run with these too, so that their results
+            are what the page will compute.
 
     Raises:
         UserError: an operation asks for values, or writes into a part of a tensor.
     """
 
-    def __init__(self, inputs: Mapping[str, Tensor]):
+    def __init__(self, inputs: Mapping[str, Tensor], bits: int = 32):
         super().__init__()
+        self.bits = bits
+        self.rounded: dict[Any, Tensor] = {}
         self.numbers = count(1)
         self.memory: dict[int, Any] = {_address(value): name for name, value in inputs.items()}
         self.calls: dict[Any, dict[str, Any]] = {}
@@ -41,6 +50,7 @@ class Recorder(TorchDispatchMode):
         given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | (kwargs or {})
         if followed:  # what is referred to is the memory before the operation writes into it
             inputs = [self._refer(given.get(a.name, a.default_value)) for a in func._schema.arguments]
+            args, kwargs = tree_map(self._rounded, (args, kwargs or {}))
         out = func(*args, **(kwargs or {}))
         self.kept.append(out)
         if not followed:
@@ -61,6 +71,17 @@ class Recorder(TorchDispatchMode):
         self.calls[number] = {"op": op.removesuffix("_"), "inputs": inputs, "shape": list(first.shape)}
         return out
 
+    def _rounded(self, value: Any) -> Any:
+        """Return a large constant as its bits hold it, and all else as it is."""
+        exact = not isinstance(value, Tensor) or value.numel() < LARGE or not value.is_floating_point()
+        if self.bits == 32 or exact or _address(value) in self.memory:
+            return value
+        key = _key(value)
+        if key not in self.rounded:
+            self.kept.append(value)
+            self.rounded[key] = unpacked(packed(value, self.bits), value.shape).to(value)
+        return self.rounded[key]
+
     def _refer(self, value: Any) -> Any:
         """Return what stands for an argument: of a tensor, in whose memory it lies and how."""
         if isinstance(value, list | tuple):
@@ -69,8 +90,7 @@ class Recorder(TorchDispatchMode):
             return value if isinstance(value, int | float | str | None) else str(value)
         reference: dict[str, Any] = {"shape": list(value.shape)}
         if _address(value) not in self.memory:
-            key = (_address(value), value.storage_offset(), value.shape, value.stride(), value._version)
-            if key not in self.known:
+            if (key := _key(value)) not in self.known:
                 self.known[key] = next(self.numbers)
                 self.constants[self.known[key]] = value.clone(memory_format=torch.contiguous_format)
             return reference | {"of": self.known[key]}
@@ -96,19 +116,50 @@ class Recorder(TorchDispatchMode):
             if isinstance(reference, dict) and reference["of"] not in needed:
                 needed.add(reference["of"])
                 left += self.calls.get(reference["of"], {}).get("inputs", [])
+        constants = {number: value for number, value in self.constants.items() if number in needed}
         return {
             "calls": [{"number": number} | call for number, call in self.calls.items() if number in needed],
-            "constants": {number: packed(value) for number, value in self.constants.items() if number in needed},
+            "constants": {
+                number: packed(value, self.bits if value.numel() >= LARGE else 32)
+                for number, value in constants.items()
+            },
             "outputs": references,
         }
 
 
-def packed(value: Tensor) -> dict[str, str]:
-    """Return numbers as base64 of little-endian floats, by their type: float16 where that loses nothing, or float32."""
-    single = value.to("cpu", torch.float32)
-    kind = "float16" if torch.equal(single.half().float(), single) else "float32"
-    numbers = single.numpy().astype({"float16": "<f2", "float32": "<f4"}[kind])
-    return {kind: base64.b64encode(numbers.tobytes()).decode()}
+def packed(value: Tensor, bits: int = 32) -> dict[str, str]:
+    """Return numbers as base64 of little-endian ones, by their type.
+
+    They are float16 where that loses nothing or 16 bits are wanted, else float32; of 8 bits each is a whole number
+    times the scale, in float16, of its block of 64.
+    """
+    single = value.detach().to("cpu", torch.float32)
+    if bits == 8:
+        blocks = F.pad(single.flatten(), (0, -value.numel() % BLOCK)).reshape(-1, BLOCK)
+        scales = (blocks.abs().amax(1, keepdim=True) / 127).half().clamp(min=2**-24)
+        steps = (blocks / scales.float()).round().clamp(-127, 127).flatten()[: value.numel()]
+        return {"int8": _base64(steps, "<i1"), "scales": _base64(scales, "<f2")}
+    kind = "float16" if bits == 16 or torch.equal(single.half().float(), single) else "float32"
+    return {kind: _base64(single, {"float16": "<f2", "float32": "<f4"}[kind])}
+
+
+def unpacked(numbers: Mapping[str, str], shape: Sequence[int]) -> Tensor:
+    """Return the numbers that `packed` wrote, in float32: [*shape]."""
+    kind, text = next(iter(numbers.items()))
+    dtype = {"int8": "<i1", "float16": "<f2", "float32": "<f4"}[kind]
+    values = torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype).astype("f4"))
+    if kind == "int8":
+        scales = unpacked({"float16": numbers["scales"]}, [-1])
+        values = values * scales.repeat_interleave(BLOCK)[: len(values)]
+    return values.reshape(*shape)
+
+
+def _base64(value: Tensor, dtype: str) -> str:
+    return base64.b64encode(value.numpy().astype(dtype).tobytes()).decode()
+
+
+def _key(value: Tensor) -> Any:
+    return _address(value), value.storage_offset(), value.shape, value.stride(), value._version
 
 
 def _tensors(value: Any) -> list[Tensor]:

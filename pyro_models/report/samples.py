@@ -3,14 +3,13 @@
 import math
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from pyro_models import plots
 from pyro_models.base.errors import UserError
-from pyro_models.base.files import replace
+from pyro_models.report.pictures import write_figure
 from pyro_models.runs import Run
 
 
@@ -31,6 +30,4 @@ def write_samples(run: Run, conditions: Sequence[str], count: int, seed: int) ->
     title = f"given {condition} ({run.recipe.pixels} pixels)" if condition else f"{run.recipe.pixels} pixels"
     picture = plots.image_grid(torch.cat([x.clamp(0, 1), blank]), columns, title)
     words = re.sub(r"[^\w=.]+", "-", " ".join(filter(None, [condition, f"seed {seed}"])))
-    path = run.folder / "figures" / f"samples-{words}.png"
-    replace(path, partial(picture.savefig, dpi=110))
-    return path
+    return write_figure(picture, run.folder / "figures" / f"samples-{words}.png")

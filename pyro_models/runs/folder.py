@@ -336,8 +336,11 @@ def load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:
     pair.load_state_dict(named | stored)
 
 
-def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None) -> None:
-    """Write metrics.csv and checkpoint.pt; without an optimiser, of a run that is over, it holds no weights."""
+def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None, compiled: bool = False) -> None:
+    """Write metrics.csv and checkpoint.pt, and in that whether the steps are compiled.
+
+    Without an optimiser, of a run that is over, it holds no weights.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
     writer.writeheader()
@@ -352,6 +355,7 @@ def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None) -> None:
         "best": run.best if optimizer else {},
         "metrics": run.metrics,
         "frames": run.frames,
+        "compiled": compiled,
     }
     checkpoint.save(run.folder / "checkpoint.pt", state)
 

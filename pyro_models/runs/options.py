@@ -9,7 +9,7 @@ from pyro_models.recipes.options import check, option
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run happens; nothing here changes what is learned, so none of it is part of the recipe.
+    """Where and how a run happens; nothing here changes what is learned, so none of it is part of the recipe.
 
     Raises:
         UserError: an option lies outside its bounds.
@@ -27,6 +27,11 @@ class RunOptions:
     )
     log: Literal["none", "tensorboard"] = option(
         "none", "also write the rows of metrics.csv for TensorBoard, into the run folder (an extra package)"
+    )
+    compile: Literal["auto", "on", "graph", "off"] = option(
+        "auto",
+        "how steps run: on: compiled, which takes a minute and rounds otherwise; graph: without Python, to the same "
+        "bits; off: as they are; auto: the fastest, where the first steps show that it pays within the run",
     )
 
     def __post_init__(self) -> None:

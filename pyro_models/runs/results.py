@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from pyro_models.base.files import read_json
@@ -12,7 +13,8 @@ from pyro_models.recipes import RECIPES
 def tables(folders: Sequence[Path]) -> str:
     """Return a table for each recipe, with the columns of its headline, from the results.json of runs.
 
-    Of a run of several seeds, a column whose value differs has the mean first and then the value of each seed.
+    Of a run of several seeds, a column whose value differs has the mean, the standard deviation over the seeds, and
+    then the value of each.
 
     Raises:
         UserError: a folder holds no results.json.
@@ -32,6 +34,14 @@ def row(results: dict[str, Any]) -> dict[str, str]:
     columns = {}
     for title, value in headline(results).items():
         values = [columns_of_seed[title] for columns_of_seed in each]
-        columns[title] = f"{value} ({', '.join(values)})" if len(set(values)) > 1 else value
+        columns[title] = f"{value}{_spread(values)} ({', '.join(values)})" if len(set(values)) > 1 else value
     minutes = results["seconds"] / 60 / max(1, len(seeds))
     return {"command": f"`{results['command']}`"} | columns | {"minutes a run": f"{minutes:.1f}"}
+
+
+def _spread(cells: Sequence[str]) -> str:
+    """Return the standard deviation of the numbers that cells begin with, or nothing where some cells are blank."""
+    if not all(cells):
+        return ""
+    numbers = [cell.split()[0] for cell in cells]
+    return f" ± {stdev(map(float, numbers)):.{len(numbers[0].partition('.')[2])}f}"

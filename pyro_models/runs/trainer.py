@@ -45,6 +45,7 @@ from pyro_models.runs.origin import provenance
 from pyro_models.training.fit import Epoch, NonFiniteTerm, fit, parameters
 from pyro_models.training.processes import Processes, distributed_session
 from pyro_models.training.schedules import cosine, optimizer_of, schedule_of
+from pyro_models.training.steps import Compile
 
 CHECKPOINT_SECONDS = 10.0
 FRAMES = 40  # of the animation, spread over the epochs
@@ -77,7 +78,10 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         optimizer = optimizer_of(recipe.optimizer, parameters(run.model, run.guide), recipe.learning_rate)
         if state is not None:
             restore(run, optimizer, state)
-        epochs = epochs_of(run, batches, optimizer)
+        was_compiled = state is not None and state.get("compiled", False)  # the same bits need the same steps
+        epochs = epochs_of(
+            run, batches, optimizer, "on" if was_compiled and options.compile == "auto" else options.compile
+        )
         try:
             if processes.rank > 0:
                 for _ in epochs:
@@ -112,7 +116,9 @@ def _check_hooks(recipe: Recipe, options: RunOptions, processes: Processes) -> N
         raise UserError("`log=tensorboard` needs a package: pip install 'pyro-stories[tensorboard]'")
 
 
-def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | None = None) -> Iterator[Epoch]:
+def epochs_of(
+    run: Run, batches: Batches, optimizer: torch.optim.Optimizer | None = None, compile: Compile = "auto"
+) -> Iterator[Epoch]:
     """Train a run as its recipe says, from its last row of metrics on: an epoch for each `next`, and nothing recorded.
 
     Raises:
@@ -138,6 +144,7 @@ def epochs_of(run: Run, batches: Batches, optimizer: torch.optim.Optimizer | Non
         done=len(run.metrics),
         seed=recipe.seed,
         learning_rate=schedule,
+        compile="off" if recipe.amp else compile,
     )
 
 
@@ -193,7 +200,7 @@ def _record(
                     writer.add_scalar(name.replace("_", "/", 1), value, epoch.number)
             over = is_over(recipe, run.metrics)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or over or interrupted:
-                save_checkpoint(run, optimizer)
+                save_checkpoint(run, optimizer, epoch.compiled)
                 saved = time.monotonic()
             if recipe.early_stopping and processes.from_first(partial(bool, over)):
                 break

@@ -18,6 +18,7 @@ from pyro_models.base.seeds import derived_seed
 from pyro_models.objectives import ESTIMATORS, Objective, Program, Scheduled, frozen_statistics, is_of_pyro, modules_of
 from pyro_models.training.processes import average, average_gradients
 from pyro_models.training.sources import Source, as_source
+from pyro_models.training.steps import Compile, Steps, objective_at
 
 LEARNING_RATE = 1e-3  # of Adam, where no optimiser is given
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -31,11 +32,13 @@ class Epoch:
         number: counted from 1.
         seconds: wall-clock time.
         terms: each term of the objective, averaged over the steps, in nats per datum.
+        compiled: whether its last step was compiled, as those that follow will be.
     """
 
     number: int
     seconds: float
     terms: dict[str, float]
+    compiled: bool = False
 
 
 class NonFiniteTerm(FloatingPointError):
@@ -54,6 +57,7 @@ def fit(
     done: int = 0,
     seed: int = 0,
     learning_rate: float | Callable[[float], float] | None = None,
+    compile: Compile = "auto",
 ) -> Iterator[Epoch]:
     """Train any model and its guide, one epoch for each `next`.
 
@@ -90,6 +94,9 @@ def fit(
         seed: of the noise, the order of rows and the first values of parameters that the pair makes when it first runs.
         learning_rate: a number, which Adam takes in place of 0.001; or from the fraction of the run that is over, in
             [0, 1), to the learning rate.
+        compile: `on` compiles the steps, whose values are then rounded otherwise; `graph` runs each as a graph of
+            tensors, which changes no bit; `off` runs the programs; `auto` takes the fastest where the first steps show
+            that it pays before the run ends. Steps that have no graph are named by a warning, and run as they are.
 
     Raises:
         NonFiniteTerm: a term, or a weight, is infinite or NaN; the message names the term and the step.
@@ -104,12 +111,8 @@ def fit(
     if not isinstance(optimizer, torch.optim.Optimizer):
         fixed = learning_rate if isinstance(learning_rate, float | int) else LEARNING_RATE
         make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=fixed))
-        optimizer = make(_trainable(run_model, run_guide, _at(objective, 0.0), source, seed))
-    return _epochs(run_model, run_guide, source, objective, optimizer, epochs, done, seed, learning_rate)
-
-
-def _at(objective: Objective | Scheduled, progress: float) -> Objective:
-    return objective.at(progress) if isinstance(objective, Scheduled) else objective
+        optimizer = make(_trainable(run_model, run_guide, objective_at(objective, 0.0), source, seed))
+    return _epochs(run_model, run_guide, source, objective, optimizer, epochs, done, seed, learning_rate, compile)
 
 
 def _epochs(
@@ -122,7 +125,18 @@ def _epochs(
     done: int,
     seed: int,
     learning_rate: float | Callable[[float], float] | None,
+    compile: Compile,
 ) -> Iterator[Epoch]:
+    store = _OwnParameters(model, guide)
+
+    def plain(objective: Objective, args: Any, kwargs: Any) -> dict[str, Tensor]:
+        terms = objective(model, guide, *args, **kwargs)
+        store.add_new_to(optimizer)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        return terms
+
+    run_step = Steps(model, guide, objective, optimizer, compile, plain)
     for epoch in range(done, epochs):
         start = time.perf_counter()
         torch.manual_seed(derived_seed(seed, "noise", epoch, source.rank))
@@ -132,23 +146,21 @@ def _epochs(
         names: list[str] = []
         history = torch.empty(0)  # one tensor: many small ones kept among a step's large ones would fragment the heap
         steps = len(source)
-        with _OwnParameters(model, guide) as store:
-            for step, (args, kwargs) in enumerate(source.epoch(epoch)):
+        run_step.begin_epoch()
+        with store:
+            for step, call in enumerate(source.epoch(epoch)):
                 progress = (epoch + step / steps) / epochs
                 if callable(learning_rate):
                     _set(optimizer, learning_rate(progress))
                 with pyro.validation_enabled(epoch == done and step == 0):
-                    terms = _at(objective, progress)(model, guide, *args, **kwargs)
-                store.add_new_to(optimizer)
-                optimizer.zero_grad()
-                terms["loss"].backward()
+                    terms = run_step(call, progress, progress + 1.0 / (steps * epochs))
                 average_gradients(optimizer)
                 optimizer.step()
                 if step == 0:
                     names, history = list(terms), terms["loss"].new_zeros(steps, len(terms))
                 history[step] = torch.stack([terms.get(name, history.new_zeros(())).detach() for name in names])
         means = _averages(names, history, optimizer, epoch + 1)  # timed too, as it waits for the device
-        yield Epoch(epoch + 1, time.perf_counter() - start, means)
+        yield Epoch(epoch + 1, time.perf_counter() - start, means, run_step.way == "compiled")
 
 
 class _OwnParameters:
@@ -160,7 +172,7 @@ class _OwnParameters:
 
     def __init__(self, *programs: Program):
         self.store = pyro.get_param_store()
-        self.modules = modules_of(*programs)
+        self.programs = programs
 
     def __enter__(self) -> "_OwnParameters":
         self.before = set(self.store.keys())
@@ -168,7 +180,7 @@ class _OwnParameters:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        owned = {id(parameter) for module in self.modules for parameter in module.parameters()}
+        owned = {id(parameter) for module in modules_of(*self.programs) for parameter in module.parameters()}
         for name in set(self.store.keys()) - self.before:
             if id(_unconstrained(self.store[name])) in owned and "$$$" not in name:  # that is of `pyro.module`
                 del self.store[name]

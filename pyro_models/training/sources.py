@@ -1,6 +1,7 @@
 """What a training loop goes through: batches, whatever form the data come in."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from torch.utils.data import TensorDataset
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches, Split, batch_of
-from pyro_models.objectives import Program, arguments, run_pair
+from pyro_models.objectives import Program, arguments, frozen_statistics, modules_of, run_pair
 from pyro_models.objectives.draws import data_plate
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -123,7 +124,9 @@ def _in_rows(model: Program, guide: Program, args: Any, kwargs: Any, size: int, 
         raise UserError(f"`batch_size={size}`: the longest argument has {length} rows")
     source = Rows(args, kwargs, length, size, seed)
     some_args, some_kwargs = source.rows(torch.arange(size))
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(), ExitStack() as frozen:
+        for module in modules_of(model, guide):
+            frozen.enter_context(frozen_statistics(module))
         try:
             p, q = run_pair(model, guide, *some_args, **some_kwargs)
         except Exception as error:

@@ -105,6 +105,18 @@ def test_the_story_of_a_program(folder, capsys):
     assert "p(y, rate) = p(rate) ∏_people p(y | rate)" in capsys.readouterr().out
 
 
+def test_estimators_train_a_program_and_what_does_not_says_why(folder, capsys):
+    words = ["compare", f"{folder}:model,{folder}:guide", "--data", "counts.npz", "--elbo", "trace,graph,dreg"]
+    assert verbs([*words, "--train", "0.01", "--particles", "2,3"]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["| trace", "| graph", "| dreg of 2", "| dreg of 3"]
+    assert all(float(row[2]) < 0 for row in rows[2:])
+    for option, value in (("--particles", "1,x"), ("--train", "-1")):
+        with pytest.raises(SystemExit, match="2"):
+            verbs([*words, option, value])
+        assert f"compare: {option} must be" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -91,7 +91,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
     assert float(rows[0]["test_elbo"]) == pytest.approx(results["test"]["elbo"])
     assert {"train_elbo", "validation_elbo", "seconds"} <= set(rows[0])
     page = (folder / "report.html").read_text()
-    assert f"{results['test']['elbo']:.4f}" in page
+    assert words.number(results["test"]["elbo"]) in page
     assert 'src="http' not in page
     assert 'href="http' not in page
     drawn = sorted(path.name for path in (folder / "figures").iterdir())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_models.likelihood.comparison import Comparison, Tally, compare, comparison_table, parameter_groups
-from pyro_models.objectives import enum, graph, mean_field, relaxed, rws
+from pyro_models.objectives import enum, graph, iwae, mean_field, relaxed, rws
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 from tests.linear_mixture import linear_mixture
 
@@ -85,6 +85,15 @@ def test_an_infinite_ratio_is_null_in_json():
         "variance": {"a": 0.0, "b": 2.0},
         "signal_to_noise": {"a": None, "b": 3.0},
         "milliseconds": 5.0,
+        "megabytes": None,
         "data": 1,
         "refused": None,
     }
+
+
+def test_a_step_keeps_memory_in_proportion_to_its_particles():
+    model = LinearGaussian()
+    x = model(batch=50).detach()
+    objectives = {str(k): partial(iwae, particles=k) for k in (100, 300)}
+    rows = compare(model, ExactGuide(model, 0.5), {"x": x}, objectives, draws=2)
+    assert rows["300"].megabytes / rows["100"].megabytes == pytest.approx(3.0, rel=0.05)

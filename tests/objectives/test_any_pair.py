@@ -440,3 +440,23 @@ def test_scales_and_masks_of_programs_count_as_in_pyro():
             torch.manual_seed(0)
             torch.testing.assert_close(terms["loss"].item(), reference.loss(*pair, x) / 6)
             torch.testing.assert_close(terms["loss"], -terms["elbo"])
+
+
+@pytest.mark.parametrize("estimator", [graph, enum], ids=["graph", "enum"])
+def test_a_guide_wider_than_the_prior_is_drawn_as_pyro_does(estimator):
+    """The closed form is infinite there, and no estimate of a gradient."""
+
+    def model():
+        sigma = pyro.sample("sigma", dist.Uniform(0.0, 10.0))
+        pyro.sample("x", dist.Normal(0.0, sigma), obs=torch.tensor(2.0))
+
+    def guide():
+        pyro.sample("sigma", dist.Normal(pyro.param("loc", torch.tensor(3.0)), 0.3))
+
+    pyro.set_rng_seed(0)
+    expected = Trace_ELBO().differentiable_loss(model, guide)
+    pyro.set_rng_seed(0)
+    loss = estimator(model, guide)["loss"]
+    loss.backward()
+    assert torch.allclose(loss, expected)
+    assert pyro.param("loc").grad.isfinite()

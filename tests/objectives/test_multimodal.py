@@ -250,11 +250,11 @@ def first(y):
 def test_a_bound_of_chosen_attributes_is_that_of_the_story_of_these(batch, objective, name, with_x):
     model, guide = pair(product=objective is mvae)
     few = first(batch) | ({"x": batch["x"]} if with_x else {})
-    by_hand = mean_field(poutine.block(model, hide=[s for s in batch if s not in few]), guide, particles=20_000, **few)
+    by_hand = mean_field(poutine.block(model, hide=[s for s in batch if s not in few]), guide, particles=4000, **few)
     means = [
-        objective(partial(mean_field, particles=20_000), choose=c)(model, guide, **batch)[name] for c in (first, all_of)
+        objective(partial(mean_field, particles=4000), choose=c)(model, guide, **batch)[name] for c in (first, all_of)
     ]
-    torch.testing.assert_close(means[0], by_hand["elbo"], rtol=0, atol=0.03)
+    torch.testing.assert_close(means[0], by_hand["elbo"], rtol=0, atol=0.06)
     assert abs(means[1] - by_hand["elbo"]) > 0.3
 
 

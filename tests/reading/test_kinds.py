@@ -236,21 +236,24 @@ def test_automatic_guides_name_the_models_arguments_and_sites():
     assert "loc, scale ~ Normal(0, 1) → Planar" in flow.process
 
 
-def test_distributions_show_numbers_names_layers_and_components():
-    couplings = [transforms.affine_autoregressive(2) for _ in range(3)]
+def test_distributions_show_numbers_names_layers_components_and_what_is_computed_from_what():
+    couplings, decoder = [transforms.affine_autoregressive(2) for _ in range(3)], torch.nn.Linear(2, 2)
 
     def model(x):
         weights = pyro.param("weights", torch.tensor([0.2, 0.8]), constraint=dist.constraints.simplex)
         loc = pyro.sample("loc", normal(torch.zeros(2), torch.tensor([0.1, 2.0])).to_event(1))
         pyro.sample("flow", dist.TransformedDistribution(normal().expand([2]).to_event(1), couplings))
         components = dist.Normal(loc, torch.ones(2))
+        pyro.module("decoder", decoder)
+        pyro.sample("y", dist.Normal(decoder(loc), weights.log().exp() + loc.exp()).to_event(1))
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=x)
 
     lines = [line.split("  [")[0].strip() for line in story(model, DATA).process.splitlines()]
     assert "loc ~ Normal(0, [0.1, 2])" in lines
     assert "flow ~ Normal(0, 1) → 3 × AffineAutoregressive" in lines
-    assert "x ~ mixture of 2 Normal(loc, 1) by Categorical(" in " ".join(lines)
+    assert "y ~ Normal(loc(loc; decoder), scale(loc; weights))" in lines
+    assert "x ~ mixture of 2 Normal(loc, 1) by Categorical(logits(weights)) (observed)" in " ".join(lines)
 
 
 def test_a_number_that_another_branch_would_change_is_not_shown():

@@ -29,29 +29,27 @@ LABELLED = 30
 
 @cache
 def recipes():
-    """Every recipe x preset, and every network x estimator of its defaults, by a name; and whether labels are seen."""
+    """Every recipe with its presets, its networks, its estimators, its objectives and with labels, by a name."""
     found = {}
     for name, kind in RECIPES.items():
-        bases = {"default": {}} | {preset: None for preset in kind.presets}
-        for preset, changes in bases.items():
-            recipe = kind() if changes is not None else kind.preset(preset)
-            found[f"{name} {preset}"] = recipe
+        found[f"{name} default"] = kind()
+        for preset in kind.presets:
+            found[f"{name} {preset}"] = kind.preset(preset)
         hints = get_type_hints(kind)
-        elbos = get_args(hints["elbo"]) if "elbo" in hints else ("",)
         for network in get_args(hints["network"]):
-            for elbo in elbos:
-                many = {"particles": 3} if elbo in ("iwae", "renyi", "rws", "dreg") else {}
-                changes = {"network": network} | ({"elbo": elbo} if elbo else {}) | many
-                if name == "jmvae" and many:
-                    changes |= {"attribute_weight": 1.0}
-                try:
-                    found[f"{name} {network} {elbo}".strip()] = kind(**changes)
-                except UserError:  # an estimator that is not for this recipe
-                    continue
+            found[f"{name} {network} network"] = kind(network=network)
+        for elbo in get_args(hints.get("elbo")):
+            many = {"particles": 3} if elbo in ("iwae", "renyi", "rws", "dreg") else {}
+            many |= {"attribute_weight": 1.0} if name == "jmvae" and many else {}
+            try:
+                found[f"{name} {elbo}"] = kind(elbo=elbo, **many)
+            except UserError:  # an estimator that is not for this recipe
+                continue
         if "labels" in hints and kind().labels == 0:
             found[f"{name} labelled"] = kind(labels=LABELLED)
         for objective in get_args(hints.get("objective")):
             found[f"{name} {objective}"] = kind(objective=objective)
+    found = {name: recipe for name, recipe in found.items() if name.endswith(" default") or recipe != type(recipe)()}
     return {
         name: dataclasses.replace(recipe, data=DATA.get(recipe.data, recipe.data), **SMALL)
         for name, recipe in found.items()

@@ -29,7 +29,7 @@ from pyro_models.recipes import (
 from pyro_models.training.fit import fit, parameters
 
 SHAPE = (1, 6, 6)
-EPOCHS = 15
+EPOCHS = 10
 VARIANTS = [
     VAERecipe(),
     VAERecipe(network="article", latent_dim=3),
@@ -77,8 +77,9 @@ every_recipe = pytest.mark.parametrize("recipe", {type(recipe): recipe for recip
 @pytest.fixture
 def split(request):
     recipe = request.node.callspec.params.get("recipe") if hasattr(request.node, "callspec") else None
-    large = (GMVAERecipe, "conv"), (ClassifierRecipe, "article")  # nets for images of 28 x 28 alone
-    n, shape = (6, (1, 28, 28)) if (type(recipe), getattr(recipe, "network", None)) in large else (40, SHAPE)
+    large = {(GMVAERecipe, "conv"): 3, (ClassifierRecipe, "article"): 6}  # nets for images of 28 x 28 alone
+    n = large.get((type(recipe), getattr(recipe, "network", None)), 40)
+    shape = SHAPE if n == 40 else (1, 28, 28)
     labels = torch.arange(n) % 3
     images = torch.randint(0, 200, (3, *shape))[labels] + torch.randint(0, 56, (n, *shape))  # three patterns, and noise
     codes = torch.stack([labels % 2, labels], -1)
@@ -160,20 +161,23 @@ def test_every_parameter_of_both_halves_gets_a_gradient(recipe, split):
 
 @every_variant
 def test_learning_one_batch_lowers_the_loss(recipe, split):
+    torch.set_default_dtype(torch.float32)
     pair = pair_of(recipe, split)
-    optimizer = torch.optim.Adam(parameters(*pair), lr=1e-3)
+    narrow = getattr(recipe, "width", 512) < 512
+    optimizer = torch.optim.Adam(parameters(*pair), lr=1e-2 if narrow else 1e-3, fused=True)
     objective = recipe.training_objective(pair[1], split)
     losses = [e.terms["loss"] for e in fit(*pair, batches_of(recipe, split), objective, optimizer, epochs=EPOCHS)]
-    assert sum(losses[-5:]) < sum(losses[:5])
+    assert sum(losses[-4:]) < sum(losses[:4])
 
 
 @every_recipe
 def test_pyros_svi_trains_the_pair_of_every_recipe(recipe, split):
+    torch.set_default_dtype(torch.float32)
     pair = pair_of(recipe, split)
     before = [parameter.detach().clone() for parameter in parameters(*pair)]
-    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO(max_plate_nesting=1))
+    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3, "fused": True}), Trace_ELBO(max_plate_nesting=1))
     losses = [svi.step(**observed(recipe, split)) for _ in range(EPOCHS)]
-    assert sum(losses[-5:]) < sum(losses[:5])
+    assert sum(losses[-4:]) < sum(losses[:4])
     changed = [not torch.equal(one, other) for one, other in zip(before, parameters(*pair), strict=True)]
     idle = 0  # the experts of q(z | y), which q(z | x, y) does not ask
     if isinstance(recipe, JMVAERecipe) and not pair[1].product:
@@ -184,8 +188,9 @@ def test_pyros_svi_trains_the_pair_of_every_recipe(recipe, split):
 @every_variant
 @pytest.mark.parametrize("estimator", [TraceMeanField_ELBO, RenyiELBO])
 def test_pyros_other_estimators_take_every_pair(recipe, split, estimator):
+    torch.set_default_dtype(torch.float32)
     pair = pair_of(recipe, split)
-    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), estimator(max_plate_nesting=1))
+    svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3, "fused": True}), estimator(max_plate_nesting=1))
     with Relax(0.5):  # of stories without a discrete site it changes nothing
         assert torch.tensor(svi.step(**observed(recipe, split))).isfinite()
 
@@ -293,7 +298,7 @@ def test_options_of_the_mixture_that_make_no_sense_are_refused(options, message)
         ({"unlabelled": -1}, "`unlabelled` must be at least 0, not -1"),
         ({"network": "artcle"}, "`network`: unknown value 'artcle': did you mean 'article'"),
         ({"batch_size": 1}, "`batch_size` must be at least 2, not 1"),
-        ({"steps": 0}, "`steps` must be between 1 and 1e\\+06, not 0"),
+        ({"steps": 0}, "`steps` must be between 1 and 1000000, not 0"),
         ({"label_seed": -1}, "`label_seed` must be at least 0, not -1"),
         ({"radius": float("inf")}, "`radius` must be between 0 and 1e\\+06, not inf"),
     ],
@@ -372,7 +377,7 @@ def test_the_temperature_falls_geometrically_and_is_named():
     [
         (VAERecipe(), ""),
         (
-            VAERecipe(network="article", encoder_dropout=0.0, schedule="constant", epochs=3),
+            VAERecipe(network="article", scale_head="log-variance", encoder_dropout=0.0, schedule="constant", epochs=3),
             " --preset kingma --epochs 3",
         ),
         (GMVAERecipe(labels=100, stratified=False), " --labels 100 --no-stratified"),
@@ -492,10 +497,10 @@ def test_the_nets_of_the_article_and_of_the_paper_have_their_noise(network):
 def test_a_mixture_with_known_parameters_is_recovered():
     """Two groups of points: the clusters are found, and the story's draws have the groups' means and spread."""
     torch.manual_seed(2)
-    labels = torch.arange(400) % 2
-    x = torch.randn(400, 2) * 0.3 + torch.tensor([[-1.0, 0.5], [1.0, -0.5]])[labels]
+    labels = torch.arange(200) % 2
+    x = torch.randn(200, 2) * 0.3 + torch.tensor([[-1.0, 0.5], [1.0, -0.5]])[labels]
     split = Split(x.float(), labels)
-    recipe = GMVAERecipe.preset("table", clusters=2, epochs=60)
+    recipe = GMVAERecipe.preset("table", clusters=2, epochs=30)
     pair = recipe.pair(Dataset("rows", "grey", split, split, split, ("a", "b")))
     optimizer = torch.optim.Adam(parameters(*pair), lr=recipe.learning_rate)
     batches = recipe.batches(Dataset("rows", "grey", split, split, split, ("a", "b")), size=50)

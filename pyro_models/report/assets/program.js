@@ -144,9 +144,12 @@ function half(bits) { // the number that 16 bits are
   return (bits & 32768 ? -1 : 1) * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
 }
 
-function unpacked(packed) {
+function unpacked({ scales, ...packed }) { // of int8, 64 numbers share a scale
   const [[kind, text]] = Object.entries(packed), bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt());
-  return kind === "float32" ? new Float32Array(bytes.buffer) : Float32Array.from(new Uint16Array(bytes.buffer), half);
+  if (kind === "float32") return new Float32Array(bytes.buffer);
+  if (kind === "float16") return Float32Array.from(new Uint16Array(bytes.buffer), half);
+  const each = unpacked({ float16: scales });
+  return Float32Array.from(new Int8Array(bytes.buffer), (v, i) => v * each[i >> 6]);
 }
 
 function program({ calls, constants, outputs }) { // from the numbers of inputs, by name, to those of the outputs

@@ -1,0 +1,348 @@
+"""Train what reproduce.toml lists, as many at a time as there are cores, and write RESULTS.md and the README's rows.
+
+Each training has one thread and a folder of its own, from which it goes on after any interruption. What is finished
+stays, and so does every figure of results.json until a run of as many seeds replaces it.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pyro_models.base.files import read_json, write  # noqa: E402
+from pyro_models.base.markdown import markdown  # noqa: E402
+from pyro_models.cli.train import parse  # noqa: E402
+from pyro_models.recipes import Recipe, from_json  # noqa: E402
+from pyro_models.runs.results import row  # noqa: E402
+from pyro_models.runs.seeds import summary  # noqa: E402
+
+LIST, KEPT, PAGE = (ROOT / "benchmarks" / name for name in ("reproduce.toml", "results.json", "RESULTS.md"))
+README = ROOT / "README.md"
+PYTHON = sys.executable
+UNKNOWN_MINUTES = 30.0  # of a training that was never timed, for the time left
+LOWER = ("mse",)  # columns whose smaller values are the better
+Listed = dict[str, Any]
+Kept = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training of a listed run."""
+
+    run: Listed
+    seed: int
+    folder: Path
+    quick: bool = False
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        recipe, _ = parse([*shlex.split(self.run["command"]), "--seed", str(self.seed)])
+        return tenth(recipe) if self.quick else recipe
+
+    def begun(self) -> bool:
+        """Return whether the folder holds this recipe: a default that changed since makes it another."""
+        path = self.folder / "recipe.json"
+        return path.is_file() and from_json(read_json(path)) == self.recipe
+
+    def epochs(self) -> list[dict[str, str]]:
+        """Return the rows of metrics.csv, of the epochs made."""
+        path = self.folder / "metrics.csv"
+        if not (self.begun() and path.is_file()):
+            return []
+        with path.open() as file:
+            return list(csv.DictReader(file))
+
+    def results(self) -> dict[str, Any]:
+        """Return the contents of results.json; while there is none, the scores of the last epoch; or nothing."""
+        path = self.folder / "results.json"
+        if self.begun() and path.is_file():
+            return read_json(path)
+        if not (epochs := self.epochs()):
+            return {}
+        parts = {
+            part: {name.removeprefix(f"{part}_"): float(v) for name, v in epochs[-1].items() if name.startswith(part)}
+            for part in ("test", "validation")
+        }
+        seconds = sum(float(epoch["seconds"]) + float(epoch["evaluation_seconds"]) for epoch in epochs)
+        return {"recipe": self.recipe.name, "seed": self.seed, "seconds": seconds, "units": defaultdict(str), **parts}
+
+    def commands(self) -> list[list[str]]:
+        """Return the commands that are left."""
+        results, commands, out = self.results(), [], ["--out", str(self.folder)]
+        if "command" not in results:
+            words = shlex.split(self.recipe.command())[2:]
+            again = [self.recipe.name, *out, "--resume"] if self.begun() else [*words, *out, "--overwrite"]
+            commands.append([PYTHON, str(ROOT / "train.py"), *again])
+        samples = -(-self.run.get("samples", 0) // (10 if self.quick else 1))
+        if samples and results.get("log_likelihood", {}).get("samples") != samples:
+            options = ["--samples", str(samples), "--gap", str(self.run.get("gap", 0))]
+            commands.append([PYTHON, "-m", "pyro_models", "likelihood", str(self.folder), *options])
+        return commands
+
+
+def tenth(recipe: Recipe) -> Recipe:
+    """Return the recipe with a tenth of its epochs, or steps; at least one epoch."""
+    if recipe.epochs >= 10 or recipe.steps is None:
+        return dataclasses.replace(recipe, epochs=max(1, recipe.epochs // 10))
+    return dataclasses.replace(recipe, epochs=1, steps=max(1, recipe.steps * recipe.epochs // 10))
+
+
+def listed(only: Sequence[str] = ()) -> list[Listed]:
+    """Return the runs of the list whose name or table begins with one of some words; without words, all."""
+    runs = tomllib.loads(LIST.read_text())["run"]
+    words = tuple(only) or ("",)
+    if not (chosen := [run for run in runs if run["name"].startswith(words) or run["table"].startswith(words)]):
+        raise SystemExit(f"no run and no table begins with {' or '.join(words)}")
+    return chosen
+
+
+def jobs_of(runs: Iterable[Listed], out: Path, quick: bool = False) -> list[Job]:
+    """Return the trainings of runs: the first seed of each, then the second of each, and so on."""
+    jobs = [Job(run, k, out / run["name"] / f"seed-{k}", quick) for run in runs for k in range(1, run["seeds"] + 1)]
+    return sorted(jobs, key=lambda job: job.seed)
+
+
+def train(jobs: Sequence[Job], at_once: int, kept: Kept, update: Callable[[], None]) -> bool:
+    """Train what is not finished, `at_once` at a time; `update` after each. Return whether all went well."""
+    waiting: list[Job] = [job for job in jobs if job.commands()]
+    running: dict[subprocess.Popen[bytes], Job] = {}
+    failed: list[Job] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[start(job)] = job
+                print(progress(jobs, list(running.values()), waiting, failed, at_once, kept), flush=True)
+            time.sleep(0.1)
+            for process in [process for process in running if process.poll() is not None]:
+                job = running.pop(process)
+                if process.returncode:
+                    failed.append(job)
+                    print(f"failed: {job.run['name']}, seed {job.seed}: see {job.folder}.log", flush=True)
+                update()
+    except KeyboardInterrupt:
+        print("stopping; the same command goes on from here", flush=True)
+        for process in running:
+            process.wait()
+        update()
+        raise SystemExit(130) from None
+    return not failed
+
+
+def start(job: Job) -> "subprocess.Popen[bytes]":
+    """Start the commands that are left of a training, one after the other, with one thread and a log."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    script = " && ".join(shlex.join(words) for words in job.commands())
+    with Path(f"{job.folder}.log").open("ab") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(["sh", "-c", script], env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+
+
+def progress(
+    jobs: Sequence[Job], running: Sequence[Job], waiting: Sequence[Job], failed: Sequence[Job], at_once: int, kept: Kept
+) -> str:
+    """Return a table of what is done, runs and is left, and of the minutes left."""
+
+    def minutes(parts: Iterable[Job]) -> float:
+        total = 0.0
+        for job in parts:
+            whole = kept.get(job.run["name"], {}).get("minutes") or job.run.get("minutes", UNKNOWN_MINUTES)
+            total += float(whole) * (0.1 if job.quick else 1.0) * (1 - len(job.epochs()) / job.recipe.epochs)
+        return total / at_once
+
+    rows = []
+    for name in dict.fromkeys(job.run["name"] for job in jobs):
+        every, now, later, broken = (
+            [job for job in part if job.run["name"] == name] for part in (jobs, running, waiting, failed)
+        )
+        epochs = ", ".join(f"{len(job.epochs())} of {job.recipe.epochs} epochs" for job in now)
+        done = len(every) - len(now) - len(later) - len(broken)
+        counts = {"done": done, "running": epochs or 0, "left": len(later), "failed": len(broken)}
+        rows.append(
+            {"run": name}
+            | {title: str(count) for title, count in counts.items()}
+            | {"minutes left": f"{minutes([*now, *later]):.0f}"}
+        )
+    return f"{markdown(rows)}\n\nabout {minutes([*running, *waiting]) / 60:.1f} hours left, {at_once} at a time\n"
+
+
+# Figures
+
+
+def measured(jobs: Sequence[Job]) -> Kept | None:
+    """Return what the trainings of one run measured; while none is finished, what the first has so far."""
+    finished = [job for job in jobs if "command" in job.results() and not job.commands()]
+    taken = finished or [job for job in jobs if job.epochs()][:1]
+    if not taken:
+        return None
+    first, part = (
+        taken[0].results(),
+        "" if finished else f"after {len(taken[0].epochs())} of {taken[0].recipe.epochs} epochs",
+    )
+    several = summary([job.results() for job in taken]) | {"command": ""}
+    cells = {title: cell for title, cell in row(several).items() if cell}
+    minutes, _ = cells.pop("minutes a run"), cells.pop("command")
+    for score, epochs in taken[0].run.get("curve", {}).items():
+        values = [
+            fmean(float(job.epochs()[k - 1][score]) for job in taken) for k in epochs if k <= len(taken[0].epochs())
+        ]
+        title = f"{score.replace('_', ' ')} after {', '.join(map(str, epochs))} epochs"
+        cells[title] = ", ".join(f"{value:.4f}" for value in values)
+    if gap := first.get("log_likelihood", {}).get("gap"):
+        cells["effective"] = f"{first['log_likelihood']['effective']['median']:.2%}"
+        cells["gap"] = f"{gap['amortisation']['mean']:.2f} + {gap['approximation']['mean']:.2f}"
+    return {
+        "command": taken[0].run["command"],
+        "seeds": [job.seed for job in taken],
+        "part": part,
+        "cells": cells,
+        "minutes": minutes,
+        "measured": how(first),
+    }
+
+
+def how(results: dict[str, Any]) -> str:
+    """Return when, with which versions and on what machine a results.json was made."""
+    words = [str(date.today()), *(f"{name} {version}" for name, version in results.get("versions", {}).items())]
+    if machine := results.get("machine"):
+        words.append(
+            f"{machine['threads']} thread of {machine['cores']} cores {machine['processor']}, {machine['device']}"
+        )
+    return ", ".join(words)
+
+
+def keep(kept: Kept, runs: Iterable[Listed], out: Path, quick: bool = False) -> Kept:
+    """Return what is kept of earlier runs, each replaced where its folders hold as many seeds of it, or more."""
+
+    def rank(entry: Kept) -> tuple[bool, int]:
+        return not entry["part"], len(entry["seeds"])
+
+    new = dict(kept)
+    for run in runs:
+        found, old = measured(jobs_of([run], out, quick)), kept.get(run["name"])
+        if found and not (old and old["command"] == run["command"] and rank(found) < rank(old)):
+            same = old is not None and old | {"measured": ""} == found | {"measured": ""}
+            new[run["name"]] = old if same else found
+    return new
+
+
+# Tables
+
+
+def table(name: str, runs: Sequence[Listed], kept: Kept) -> str:
+    """Return a table of the page: what was measured, beside the source; runs that were not made yet too."""
+    rows, letters = [], legend(runs, kept)
+    for run in (run for run in runs if run["table"] == name):
+        entry = kept.get(run["name"], {"cells": {}, "seeds": []})
+        part = [
+            entry.get("part"),
+            f"{len(entry['seeds'])} of {run['seeds']} seeds" if len(entry["seeds"]) < run["seeds"] else "",
+        ]
+        when = [letters[entry["measured"]], *part] if "measured" in entry else ["not made"]
+        rows.append(
+            {"run": f"`{run['name']}`", "command": command(run, run["seeds"])}
+            | entry["cells"]
+            | {"theirs": theirs(run), "reached": reached(run, entry["cells"])}
+            | {"minutes a run": entry.get("minutes", ""), "measured": ", ".join(filter(None, when))}
+        )
+    last = ("theirs", "reached", "minutes a run", "measured")
+    titles = [title for row in rows for title, cell in row.items() if cell and title not in last]
+    return markdown([{title: row.get(title, "") for title in dict.fromkeys([*titles, *last])} for row in rows])
+
+
+def command(run: Listed, seeds: int) -> str:
+    return f"`python train.py {run['command']}{f' --seeds {seeds}' if seeds > 1 else ''}`"
+
+
+def theirs(run: Listed) -> str:
+    figures = ", ".join(f"{title} {value}" for title, value in run.get("theirs", {}).items())
+    return f"{figures} ({run['source']})" if figures else ""
+
+
+def reached(run: Listed, cells: dict[str, str]) -> str:
+    """Return whether ours are as good as theirs, within the tolerance, and the note of the run."""
+    behind = [
+        (float(cells[title].split()[0]) - value) * (1 if title.startswith(LOWER) else -1)
+        for title, value in run.get("theirs", {}).items()
+        if title in cells and isinstance(value, int | float)
+    ]
+    answer = "" if not behind else "yes" if max(behind) <= run.get("tolerance", 0.0) else "no"
+    return ": ".join(filter(None, (answer, run.get("note"))))
+
+
+def legend(runs: Iterable[Listed], kept: Kept) -> dict[str, str]:
+    """Return a number for each way in which figures were measured."""
+    ways = dict.fromkeys(kept[run["name"]]["measured"] for run in runs if run["name"] in kept)
+    return {way: f"[{number}]" for number, way in enumerate(ways, 1)}
+
+
+def page(text: str, runs: Sequence[Listed], kept: Kept) -> str:
+    """Return RESULTS.md with what stands between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
+
+    def fill(found: re.Match[str]) -> str:
+        ways = "\n".join(f"- {number} {way}" for way, number in legend(runs, kept).items())
+        inside = ways if found[1] == "measured" else table(found[1], runs, kept)
+        return f"<!-- table: {found[1]} -->\n\n{inside}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def readme(text: str, runs: Sequence[Listed], kept: Kept) -> str:
+    """Return README.md with its table of results made anew, of the runs that have a `readme`."""
+    rows = []
+    for run in (run for run in runs if "readme" in run):
+        entry = kept[run["name"]]
+        numbers = {title: cell.partition(" ")[0] for title, cell in entry["cells"].items()}
+        rows.append({"command": command(run, len(entry["seeds"])), "result": run["readme"].format_map(numbers)})
+    return re.sub(r"\| command \| result \|\n(\|.*\n)+", lambda _: markdown(rows) + "\n", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python benchmarks/reproduce.py", description=__doc__)
+    add = parser.add_argument
+    add("--only", nargs="+", default=[], metavar="WORD", help="runs and tables whose names begin so; default: all")
+    add("--quick", action="store_true", help="a tenth of each training, in a table of its own, OUT/quick/RESULTS.md")
+    add("--tables", action="store_true", help="train nothing: write the tables of what the folders hold")
+    add("--at-once", type=int, default=os.cpu_count(), metavar="N", help="trainings at a time; default: one a core")
+    add("--out", type=Path, default=ROOT / "build/reproduce", help="folder of the runs; default: build/reproduce")
+    given = parser.parse_args(arguments)
+    every, runs = listed(), listed(given.only)
+    out = given.out / "quick" if given.quick else given.out
+    before = {} if given.quick else read_json(KEPT)
+
+    def update() -> None:
+        kept = keep(before, runs, out, given.quick)
+        if given.quick:
+            tables = [table(name, runs, kept) for name in dict.fromkeys(run["table"] for run in runs)]
+            write(out / "RESULTS.md", "\n\n".join(["# Quick results: a tenth of each training", *tables]) + "\n")
+        else:
+            write(KEPT, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+            write(PAGE, page(PAGE.read_text(), every, kept))
+            write(README, readme(README.read_text(), every, kept))
+
+    out.mkdir(parents=True, exist_ok=True)
+    good = given.tables or train(jobs_of(runs, out, given.quick), given.at_once, before, update)
+    update()
+    print(f"tables: {out / 'RESULTS.md' if given.quick else PAGE}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The steps of a run: as they are, as graphs, or compiled; what pays is tried on the run's own first steps."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_models.base.errors import first_line
+from pyro_models.objectives import Objective, Program, Scheduled
+from pyro_models.training.capture import (
+    Graph,
+    Uncapturable,
+    compiled,
+    leaves,
+    moving,
+    same,
+    state_of,
+    tensors_of,
+    trace,
+)
+from pyro_models.training.sources import Call
+
+Compile = Literal["auto", "on", "graph", "off"]
+"""`on` compiles every step; `graph` makes each a graph, which changes no bit; `off` leaves them as they are; `auto`
+takes the fastest of these where the first steps show that it pays before the run ends."""
+Plain = Callable[..., dict[str, Tensor]]
+"""A step as it is: from an objective and the arguments of the pair to terms; it leaves gradients behind."""
+
+ROUNDING = 1e-5  # of a compiled graph, relative to the loss; a hundred times as much of a gradient
+GRAPHS = 8  # of a run at a time, for batches of different shapes and objectives of different forms
+TRIAL = 10  # steps
+PAYS = 0.95  # of the time of a step, at most
+WORTHWHILE = {"plain": 60.0, "graph": 1200.0}  # seconds of work left: a graph is made in 1, and compiled in 60
+
+log = logging.getLogger("pyro_models")
+
+
+def objective_at(objective: Objective | Scheduled, progress: float) -> Objective:
+    """Return the objective of a step after a fraction of the run."""
+    return objective.at(progress) if isinstance(objective, Scheduled) else objective
+
+
+class Steps:
+    """The steps of a run up to their gradients: as graphs, where these give the same and pay, else as they are.
+
+    Args:
+        model, guide: the pair.
+        objective: the loss, or a schedule of losses.
+        optimizer: its parameters are what is trained.
+        choice: how to run them.
+        plain: a step as it is: from an objective and the arguments of the pair to terms, with gradients left behind.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        objective: Objective | Scheduled,
+        optimizer: torch.optim.Optimizer,
+        choice: Compile,
+        plain: Plain,
+    ):
+        self.pair = model, guide
+        self.objective = objective
+        self.optimizer = optimizer
+        self.plain = plain
+        self.way = {"on": "compiled", "graph": "graph"}.get(choice, "plain")
+        self.trial: list[float] | None = [] if choice == "auto" else None
+        self.before = 0.0
+        self.graphs: list[tuple[list[Any], list[Any], set[int], Graph]] = []
+        self.state: list[Any] = []
+
+    def begin_epoch(self) -> None:
+        """Forget the graphs, if what the pair holds has changed since they were made."""
+        if self.graphs and not same(self.state, self._state()):
+            self.graphs = []
+
+    def _state(self) -> list[Any]:
+        objective = [] if isinstance(self.objective, Scheduled) else leaves(self.objective)
+        return state_of(*self.pair, objective, [group["params"] for group in self.optimizer.param_groups])
+
+    def __call__(self, call: Call, progress: float, following: float) -> dict[str, Tensor]:
+        """Run a step up to its gradients, and return its terms.
+
+        Args:
+            call: positional and keyword arguments of the pair.
+            progress, following: the fractions of the run that are over at this step, and at the next.
+        """
+        start = time.perf_counter()
+        if self.way == "plain":
+            terms = self.plain(objective_at(self.objective, progress), *call)
+        else:
+            terms = self._by_graph(call, progress, following)
+        if self.trial is not None:
+            self.trial.append(time.perf_counter() - start)
+            if len(self.trial) == TRIAL:
+                self._consider(median(self.trial), left=(1.0 - progress) / (following - progress))
+        return terms
+
+    def _consider(self, seconds: float, left: float) -> None:
+        """Go on to the next way of running a step, or back to the last, after a trial of the present one."""
+        self.trial, before, self.before = [], self.before, seconds
+        if self.way != "plain":
+            words = f"{1e3 * seconds:.3g} ms in place of {1e3 * before:.3g}"
+            if seconds > PAYS * before:
+                self._fall_back(f"a step takes {words}")
+                return
+            log.warning("steps run as a graph%s: %s", " and compiled" if self.way == "compiled" else "", words)
+        if self.way == "compiled" or seconds * left < WORTHWHILE[self.way]:
+            self.trial = None
+        else:
+            self.way, self.graphs = ("graph" if self.way == "plain" else "compiled"), []
+
+    def _fall_back(self, reason: str) -> None:
+        log.warning("steps are not %s: %s", "compiled" if self.way == "compiled" else "made a graph", reason)
+        self.way, self.graphs, self.trial = ("graph" if self.way == "compiled" else "plain"), [], None
+
+    def _by_graph(self, call: Call, progress: float, following: float) -> dict[str, Tensor]:
+        form, objective = list(map(_form, leaves(call))), objective_at(self.objective, progress)
+        held = leaves(objective) if isinstance(self.objective, Scheduled) else []
+        for known_form, fixed, moves, graph in self.graphs:
+            if same(form, known_form) and same(_without(held, moves), fixed):
+                return graph(moving(objective, call, moves))
+        later = leaves(objective_at(self.objective, following)) if held else []
+        moves = {k for k, (a, b) in enumerate(zip(held, later, strict=False)) if type(a) is type(b) is float and a != b}
+        try:
+            if len(self.graphs) == GRAPHS:
+                raise Uncapturable(f"the batches, or the objective, take more than {GRAPHS} forms")
+            graph, terms = self._make(objective, call, moves)
+        except Uncapturable as error:
+            self._fall_back(str(error))
+            return self.plain(objective, *call)
+        self.graphs.append((form, _without(held, moves), moves, graph))
+        return terms
+
+    def _make(self, objective: Objective, call: Call, moves: set[int]) -> tuple[Graph, dict[str, Tensor]]:
+        """Make a graph, and return it with the terms of its first run, which is held against the step as it is."""
+        programs = (*self.pair, objective)
+        undo = _remember(*programs)
+        try:
+            self.plain(objective, *call)  # makes what only a first run makes
+            undo()
+            state, others = self._state(), _other_random_states()
+            expected = self.plain(objective, *call)
+            if not same(state, self._state()):
+                raise Uncapturable("what the pair holds beside its parameters changes from step to step")
+            if others != _other_random_states():
+                raise Uncapturable("it draws random numbers by `random` or NumPy")
+            trained = [each for group in self.optimizer.param_groups for each in group["params"] if each.requires_grad]
+            slopes = [each.grad for each in trained]
+            after = [torch.get_rng_state(), *(each.clone() for each in _changing(*programs))]
+            undo()
+            graph = trace(*self.pair, objective, call, moves, trained)
+            if self.way == "compiled":
+                graph = compiled(graph)
+            try:
+                terms = graph(moving(objective, call, moves))
+            except Exception as error:  # Inductor compiles in the first run, for which there may be no C++ compiler
+                raise Uncapturable(first_line(error)) from error
+            ours = [torch.get_rng_state(), *_changing(*programs)]
+            loss = float(expected["loss"].detach().abs())
+            steepest = max((float(slope.abs().max()) for slope in slopes if slope is not None), default=0.0)
+            if not (
+                list(expected) == list(terms)
+                and all(_close(terms[name], expected[name], ROUNDING * loss) for name in expected)
+                and all(
+                    _close(a.grad, b, 0.1 * ROUNDING * steepest, 100 * ROUNDING)
+                    for a, b in zip(trained, slopes, strict=True)
+                )
+                and all(_close(a, b) for a, b in zip(ours, after, strict=True))
+            ):
+                raise Uncapturable("its terms, gradients or noise would be others")
+        except Uncapturable:
+            undo()
+            raise
+        self.state = state
+        return graph, terms
+
+
+def _form(value: Any) -> Any:
+    """What a graph is made for: of a tensor all but its numbers."""
+    if not isinstance(value, Tensor):
+        return value
+    return f"{value.dtype} {value.device} {tuple(value.shape)} {value.stride()} {value.requires_grad}"
+
+
+def _without(values: list[Any], left_out: set[int]) -> list[Any]:
+    return [value for k, value in enumerate(values) if k not in left_out]
+
+
+def _other_random_states() -> Any:
+    state: Any = np.random.get_state()
+    return random.getstate(), state[1].tobytes(), state[2]
+
+
+def _changing(*programs: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_of(*programs) if not tensor.requires_grad]
+
+
+def _remember(*programs: Any) -> Callable[[], None]:
+    """Return what takes buffers and the random state back to what they are now."""
+    noise, kept = torch.get_rng_state(), [(tensor, tensor.clone()) for tensor in _changing(*programs)]
+    devices = sorted({tensor.device.index for tensor in tensors_of(*programs) if tensor.is_cuda})
+    noise_of = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def undo() -> None:
+        torch.set_rng_state(noise)
+        for device, state in noise_of.items():
+            torch.cuda.set_rng_state(state, device)
+        for tensor, value in kept:
+            tensor.copy_(value)
+
+    return undo
+
+
+def _close(ours: Tensor | None, theirs: Tensor | None, absolute: float = 0.0, relative: float = ROUNDING) -> bool:
+    """Whether two tensors differ by no more than `absolute`, and `relative` to the largest entry, together."""
+    if ours is None or theirs is None:
+        return ours is theirs
+    if ours.shape != theirs.shape or torch.equal(ours, theirs):
+        return ours.shape == theirs.shape
+    if not ours.is_floating_point():
+        return False
+    return bool((ours - theirs).abs().max() <= absolute + relative * theirs.abs().max())

@@ -1,0 +1,124 @@
+"""The list of runs, the page of results and the README say the same; a run that was interrupted goes on."""
+
+import json
+import re
+import sys
+from importlib import import_module
+
+import pytest
+
+from pyro_models.recipes import RECIPES
+from tests.test_docs import PAGES, ROOT, prose
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+reproduce = import_module("reproduce")
+RESULTS = ROOT / "benchmarks/RESULTS.md"
+RUN = {"name": "points", "table": "points", "command": "gmvae --preset table --data blobs", "seeds": 2}
+
+
+def test_the_page_and_the_readme_are_made_from_the_list():
+    runs, kept = reproduce.listed(), json.loads(reproduce.KEPT.read_text())
+    commands = {run["name"]: run["command"] for run in runs}
+    assert len(commands) == len(runs)
+    assert {name: entry["command"] for name, entry in kept.items()}.items() <= commands.items()
+    assert reproduce.page(RESULTS.read_text(), runs, kept) == RESULTS.read_text()
+    assert reproduce.readme(reproduce.README.read_text(), runs, kept) == reproduce.README.read_text()
+    assert {run["table"] for run in runs} | {"measured"} == set(
+        re.findall(r"<!-- table: (\S+) -->", RESULTS.read_text())
+    )
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != RESULTS], ids=lambda page: page.stem)
+def test_no_figure_of_another_page_stands_there_alone(page):
+    for number in re.findall(r"(\d+\.\d+) ?(?:%|per cent|nats)", prose(page)):
+        assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", RESULTS.read_text()), number
+
+
+def test_quick_runs_make_a_tenth():
+    vae, joint = RECIPES["vae"], RECIPES["jmvae"]
+    assert reproduce.tenth(vae(epochs=60)) == vae(epochs=6)
+    assert reproduce.tenth(vae(epochs=3)) == vae(epochs=1)
+    assert reproduce.tenth(joint(epochs=5, steps=4000)) == joint(epochs=1, steps=2000)
+    assert reproduce.tenth(joint(epochs=40)) == joint(epochs=4)
+
+
+class Process:
+    """A training that has ended."""
+
+    returncode = 0
+
+    def poll(self):
+        return 0
+
+    def wait(self):
+        return 0
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Trainings that write at once what they would in an hour; the second is interrupted in its third epoch."""
+    interrupted = []
+
+    def start(job):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / "recipe.json").write_text(json.dumps(job.recipe.as_json()))
+        rows = ["seconds,evaluation_seconds,test_accuracy", *["30,0,0.5"] * (3 if not interrupted else 100)]
+        if job.seed == 2 and not interrupted:
+            interrupted.append(job)
+            (job.folder / "metrics.csv").write_text("\n".join(rows))
+            raise KeyboardInterrupt
+        (job.folder / "metrics.csv").write_text("\n".join(rows))
+        scores = {"test": {"accuracy": 0.9 + 0.02 * job.seed}, "validation": {"accuracy": 0.9}}
+        results = {"recipe": "gmvae", "seed": job.seed, "seconds": 600, "command": job.recipe.command()}
+        (job.folder / "results.json").write_text(json.dumps(results | scores))
+        return Process()
+
+    monkeypatch.setattr(reproduce, "start", start)
+    return tmp_path
+
+
+def test_what_was_interrupted_goes_on_and_earlier_figures_stay_until_then(folders, capsys):
+    jobs, updates = reproduce.jobs_of([RUN], folders), []
+    with pytest.raises(SystemExit):
+        reproduce.train(jobs, 1, {}, lambda: updates.append(1))
+    assert [job.commands() == [] for job in jobs] == [True, False]
+    assert jobs[1].commands()[0][2:] == ["gmvae", "--out", str(jobs[1].folder), "--resume"]
+    earlier = {
+        "command": RUN["command"],
+        "seeds": [1, 2],
+        "part": "",
+        "cells": {"accuracy": "91.0"},
+        "measured": "then",
+    }
+    assert reproduce.keep({"points": earlier}, [RUN], folders) == {"points": earlier}
+    assert reproduce.keep({}, [RUN], folders)["points"]["seeds"] == [1]
+    assert reproduce.measured(jobs[1:])["part"] == "after 3 of 100 epochs"
+    assert "3 of 100 epochs" in reproduce.progress(jobs, [jobs[1]], [], [], 1, {})
+    assert reproduce.train(jobs, 2, {}, lambda: updates.append(1))
+    entry = reproduce.keep({"points": earlier}, [RUN], folders)["points"]
+    assert entry["cells"]["accuracy"] == "93.0 ± 1.4 (92.0, 94.0)"
+    assert entry["minutes"] == "10.0"
+    assert reproduce.keep({"points": entry | {"measured": "then"}}, [RUN], folders)["points"]["measured"] == "then"
+    for better, answer in ((92.9, "yes"), (93.2, "no: of two seeds")):
+        run = RUN | {"theirs": {"accuracy": better}, "source": "a paper", "note": "of two seeds"}
+        assert reproduce.reached(run, entry["cells"]).startswith(answer)
+        assert f"accuracy {better} (a paper)" in reproduce.table("points", [run], {"points": entry})
+
+
+def test_another_default_makes_another_run_and_an_estimate_follows_the_training(folders):
+    (job,) = reproduce.jobs_of([RUN | {"seeds": 1, "samples": 50, "gap": 3}], folders)
+    reproduce.start(job)
+    assert [words[2:] for words in job.commands()] == [
+        ["pyro_models", "likelihood", str(job.folder), "--samples", "50", "--gap", "3"]
+    ]
+    other = reproduce.Job(RUN | {"command": f"{RUN['command']} --beta 2"}, 1, job.folder)
+    assert other.commands()[0][-1] == "--overwrite"
+    assert other.results() == {}
+
+
+@pytest.mark.parametrize(("python", "good"), [("true", True), ("false", False)])
+def test_a_training_that_fails_is_reported(python, good, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "PYTHON", python)
+    assert reproduce.train(reproduce.jobs_of([RUN], tmp_path), 2, {}, lambda: None) == good
+    assert ("failed: points, seed 1" in capsys.readouterr().out) == (not good)
+    assert (tmp_path / "points/seed-2.log").exists()
