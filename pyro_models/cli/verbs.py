@@ -4,11 +4,12 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pyro_models import __version__, checking, reading, recipes, report, runs
-from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.errors import DataError, UserError, nearest
 from pyro_models.base.files import read_json, write
 from pyro_models.base.names import FEWEST_REPLICATES, MEGABYTES, program
 from pyro_models.cli.parser import Parser, in_flags, is_program
@@ -217,7 +218,8 @@ def sample(words: Sequence[str]) -> int:
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     if given.out is None:
         print(report.write_samples(run, given.given, given.count, given.seed))
-        report.write_page(run)
+        with suppress(DataError):  # the page shows more than draws, and needs the data
+            report.write_page(run)
     else:
         print(report.write_draws(run, given.given, given.count, given.seed, given.out))
     return 0

@@ -24,6 +24,7 @@ from pyro_models.cli.verbs import main as verbs
 from pyro_models.metrics import attributes
 from pyro_models.recipes import RECIPES, Recipe
 from pyro_models.report import pictures
+from pyro_models.report.words import number
 from pyro_models.runs import trainer
 from pyro_models.runs.folder import open_run
 
@@ -61,8 +62,7 @@ def test_help_answers_without_torch():
 def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
     """From training to the page, and opened again."""
     folder = tmp_path / "run"
-    words = [recipe, "--epochs", "1", "--steps", "2", "--out", str(folder), *EXTRA.get(recipe, [])]
-    assert main(words) == 0
+    assert main([recipe, "--epochs", "1", "--steps", "2", "--out", str(folder), *EXTRA.get(recipe, [])]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{recipe} on ")
     *_, test, _, seconds, where, page_at, to_do = printed.splitlines()
@@ -91,7 +91,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
     assert float(rows[0]["test_elbo"]) == pytest.approx(results["test"]["elbo"])
     assert {"train_elbo", "validation_elbo", "seconds"} <= set(rows[0])
     page = (folder / "report.html").read_text()
-    assert words.number(results["test"]["elbo"]) in page
+    assert number(results["test"]["elbo"]) in page
     assert 'src="http' not in page
     assert 'href="http' not in page
     drawn = sorted(path.name for path in (folder / "figures").iterdir())
@@ -270,9 +270,9 @@ def test_an_output_folder_that_is_a_file_or_cannot_be_made(tmp_path, capsys):
 def test_runs_without_out_are_numbered(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     without_pictures(monkeypatch)
-    for number in (1, 2):
+    for k in (1, 2):
         assert main(QUICK) == 0
-        assert f"run folder: runs/vae-digits-{number}" in capsys.readouterr().out
+        assert f"run folder: runs/vae-digits-{k}" in capsys.readouterr().out
 
 
 def test_a_gpu_that_is_not_there(capsys, monkeypatch):

@@ -300,7 +300,7 @@ def test_options_of_the_mixture_that_make_no_sense_are_refused(options, message)
         ({"batch_size": 1}, "`batch_size` must be at least 2, not 1"),
         ({"steps": 0}, "`steps` must be between 1 and 1000000, not 0"),
         ({"label_seed": -1}, "`label_seed` must be at least 0, not -1"),
-        ({"radius": float("inf")}, "`radius` must be between 0 and 1e\\+06, not inf"),
+        ({"radius": float("inf")}, "`radius` must be between 0 and 1000000, not inf"),
     ],
 )
 def test_options_of_the_classifier_that_make_no_sense_are_refused(options, message):
