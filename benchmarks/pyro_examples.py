@@ -150,8 +150,8 @@ def heading(known: Known) -> str:
         f"- {tool}: " + ", ".join(f"{n} cells at {at}" for at, n in each.items()) for tool, each in commits.items()
     ]
     words = (
-        "Made by `python benchmarks/pyro_examples.py FOLDER --state cells.json --out benchmarks/PYRO_EXAMPLES.md`, with "
-        f"Pyro {pyro.__version__} and torch {torch.__version__}. What is refused is so in one line that names a site. Of "
+        "Made by `python benchmarks/pyro_examples.py FOLDER --state cells.json --out benchmarks/PYRO_EXAMPLES.md` with "
+        f"Pyro {pyro.__version__} and torch {torch.__version__}. What is refused is so in one line. Of "
         "the eight estimators it says how many work: those of a pair with discrete sites often are `enum` alone."
     )
     return "\n".join(["# Pyro's own examples and tutorials", "", words, "", *columns])
