@@ -17,6 +17,7 @@ from pyro_models.cli.verbs import main as verbs
 from pyro_models.metrics import attributes
 from pyro_models.recipes.registry import RECIPES
 from pyro_models.report import pictures
+from pyro_models.report.words import number as written
 from pyro_models.runs.folder import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys, monkeypatch):
     assert float(rows[0]["test_elbo"]) == pytest.approx(results["test"]["elbo"])
     assert {"train_elbo", "validation_elbo", "seconds"} <= set(rows[0])
     page = (folder / "report.html").read_text()
-    assert words.number(results["test"]["elbo"]) in page
+    assert written(results["test"]["elbo"]) in page
     assert 'src="http' not in page
     assert 'href="http' not in page
     drawn = sorted(path.name for path in (folder / "figures").iterdir())
