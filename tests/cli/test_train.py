@@ -29,8 +29,8 @@ EXTRA |= {"jmvae": ["--steps", "2", "--width", "16"], "cvae": ["--given", "2"], 
 def quick(monkeypatch):
     """Single precision, a coarse judge of attributes, and no pictures; `monkeypatch.undo()` draws them."""
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
-    monkeypatch.setattr(report, "write_pictures", lambda run: None)
+    monkeypatch.setattr(pictures, "write_pictures", lambda *_: None)
+    monkeypatch.setattr(report, "write_pictures", lambda *_: None)
     few_steps = partial(attributes.attribute_classifier, steps=3)
     monkeypatch.setattr(attributes, "attribute_classifier", few_steps)
 
@@ -75,7 +75,9 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys, monkeypatch):
     assert 'href="http' not in page
     drawn = sorted(path.name for path in (folder / "figures").iterdir())
     assert any("learning-curves" in name for name in drawn) == (recipe == "vae")
-    assert page.count("<img") == len([name for name in drawn if "learning-curves" not in name])
+    shown = [name for name in drawn if "learning-curves" not in name and "reconstructions" not in name]
+    assert page.count("<img") == len(shown) + page.count('class="film"')
+    assert page.count('class="film"') == (target == "x")
     run = open_run(folder)
     assert run.recipe.as_json() == json.loads((folder / "recipe.json").read_text())
     again = run.recipe.scores(run, run.dataset.test)

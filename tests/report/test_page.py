@@ -204,7 +204,7 @@ class Told(PyroModule):
 
 
 def test_a_story_of_ones_own_is_explored_without_a_decoder_by_name(tmp_path, page):
-    run = untrained("vae", tmp_path)
+    run = untrained("vae --network article", tmp_path)
     network = nn.Sequential(nn.Linear(5, 30), nn.ELU(inplace=True), nn.Linear(30, 784), nn.Sigmoid())
     run = dataclasses.replace(run, model=Told(network))
     write_page(run)
@@ -229,8 +229,12 @@ class Codeless(PyroModule):
 @pytest.mark.parametrize(
     ("words", "model", "reason"),
     [
-        ("vae", Codeless(), "the story must have data x and a latent z [latent]; its sites are x"),
-        ("vae", Told(nn.Sequential(nn.Linear(5, 784), Odd())), "this page does not know the operations _fft_r2c"),
+        ("vae --network article", Codeless(), "the story must have data x and a latent z [latent]; its sites are x"),
+        (
+            "vae --network article",
+            Told(nn.Sequential(nn.Linear(5, 784), Odd())),
+            "this page does not know the operations _fft_r2c",
+        ),
         ("classifier", None, "the classifier has no latent z to move"),
     ],
 )
@@ -379,7 +383,7 @@ def test_traversals_interpolation_and_neighbours_are_shown(tmp_path, page):
 
 def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
+    monkeypatch.setattr(pictures, "write_pictures", lambda *_: None)
     words = f"vae --network article --epochs 1 --out {folder}".split()
     assert main(words) == 0
     assert f"pyro_models likelihood {folder}" in (folder / "report.html").read_text()
@@ -393,6 +397,6 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     assert "holds no checkpoint.pt: the pictures stay as they are" in capsys.readouterr().err
     assert "There is no explorer: the weights" in (folder / "report.html").read_text()
     torch.set_default_dtype(torch.float32)
-    monkeypatch.setattr(pictures, "write_pictures", lambda run: None)
+    monkeypatch.setattr(pictures, "write_pictures", lambda *_: None)
     assert main([*words, "--overwrite"]) == 0
     assert not (folder / "checks.json").exists()
