@@ -23,6 +23,7 @@ from pyro_models.report.page import write_page
 from pyro_models.runs import folder as run_module
 from pyro_models.training.processes import Processes
 
+ARTICLE = "vae --network article"
 EXPLORED = [
     "vae --network article --latent-dim 5 --likelihood continuous-bernoulli",
     "vae --network article --likelihood normal --latent-dim 1",
@@ -204,7 +205,7 @@ class Told(PyroModule):
 
 
 def test_a_story_of_ones_own_is_explored_without_a_decoder_by_name(tmp_path, page):
-    run = untrained("vae --network article", tmp_path)
+    run = untrained(ARTICLE, tmp_path)
     network = nn.Sequential(nn.Linear(5, 30), nn.ELU(inplace=True), nn.Linear(30, 784), nn.Sigmoid())
     run = dataclasses.replace(run, model=Told(network))
     write_page(run)
@@ -229,7 +230,7 @@ class Codeless(PyroModule):
 @pytest.mark.parametrize(
     ("words", "model", "reason"),
     [
-        ("vae --network article", Codeless(), "the story must have data x and a latent z [latent]; its sites are x"),
+        (ARTICLE, Codeless(), "the story must have data x and a latent z [latent]; its sites are x"),
         (
             "vae --network article",
             Told(nn.Sequential(nn.Linear(5, 784), Odd())),
@@ -260,7 +261,7 @@ CHECKS = [
 
 
 def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, page):
-    run = untrained("vae --network article", tmp_path)
+    run = untrained(ARTICLE, tmp_path)
     (tmp_path / "figures" / "check-ink.png").write_bytes(b"")
     write_page(run)
     written = (tmp_path / "report.html").read_text()
@@ -342,7 +343,7 @@ def test_the_page_of_every_recipes_default_run(recipe, tmp_path, page):
 
 
 def test_the_film_shows_each_epoch(tmp_path, page):
-    run = untrained("vae --network article", tmp_path)
+    run = untrained(ARTICLE, tmp_path)
     run.frames.update(examples=[0, 1], epochs=[1, 5], images=[torch.full((2, 1, 28, 28), k).byte() for k in (0, 255)])
     write_page(run)
     page.goto((tmp_path / "report.html").as_uri())
