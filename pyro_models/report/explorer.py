@@ -94,7 +94,7 @@ def explorer(run: Run, room: int) -> tuple[str, str]:
         known[category] = support[:1].clone()
         names = [*recipe.category_names(run.dataset)] or [str(k) for k in range(len(support))]
         choices = [{"name": category, "site": category, "values": names}]
-        goals, goal = means(model, **{category: support})[site], f"p({site} | {category})"
+        goals, goal = means(model, None, **{category: support})[site], f"p({site} | {category})"
     else:
         choices, landmarks, goal = recipe.landmarks(run)
         goals = z[:0] if landmarks is None else landmarks
