@@ -1,6 +1,6 @@
 """Time of a training step of the same net in this project, by hand, and in other libraries, as ratios.
 
-    python benchmarks/peers.py [--rounds 7] [--steps 50] [--threads 1] [--net article|small] [--write]
+    python benchmarks/peers.py [--rounds 7] [--steps 50] [--threads 1] [--net article,small]
 
 The net is 784-512-20 at batch 128 (article), or 784-200-200-50 at batch 20 (small), of Burda et al. Each loop is in the
 idiom of its library, over the same bytes in memory; they take turns in one process. A library that is not installed
@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ class Net:
 
 def layers(*sizes: int) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         parts += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
 
@@ -162,7 +163,7 @@ def numpyro(net: Net) -> Loop:
 
 
 def pyro_svi(net: Net, loader: bool) -> Loop:
-    """The VAE of Pyro's examples: two heads, softplus, and `SVI` with Adam; from a DataLoader of images, or in memory."""
+    """The VAE of Pyro's examples, with two heads and `SVI`; from a DataLoader of images, or in memory."""
     import pyro
     import pyro.distributions as dist
     from pyro.infer import SVI, Trace_ELBO
@@ -237,15 +238,9 @@ def pixyz(net: Net) -> Loop:
     from pixyz.losses import KullbackLeibler
 
     p, q = Generator(), Inference()
-    prior = Normal(
-        loc=torch.tensor(0.0), scale=torch.tensor(1.0), var=["z"], features_shape=[net.latent], name="prior"
-    )
+    prior = Normal(loc=torch.tensor(0.0), scale=torch.tensor(1.0), var=["z"], features_shape=[net.latent], name="prior")
     model = VAE(
-        q,
-        p,
-        regularizer=KullbackLeibler(q, prior),
-        optimizer=torch.optim.Adam,
-        optimizer_params={"lr": LEARNING_RATE},
+        q, p, regularizer=KullbackLeibler(q, prior), optimizer=torch.optim.Adam, optimizer_params={"lr": LEARNING_RATE}
     )
 
     def epoch() -> None:
@@ -347,9 +342,11 @@ def main() -> None:
     for name in given.net.split(","):
         net = net_of(name, given.steps)
         sizes = "-".join(map(str, (784, *net.hidden, net.latent)))
-        title = f"{sizes}, batch {net.batch}: medians of {given.rounds} rounds of {net.steps} steps, least and greatest."
+        title = (
+            f"{sizes}, batch {net.batch}: medians of {given.rounds} rounds of {net.steps} steps, least and greatest."
+        )
         parts.append(f"{title} {machine()}.\n\n{table(net, given.rounds)}")
-    print("\n\n".join(parts)) if 0 else write_section("peers", "\n\n".join(parts))
+    write_section("peers", "\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -385,12 +386,11 @@ def split_by_sklearn(n: int, first: int, seed: int) -> tuple[Tensor, Tensor]:
 @cache  # nothing changes it: splits of it are copies
 def _digits() -> Split:
     """Scikit-learn's 8x8 digits of 17 grey levels, resized to 28x28."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    small = torch.from_numpy(digits.images / 16.0).unsqueeze(1)
+    spec: Any = find_spec("sklearn")  # whose import would take longer than that of torch
+    table = np.loadtxt(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    small = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8) / 16.0)
     large = F.interpolate(small, size=(28, 28), mode="bicubic", align_corners=False)
-    return Split((large.clamp(0, 1) * 255).round().to(torch.uint8), torch.from_numpy(digits.target).long())
+    return Split((large.clamp(0, 1) * 255).round().to(torch.uint8), torch.from_numpy(table[:, -1]).long())
 
 
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
