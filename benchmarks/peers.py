@@ -312,18 +312,18 @@ def table(net: Net, rounds: int) -> str:
     loops = {f"ours, {name}": ours(net, choice) for name, choice in OURS.items()}
     loops |= {name: make(net) for name, (_, make, _) in PEERS.items() if name not in missing}
     times = in_turn(loops, rounds)
-    lines = [f"| ours / | {' | '.join(OURS)} | goal | CPU time, compiled |", "| --- " * (len(OURS) + 3) + "|"]
+    lines = [f"| ours / | {' | '.join(OURS)} | goal | wall clock, compiled |", "| --- " * (len(OURS) + 3) + "|"]
     for name, (_, _, goal) in PEERS.items():
         if name in missing:
             lines.append(f"| {name} | not installed |" + " |" * (len(OURS) + 1))
             continue
         wall, cpu = zip(*times[name], strict=True)
         mine = [list(zip(*times[f"ours, {way}"], strict=True)) for way in OURS]
-        cells = [ratio(each[0], wall) for each in mine]
-        lines.append(f"| {name} | {' | '.join(cells)} | <= {goal:.2f} | {ratio(mine[0][1], cpu)} |")
-    steps = {name: min(wall for wall, _ in each) / net.steps * 1e3 for name, each in times.items()}
-    least = ", ".join(f"{name} {value:.2f}" for name, value in steps.items())
-    return "\n".join([*lines, "", f"Least milliseconds a step: {least}."])
+        cells = [ratio(each[1], cpu) for each in mine]
+        lines.append(f"| {name} | {' | '.join(cells)} | <= {goal:.2f} | {ratio(mine[0][0], wall)} |")
+    steps = {name: min(cpu for _, cpu in each) / net.steps * 1e3 for name, each in times.items()}
+    least = "; ".join(f"{name}: {value:.2f}" for name, value in steps.items())
+    return "\n".join([*lines, "", f"Least CPU milliseconds a step: {least}."])
 
 
 def main() -> None:

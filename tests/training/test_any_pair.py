@@ -102,9 +102,7 @@ def test_data_of_every_form_train_networks_that_a_method_reaches(form):
     data, size = FORMS[form]
     pair = LocalPair()
     before = pair.unused.weight.detach().clone()
-    for epoch in fit(
-        pair.model, pair.guide, data, "mean-field", batch_size=size, epochs=40, learning_rate=cosine(0.2)
-    ):
+    for epoch in fit(pair.model, pair.guide, data, "mean-field", batch_size=size, epochs=40, learning_rate=cosine(0.2)):
         assert set(epoch.terms) == {"loss", "elbo", "reconstruction", "kl"}
     torch.testing.assert_close(pair.network.weight[0], torch.tensor([0.5]), atol=0.15, rtol=0)
     evidence = dist.Normal(0.0, 2**0.5).log_prob(DATA).mean()
