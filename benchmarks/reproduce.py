@@ -325,13 +325,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     every, runs = listed(), listed(given.only)
     out = given.out / "quick" if given.quick else given.out
-    before = {} if given.quick else read_json(KEPT)
+    before = read_json(KEPT)
 
     def update() -> None:
-        kept = keep(before, runs, out, given.quick)
+        kept = keep({} if given.quick else before, runs, out, given.quick)
         if given.quick:
-            tables = [table(name, runs, kept) for name in dict.fromkeys(run["table"] for run in runs)]
-            write(out / "RESULTS.md", "\n\n".join(["# Quick results: a tenth of each training", *tables]) + "\n")
+            names = [*dict.fromkeys(run["table"] for run in runs), "measured"]
+            marks = "\n\n".join(f"<!-- table: {name} --><!-- end -->" for name in names)
+            write(out / "RESULTS.md", page(f"# Quick results: a tenth of each training\n\n{marks}\n", runs, kept))
         else:
             write(KEPT, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
             write(PAGE, page(PAGE.read_text(), every, kept))
