@@ -127,8 +127,7 @@ class Steps:
         for known_form, fixed, moves, graph in self.graphs:
             if same(form, known_form) and same(_without(held, moves), fixed):
                 return graph(moving(objective, call, moves))
-        later = leaves(objective_at(self.objective, following)) if held else []
-        moves = {k for k, (a, b) in enumerate(zip(held, later, strict=False)) if type(a) is type(b) is float and a != b}
+        moves = self._moves(held, (following, 2 * progress - following)) if held else set()
         try:
             if len(self.graphs) == GRAPHS:
                 raise Uncapturable(f"the batches, or the objective, take more than {GRAPHS} forms")
@@ -138,6 +137,15 @@ class Steps:
             return self.plain(objective, *call)
         self.graphs.append((form, _without(held, moves), moves, graph))
         return terms
+
+    def _moves(self, held: list[Any], moments: tuple[float, float]) -> set[int]:
+        """Which numbers of an objective differ at the step after it, or else before it, where it has the same form."""
+        for moment in moments:
+            other = leaves(objective_at(self.objective, max(0.0, moment)))
+            differ = {k for k, (a, b) in enumerate(zip(held, other, strict=False)) if not same([a], [b])}
+            if len(held) == len(other) and all(type(held[k]) is type(other[k]) is float for k in differ):
+                return differ
+        return set()
 
     def _make(self, objective: Objective, call: Call, moves: set[int]) -> tuple[Graph, dict[str, Tensor]]:
         """Make a graph, and return it with the terms of its first run, which is held against the step as it is."""

@@ -230,6 +230,7 @@ def test_compiled_steps_round_otherwise_and_go_on_to_the_same_bits(x, warnings_o
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_step_takes_about_as_long_as_one_written_by_hand():
+    torch.set_default_dtype(torch.float32)  # the fixture of all tests sets it back
     net = peers.net_of("article", steps=10)
     loops = {way: peers.ours(net, way) for way in ("off", "on")} | {"by hand": peers.by_hand(net)}
     seconds = {name: min(cpu for _, cpu in each) for name, each in in_turn(loops, rounds=5).items()}
