@@ -143,8 +143,8 @@ def check(words: Sequence[str]) -> int:
     if not given.data.isdigit() or int(given.data) < 2:
         parser.error(f"`data` must be at least 2, not {given.data}")
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
-    options = {"split": given.split, "data": int(given.data), "form": given.format}
-    text = report.write_checks(run, **options, **values, more=statistics)
+    data, form = int(given.data), given.format
+    text = report.write_checks(run, split=given.split, data=data, **values, more=statistics, form=form)
     if given.arviz:
         report.write_arviz(run, given.arviz, split=given.split, seed=given.seed)
     print(text)

@@ -60,14 +60,20 @@ def colour_of(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def set_title(target: Figure | Axes, text: str) -> None:
-    """Set the title of a figure, or of a panel of a figure that is one row of panels wide, in lines that fit."""
+def set_title(target: Figure | Axes, text: str, share: float = 0.8) -> None:
+    """Set the title of a figure, or of a panel of a figure that is one row of panels wide, in lines that fit.
+
+    Args:
+        target: the figure or the panel.
+        text: the title.
+        share: of the panel's width that the title may take, less where a legend stands beside it.
+    """
     if isinstance(target, Figure):
         target.suptitle(wrapped(text, target.get_figwidth() - 0.2, STYLE["figure.titlesize"]))
     else:
         columns = target.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
         width = target.figure.get_figwidth() / columns  # type: ignore[union-attr]
-        target.set_title(wrapped(text, 0.5 * width, STYLE["axes.titlesize"]))
+        target.set_title(wrapped(text, share * width, STYLE["axes.titlesize"]))
 
 
 def wrapped(text: str, inches: float, size: float) -> str:

@@ -50,7 +50,7 @@ def latent_map(
         if labels is not None and labels.max() < 10:
             colours |= {"vmin": 0, "vmax": 9}  # a label has the same colour in all figures
         dots = panel.scatter(x, y, s=size, linewidths=0, alpha=0.7, **colours)
-        set_title(panel, title)
+        set_title(panel, title, share=0.5)
         panel.set_aspect("equal" if limit else "auto")
         if limit:
             panel.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel="z[0]", ylabel="z[1]")
@@ -91,7 +91,7 @@ def scatter(
             panel.add_collection(discs)
             panel.scatter([], [], color=colour_of(number), label=name)
         panel.set(xlabel="z[0]", ylabel="z[1]", aspect="equal")
-        set_title(panel, title)
+        set_title(panel, title, share=0.5)
         group_legend(panel)
     lower, upper = torch.cat(reach).amin(0).tolist(), torch.cat(reach).amax(0).tolist()
     drawn[0].set(xlim=(lower[0], upper[0]), ylim=(lower[1], upper[1]))
@@ -128,7 +128,7 @@ def decision_regions(
             x, y = points[values == k].cpu().numpy().T
             panel.scatter(x, y, s=5, linewidths=0, alpha=0.6, color=colour_of(k), label=names[k])
         panel.set(xlabel="z[0]", ylabel="z[1]")
-        set_title(panel, f"likeliest {name} (fainter: less probable), and test data")
+        set_title(panel, f"likeliest {name} (fainter: less probable), and test data", share=0.5)
         group_legend(panel)
     return figure
 

@@ -138,6 +138,7 @@ class Site:
     functions: list[frozenset[Source]]
     observed: Tags
     density: list[Tensor]
+    parameters: list[Tensor]
     time: int
 
     def add(self, sources: Collection[Source]) -> None:
@@ -184,7 +185,7 @@ class Reader(Messenger):
         observed = self.tracking.of(msg["value"]) if msg["is_observed"] else Tags()
         self.before[name] = parameter_names(msg["fn"]), observed  # before a draw makes logits beside probs
         with self.tracking.pause():
-            if name in self.values and not _is_function(msg):
+            if name in self.values and not _is_function(msg) and _fits(self.values[name], msg):
                 msg["value"], msg["done"] = self.values[name], True
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -216,7 +217,8 @@ class Reader(Messenger):
                 numbers.copied,
                 numbers.functions,
                 observed,
-                _copied([*density, *parameters]),
+                _copied(density),
+                _copied(parameters),
                 tracking.time,
             )
         tracking.time += 1
@@ -234,6 +236,15 @@ class Reader(Messenger):
 
 def _copied(value: Any) -> Any:
     return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, value)
+
+
+def _fits(value: Any, msg: Any) -> bool:
+    """Whether a value is as large as that of a site is now: a plate of another size takes no values of before."""
+    if site_is_subsample(msg):
+        return len(value) == msg["fn"].subsample_size
+    if not isinstance(value, Tensor) or not hasattr(msg["fn"], "shape"):
+        return True
+    return value.shape == (msg["value"].shape if isinstance(msg["value"], Tensor) else msg["fn"].shape())
 
 
 def _density(fn: Any, value: Any, drawn: Tags, tracking: Tracking) -> tuple[list[Tensor], frozenset[Source]]:
@@ -609,15 +620,27 @@ def no_side_effects() -> Iterator[None]:
 
 
 def _differ(a: Site, b: Site) -> bool:
-    """Whether a site depends on other values in one run than in another, or has another density; NaN is a number."""
-    return (
-        a.sources != b.sources
-        or len(a.density) != len(b.density)
-        or any(
-            x.shape != y.shape or bool((~((x == y) | (x.isnan() & y.isnan()))).any())
-            for x, y in zip(a.density, b.density, strict=True)
-        )
-    )
+    """Whether a site depends on other values in one run than in another, or has another density.
+
+    In plates of another size, what counts is whether the elements in both have other parameters. NaN is a number.
+    """
+    if a.sources != b.sources:
+        return True
+    x, y = a.msg["value"], b.msg["value"]
+    if a.parameters and isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape != y.shape:
+        pairs = zip(a.parameters, b.parameters, strict=False)
+        return any(each.ndim != other.ndim or not _same(*_overlap(each, other)) for each, other in pairs)
+    whole, others = [*a.density, *a.parameters], [*b.density, *b.parameters]
+    return len(whole) != len(others) or not all(map(_same, whole, others))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    both = tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True))
+    return a[both], b[both]
 
 
 def _another(fn: Any, value: Any, seed: int) -> Any:

@@ -31,21 +31,29 @@ def means(model: nn.Module, arguments: Mapping[str, Tensor] | None = None, **kno
 
 def decoder_program(
     model: nn.Module, arguments: Mapping[str, Tensor], known: Mapping[str, Tensor], bits: int
-) -> tuple[dict[str, Any], Tensor]:
-    """Return the program from arguments and the values of some sites to the means of all others, and that of x.
+) -> dict[str, Any]:
+    """Return the program from arguments and the values of some sites to the means of all others: see `Recorder`.
 
     Args:
         model: the story.
-        arguments, known: what the program starts from, by name: [batch, *event].
-        bits: of each number in a large weight: see `Recorder`.
+        arguments, known: what the program starts from, by name: [1, *event].
+        bits: of each number in a large weight.
 
     Raises:
-        UserError: the story cannot be written down as one.
+        UserError: the story cannot be written down as a program.
     """
     with torch.no_grad(), Recorder({**arguments, **known}, bits) as recorder:
         outputs = means(model, arguments, **known)
-    program = recorder.program({site: mean for site, mean in outputs.items() if site not in known})
-    return program, outputs["x"]
+    return recorder.program({site: mean for site, mean in outputs.items() if site not in known})
+
+
+def rounding_error(model: nn.Module, arguments: Mapping[str, Tensor], known: Mapping[str, Tensor], bits: int) -> float:
+    """Return by how much rounded weights move the mean of x at most: as `decoder_program`, but for any batch."""
+    with torch.no_grad():
+        exact = means(model, arguments, **known)["x"]
+        with Recorder({**arguments, **known}, bits):
+            rounded = means(model, arguments, **known)["x"]
+    return float((rounded - exact).abs().max())
 
 
 def explorer(run: Run, room: int) -> tuple[str, str]:
@@ -86,7 +94,7 @@ def explorer(run: Run, room: int) -> tuple[str, str]:
         known[category] = support[:1].clone()
         names = [*recipe.category_names(run.dataset)] or [str(k) for k in range(len(support))]
         choices = [{"name": category, "site": category, "values": names}]
-        goals, goal = means(model, **{category: support})[site], f"p({site} | {category})"
+        goals, goal = means(model, None, **{category: support})[site], f"p({site} | {category})"
     else:
         choices, landmarks, goal = recipe.landmarks(run)
         goals = z[:0] if landmarks is None else landmarks
@@ -112,12 +120,10 @@ def explorer(run: Run, room: int) -> tuple[str, str]:
     if not run.dataset.is_table:
         train = run.dataset.train[:: -(-len(run.dataset.train) // MOST_NEIGHBOURS)]
         content |= {"images": sprite(_intensities(test)), "train": sprite(_intensities(train)), "trained": len(train)}
-    _, exact = decoder_program(model, _repeated(arguments, z), {**_repeated(known, z), site: z}, 32)
     for bits in (16, 8):
-        program, _ = decoder_program(model, arguments, known, bits)
+        program = decoder_program(model, arguments, known, bits)
         if len(text := json.dumps(content | {"program": program})) <= room:
-            _, coarse = decoder_program(model, _repeated(arguments, z), {**_repeated(known, z), site: z}, bits)
-            error = float((coarse - exact).abs().max())
+            error = rounding_error(model, _repeated(arguments, z), {**_repeated(known, z), site: z}, bits)
             return text, _sentence(site, len(z), f"{bits}-bit weights, which move no {_unit(run)} at these", error)
     size, free = (number / 1e6 for number in (len(text), room))
     raise UserError(f"the weights would take {size:.1f} MB of the page, in which {free:.1f} MB are left")

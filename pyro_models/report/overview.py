@@ -66,7 +66,7 @@ def write_overview(folders: Sequence[Path], out: Path, megabytes: float) -> None
         UserError: a folder holds no finished run, or the file cannot be written.
     """
     runs = [read_finished(folder) for folder in folders]
-    sections = {"Runs": _table(runs, out.parent), "Curves": _overlaid(runs)}
+    sections = {"Runs": _tables(runs, out.parent), "Curves": _overlaid(runs)}
     used = sum(len(text) for text in sections.values()) + 60_000
     sections["Pictures"] = _side_by_side(runs, int(megabytes * 1e6) - used)
     body = "\n".join(f'<section id="{name.lower()}"><h2>{name}</h2>{text}</section>' for name, text in sections.items())
@@ -77,24 +77,30 @@ def _name(run: Finished) -> str:
     return run.folder.name or str(run.folder)
 
 
+def _tables(runs: Sequence[Finished], beside: Path) -> str:
+    """Return a table of the runs of each recipe."""
+    names = dict.fromkeys(run.recipe["recipe"] for run in runs)
+    return "".join(_table([run for run in runs if run.recipe["recipe"] == name], beside) for name in names)
+
+
 def _table(runs: Sequence[Finished], beside: Path) -> str:
-    """Return a row for each run: its recipe and data, the options that differ from another's, its scores, minutes."""
+    """Return a row for each run of a recipe: its data, the options that differ from another's, its scores, minutes."""
     options: list[dict[str, Any]] = [{**run.recipe, "seed": _seeds(run)} for run in runs]
-    differ = {key for each in options for key in each if any(each[key] != o.get(key, each[key]) for o in options)}
+    shown = {"recipe", "data", "epochs"}
+    differ = [key for key in options[0] if key not in shown and len({str(each.get(key)) for each in options}) > 1]
     rows = []
     for run, each in zip(runs, options, strict=True):
         link = html.escape(os.path.relpath(run.folder / "report.html", beside), quote=True)
-        changed = ", ".join(
-            f"{key.replace('_', ' ')} {each[key]}" for key in sorted(differ - {"recipe", "data"} & set(each))
-        )
         scores = row(run.results)
         del scores["command"]
         cells = {"run": f'<a href="{link}">{html.escape(_name(run))}</a>'}
-        cells |= {key: html.escape(str(each[key])) for key in ("recipe", "data")}
-        cells |= {"options that differ": html.escape(changed), "epochs": str(run.results["epochs"])}
-        rows.append(cells | {key: html.escape(value) for key, value in scores.items()})
+        cells |= {key: html.escape(str(each.get(key, ""))) for key in sorted(shown)}
+        cells |= {key.replace("_", " "): html.escape(str(each.get(key, ""))) for key in differ}
+        rows.append(
+            cells | {html.escape(score_name(key)): html.escape(value) for key, value in scores.items() if value}
+        )
     names = list(dict.fromkeys(name for each in rows for name in each))
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     lines = "".join("<tr>" + "".join(f"<td>{each.get(name, '')}</td>" for name in names) + "</tr>" for each in rows)
     return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 

@@ -22,6 +22,7 @@ from pyro_models.report.words import number, score_name
 from pyro_models.runs import Run
 
 DRAWN_BY_THE_PAGE = ("learning-curves", "reconstructions", "check-statistics")
+BROAD = 2  # width by height of a picture
 AGAINST_LABELS = ("confusion", "scores-of-classes", "labelled", "adversaries")
 
 
@@ -49,7 +50,7 @@ def write_page(run: Run, megabytes: float = MEGABYTES) -> None:
     against_labels = [path for path in of_run if _is(path, AGAINST_LABELS)]
     made = [path for path in figures if path.stem.startswith("samples-")]
     sections = {
-        "Story": run.recipe.story(run.dataset).html,
+        "Story": run.recipe.story(run.dataset).html.replace("<pre>", '<pre tabindex="0">'),  # a phone scrolls it
         "Training": curves(rows, results["units"]) + _film(run, figures) + pictures(against_labels),
         "Checks": _checks(checks, figures, recipe.unanswered.get("replicates"), check_command),
         "Bound": _bound(run, results, likelihood_command) + _comparison(run, figures),
@@ -141,26 +142,28 @@ def _explorer(run: Run, room: int) -> str:
 
 def _bound(run: Run, results: dict[str, Any], command: str) -> str:
     """Return the final scores by their units, and the log-likelihood or the command for it."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[str, str, str]]] = {}
     for name, value in results["test"].items():
         beside = number(results["validation"][name]) if name in results["validation"] else ""
-        cells = f'<th scope="row">{html.escape(score_name(name))}</th><td>{beside}</td><td>{number(value)}</td>'
-        groups.setdefault(results["units"][name], []).append(f"<tr>{cells}</tr>")
+        groups.setdefault(results["units"][name], []).append((html.escape(score_name(name)), beside, number(value)))
     density, estimate = html.escape(f"log {run.recipe.density}"), results.get("log_likelihood")
     if estimate:
         value = f"{number(estimate['mean'])} ± {number(estimate['standard_error'])}"
-        cells = f'<th scope="row">{density}, {estimate["samples"]} samples</th><td></td><td>{value}</td>'
-        groups.setdefault(estimate["unit"], []).append(f"<tr>{cells}</tr>")
-    head = '<tr><th class="unit" scope="rowgroup" colspan="3">{}</th></tr>'
-    body = "".join(
-        f"<tbody>{head.format(html.escape(unit)) if unit else ''}{''.join(lines)}</tbody>"
-        for unit, lines in groups.items()
-    )
-    head = "<tr><td></td><th>validation</th><th>test</th></tr>"
-    table = f'<div class="wide"><table class="numbers"><thead>{head}</thead>{body}</table></div>'
+        groups.setdefault(estimate["unit"], []).append((f"{density}, {estimate['samples']} samples", "", value))
+    body = "".join(_of_unit(html.escape(unit), rows) for unit, rows in groups.items())
+    head = '<tr><td></td><th scope="col">validation</th><th scope="col">test</th></tr>'
+    table = f'<div class="wide" tabindex="0"><table class="numbers"><thead>{head}</thead>{body}</table></div>'
     if not estimate:
         return table if run.recipe.unanswered.get("log-likelihood") else f"{table}<p>For {density}: {command}</p>"
     return table + _estimate(estimate, density, _verb(run, "likelihood", "--samples", str(estimate["samples"])))
+
+
+def _of_unit(unit: str, rows: Sequence[tuple[str, str, str]]) -> str:
+    """Return scores of one unit, which stands once: above several of them, or below the name of one."""
+    head = f'<tr><th class="unit" scope="rowgroup" colspan="3">{unit}</th></tr>' if unit and len(rows) > 1 else ""
+    below = f"<small>{unit}</small>" if unit and len(rows) == 1 else ""
+    lines = (f'<tr><th scope="row">{name}{below}</th><td>{v}</td><td>{t}</td></tr>' for name, v, t in rows)
+    return f"<tbody>{head}{''.join(lines)}</tbody>"
 
 
 def _estimate(estimate: Mapping[str, Any], density: str, command: str) -> str:
@@ -183,7 +186,7 @@ def _estimate(estimate: Mapping[str, Any], density: str, command: str) -> str:
             for name, each in rows.items()
         )
         lines.append(f"The gap, of the first {gap['data']} test data, in nats:")
-        lines.append(f'<div class="wide"><table class="numbers">{cells}</table></div>')
+        lines.append(f'<div class="wide" tabindex="0"><table class="numbers">{cells}</table></div>')
     return f"<h3>{density}</h3>\n<p>{' '.join(lines)}</p><p>{command}</p>".replace("<p><div", "<div")
 
 
@@ -261,17 +264,20 @@ def pictures(paths: Sequence[Path], caption: str = "") -> str:
     for path in paths:
         text = html.escape(caption or path.stem.lstrip("0123456789-").replace("-", " "))
         source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        broad = ' class="broad" tabindex="0"' * _is_broad(path)
-        image = f'<div{broad}><img alt="{text}" src="{source}"></div>'
+        width, height = _size(path)
+        broad, least = ("", "")
+        if width > BROAD * height:  # a phone scrolls it, to show it large enough
+            broad, least = ' class="broad" tabindex="0"', f' style="min-width: min(40rem, {width}px)"'
+        image = f'<div{broad}><img{least} alt="{text}" src="{source}"></div>'
         figures.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return "\n".join(figures)
 
 
-def _is_broad(path: Path) -> bool:
-    """Whether a PNG file is so wide for its height that a phone has to scroll it to show it large enough."""
+def _size(path: Path) -> tuple[int, int]:
+    """Return the width and the height of a PNG file, from its header."""
     with path.open("rb") as file:
         header = file.read(24)
-    return int.from_bytes(header[16:20], "big") > 2 * int.from_bytes(header[20:24], "big") > 0
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
 
 
 def _command(run: Run, results: dict[str, Any]) -> str:
@@ -279,7 +285,8 @@ def _command(run: Run, results: dict[str, Any]) -> str:
         f'<tr><th scope="row">{html.escape(name.replace("_", " "))}</th><td>{html.escape(str(value))}</td></tr>'
         for name, value in run.recipe.as_json().items()
     )
+    table = f'<div class="wide" tabindex="0"><table>{options}</table></div>'
     return (
-        f"<pre>{html.escape(results['command'])}</pre>\n"
-        f'<details><summary>every option</summary><div class="wide"><table>{options}</table></div></details>'
+        f'<pre tabindex="0">{html.escape(results["command"])}</pre>\n'
+        f"<details><summary>every option</summary>{table}</details>"
     )

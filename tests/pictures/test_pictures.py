@@ -23,11 +23,11 @@ CASES = {
     "autoencoder": ("autoencoder", {}, CURVES | RECONSTRUCTIONS | PLANE | {"pixels-and-latents"}),
     "gmvae": (
         "gmvae",
-        {"vat": 1.0, "labels": 30},
+        {"labels": 30},
         CURVES
         | RECONSTRUCTIONS
         | {"clusters", "latent-map", "latent-map-by-cluster", "prior-of-clusters", "confusion", "scores-of-classes"}
-        | {"adversaries", "labelled", "learning-curves-terms", "learning-curves-scores"},
+        | {"labelled", "learning-curves-terms", "learning-curves-scores"},
     ),
     "gmvae, two columns": (
         "gmvae",

@@ -30,7 +30,7 @@ def test_learning_curves_draw_each_split_and_name_the_unit():
 LONG = "mean images at latents drawn from the prior, of a title that is longer than any figure is wide (grey pixels)"
 
 
-@pytest.mark.parametrize("count", [1, 2, 20])
+@pytest.mark.parametrize("count", [1, 13])
 def test_nothing_is_cut_at_any_number_of_latents_labels_or_names(count):
     checks = [
         Check("x", f"distance to the nearest of 5000 training images, {k}", 2.0, {"prior": torch.arange(9.0)})
@@ -47,7 +47,7 @@ def test_nothing_is_cut_at_any_number_of_latents_labels_or_names(count):
         plots.latent_map({LONG: points}, labels, names=names),
         plots.confusion_matrix(torch.ones(count, count), range(count), names),
         plots.image_rows(images[:9], names[:9], LONG),
-        plots.image_grid(images[:, 0], 1 if count < 20 else 10, LONG),
+        plots.image_grid(images[:, 0], 1, LONG),
         plots.scatter({LONG: {name: points for name in names[:12]}}),
         plots.learning_curves([{"epoch": 1, "train_a": 1.0}], {"a": LONG}),
         plots.estimator_comparison(bounds, ratios, dict.fromkeys(bounds, 1.0), LONG),

@@ -606,7 +606,7 @@ def story(bench: Bench) -> str:
     return "as get_dependencies"
 
 
-def depends(bench: Bench, site: str, up: str, draws: int = 5) -> bool:
+def depends(bench: Bench, site: str, up: str, draws: int = 20) -> bool:
     """Whether another value of one latent site, all others held, changes the density of another or takes it away."""
     model = bench.pair.model
     for _ in range(draws):
