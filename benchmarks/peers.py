@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -58,14 +59,15 @@ class Net:
 
 def layers(*sizes: int) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         parts += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
 
 
 def ours(net: Net, compile: str) -> Loop:
+    from pyro_models.guides.vae import VAEGuide
+
     import pyro_models as ps
-    from guides.vae import VAEGuide
     from pyro_models.data import Batches, Split, batch_of
     from pyro_models.distributions import grey_bernoulli
     from pyro_models.objectives import mean_field
@@ -162,7 +164,7 @@ def numpyro(net: Net) -> Loop:
 
 
 def pyro_svi(net: Net, loader: bool) -> Loop:
-    """The VAE of Pyro's examples: two heads, softplus, and `SVI` with Adam; from a DataLoader of images, or in memory."""
+    """The VAE of Pyro's examples: two heads, softplus, `SVI` with Adam; from a DataLoader of images, or in memory."""
     import pyro
     import pyro.distributions as dist
     from pyro.infer import SVI, Trace_ELBO
