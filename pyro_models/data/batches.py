@@ -115,7 +115,7 @@ class Batches:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", number))
         rounds = -(-len(self) * self.size // len(self.split))
         orders = [torch.randperm(len(self.split), generator=generator) for _ in range(rounds)]
-        order = torch.cat(orders).to(self.split.x.device)
+        order = (torch.cat(orders) if rounds > 1 else orders[0]).to(self.split.x.device)
         share = self.size // self.processes
         for start in range(self.rank * share, len(self) * self.size, self.size):
             batch = self.to_batch(self.split[order[start : start + share]])

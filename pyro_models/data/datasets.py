@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -384,11 +385,11 @@ def split_by_sklearn(n: int, first: int, seed: int) -> tuple[Tensor, Tensor]:
 @cache  # nothing changes it: splits of it are copies
 def _digits() -> Split:
     """Scikit-learn's 8x8 digits of 17 grey levels, resized to 28x28."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    large = torch.from_numpy(enlarged(digits.images.astype(np.int64)))
-    return Split(large.unsqueeze(1), torch.from_numpy(digits.target).long())
+    spec: Any = find_spec("sklearn")  # whose import would take longer than that of torch
+    path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(path, delimiter=",", dtype=np.int64)
+    large = torch.from_numpy(enlarged(table[:, :-1].reshape(-1, 8, 8)))
+    return Split(large.unsqueeze(1), torch.from_numpy(table[:, -1]))
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:

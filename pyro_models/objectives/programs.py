@@ -70,7 +70,7 @@ def reachable(thing: Any) -> Iterable[Any]:
     if inspect.ismethod(thing):
         return [thing.__self__, thing.__func__]
     if inspect.isfunction(thing):
-        cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell)]
+        cells = [cell.cell_contents for cell in thing.__closure__ or () if is_filled(cell)]
         if _library(thing.__module__):  # what a handler wraps is in its closure; its globals are the library's
             return cells
         known = [thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__]
@@ -94,7 +94,8 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def is_filled(cell: types.CellType) -> bool:
+    """Return whether a variable that a function closes over has a value."""
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

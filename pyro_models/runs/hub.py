@@ -109,5 +109,6 @@ def _checks(path: Path) -> str:
         for given in ("prior", "posterior")
         if given in each and each[given]["two_sided"] <= 0.05
     ]
-    count = f"{checks['failed']} predictive checks fail at 5 %; {checks['expected_to_fail']:.3g} would of a right model."
+    expected = f"{checks['expected_to_fail']:.3g} would of a right model"
+    count = f"{checks['failed']} predictive checks fail at 5 %; {expected}."
     return "\n".join([count, *worst])

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pyro
@@ -28,7 +29,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_models.base.errors import first_line
 from pyro_models.objectives import Objective, Program, is_of_pyro, modules_of
-from pyro_models.objectives.programs import reachable
+from pyro_models.objectives.programs import is_filled, reachable
 
 ATEN = torch.ops.aten
 LIKE = {ATEN.empty_like.default, ATEN.rand_like.default, ATEN.randn_like.default, ATEN.new_empty.default}
@@ -75,11 +76,12 @@ def walk(thing: Any, leaf: Callable[[Any], Any], within: tuple[int, ...] = ()) -
         return type(thing)(map(go, thing))
     if type(thing) is partial:
         return partial(go(thing.func), *map(go, thing.args), **go(thing.keywords))
-    if type(thing) is types.FunctionType:
+    if type(thing) is types.FunctionType and all(map(is_filled, thing.__closure__ or ())):
         leaf(thing.__code__)
         cells = tuple(types.CellType(go(cell.cell_contents)) for cell in thing.__closure__ or ())
         made = types.FunctionType(thing.__code__, thing.__globals__, thing.__name__, go(thing.__defaults__), cells)
         made.__kwdefaults__ = go(thing.__kwdefaults__)
+        made.__dict__.update(thing.__dict__)
         return made
     return leaf(thing)
 
@@ -227,14 +229,17 @@ def trace(
     owned = tensors_of(*programs)
     if not {id(tensor) for tensor in trained} <= {id(tensor) for tensor in owned}:
         raise Uncapturable("it trains a tensor that is in no module")
+    for each in leaves(call):
+        if not (each is None or isinstance(each, (Tensor, *PLAIN))):
+            raise Uncapturable(f"it is called with a {type(each).__name__}, which may change")
     names: list[str] = []
 
     def step(*tensors: Tensor) -> list[Tensor | None]:
         stand_ins = {id(tensor): stand_in for tensor, stand_in in zip(owned, tensors, strict=False)}
         given = iter(tensors[len(owned) :])
         args, kwargs = walk(call, lambda each: next(given) if isinstance(each, Tensor) else each)
-        position = iter(range(len(leaves(objective))))
-        here = walk(objective, lambda each: next(given) if next(position) in moves else each)
+        position = count()
+        here = walk(objective, lambda each: next(given) if next(position) in moves else each) if moves else objective
         with _replaced(programs, stand_ins), pyro.validation_enabled(False):
             terms = here(model, guide, *args, **kwargs)
             parameters = [stand_ins[id(tensor)] for tensor in trained]

@@ -83,8 +83,9 @@ def fit(
     Args:
         model, guide: functions, modules or methods, called with the items of a batch.
         data: a dictionary of keyword arguments, a tuple of positional ones or a tensor, which each step sees whole, or
-            `batch_size` rows of; a `TensorDataset`, a `Split` or `Batches`; or a `DataLoader` or a list of batches,
-            each of which is a dictionary, a tuple or a tensor.
+            `batch_size` rows of, which may lie in a `numpy.memmap`; a `TensorDataset`, a `Split` or `Batches`; or a
+            `DataLoader`, a list or whatever else has a length and iterates over batches, each of which is a dictionary,
+            a tuple or a tensor.
         objective: the name of an estimator, the loss, or a schedule of losses.
         optimizer: over the parameters of both; or from the list of all parameters to one, such as
             `partial(torch.optim.SGD, lr=0.1)`; None takes Adam.

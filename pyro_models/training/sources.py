@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -91,8 +92,16 @@ class Rows:
 
     def rows(self, index: Tensor) -> Call:
         """Return the arguments with these rows of each tensor that has as many."""
-        take = lambda value: value[index.to(value.device)] if _length(value) == self.length else value  # noqa: E731
-        return tuple(map(take, self.args)), {name: take(value) for name, value in self.kwargs.items()}
+        return tuple(self._take(value, index) for value in self.args), {
+            name: self._take(value, index) for name, value in self.kwargs.items()
+        }
+
+    def _take(self, value: Any, index: Tensor) -> Any:
+        if _length(value) != self.length:
+            return value
+        if isinstance(value, np.ndarray):
+            return torch.from_numpy(np.ascontiguousarray(value[index.numpy()]))  # a copy, also of what lies in a file
+        return value[index.to(value.device)]
 
 
 def as_source(model: Program, guide: Program, data: Any, batch_size: int | None, seed: int) -> Source:
@@ -115,6 +124,12 @@ def as_source(model: Program, guide: Program, data: Any, batch_size: int | None,
         raise UserError("`batch_size` goes with data in one piece: a DataLoader or a list has batches of its own")
     if isinstance(data, Iterator) or not isinstance(data, Iterable):
         raise UserError(f"`data` of type {type(data).__name__} can be read once, if at all: give a list of batches")
+    try:
+        len(data)  # type: ignore[arg-type]
+    except TypeError:
+        raise UserError(
+            f"`data` of type {type(data).__name__} has no length: give it the number of its batches"
+        ) from None
     return Listed(data)
 
 
@@ -146,4 +161,4 @@ def _in_rows(model: Program, guide: Program, args: Any, kwargs: Any, size: int, 
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, Tensor) and value.ndim else 0
+    return len(value) if isinstance(value, Tensor | np.ndarray) and value.ndim else 0

@@ -170,8 +170,7 @@ class Steps:
                 list(expected) == list(terms)
                 and all(_close(terms[name], expected[name], ROUNDING * loss) for name in expected)
                 and all(
-                    _close(a.grad, b, 0.1 * ROUNDING * steepest, 100 * ROUNDING)
-                    for a, b in zip(trained, slopes, strict=True)
+                    _close(a.grad, b, ROUNDING * steepest, 100 * ROUNDING) for a, b in zip(trained, slopes, strict=True)
                 )
                 and all(_close(a, b) for a, b in zip(ours, after, strict=True))
             ):

@@ -1,5 +1,6 @@
 """Training of pairs and data of every form, against Pyro's SVI and closed forms."""
 
+import itertools
 from functools import partial
 
 import pyro
@@ -11,7 +12,7 @@ from pyro.infer.autoguide import AutoDelta, AutoNormal
 from pyro.optim import Adam
 from torch import nn
 from torch.distributions import constraints
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyro_models.data import Split
 from pyro_models.objectives import mean_field, trace
@@ -90,6 +91,7 @@ FORMS = {
     "dictionary": ({"x": DATA, "scale": 1.0}, 4),
     "tuple": ((DATA,), 4),
     "tensor": (DATA, 4),
+    "array": ({"x": DATA.numpy()}, 4),
     "dataset": (TensorDataset(DATA), 4),
     "loader": (DataLoader(TensorDataset(DATA), batch_size=4, shuffle=True), None),
     "list": ([{"x": part} for part in DATA.split(4)], None),
@@ -145,12 +147,18 @@ def test_a_subsampled_plate_is_trained_on_other_rows_in_each_step():
     assert point.median()["loc"].item() == pytest.approx(data.mean().item(), abs=0.15)
 
 
+class Endless(IterableDataset):
+    def __iter__(self):
+        return itertools.repeat(DATA)
+
+
 @pytest.mark.parametrize(
     ("data", "options", "words"),
     [
         (DATA, {"batch_size": 4}, "site 'loc' is shared by all data"),
         (DATA, {"batch_size": 40}, "the longest argument has 12 rows"),
         (iter([DATA]), {}, "can be read once"),
+        (DataLoader(Endless()), {}, "has no length"),
         ([DATA], {"batch_size": 4}, "has batches of its own"),
         (DATA, {"objective": "tracer"}, "did you mean 'trace'"),
     ],
