@@ -65,8 +65,9 @@ def layers(*sizes: int) -> nn.Sequential:
 
 
 def ours(net: Net, compile: str) -> Loop:
+    from pyro_models.guides.vae import VAEGuide
+
     import pyro_models as ps
-    from guides.vae import VAEGuide
     from pyro_models.data import Batches, Split, batch_of
     from pyro_models.distributions import grey_bernoulli
     from pyro_models.objectives import mean_field

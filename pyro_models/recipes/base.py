@@ -58,6 +58,7 @@ class Recipe:
     latent_site: ClassVar[str] = "z"  # the one that maps and the explorer show
     density: ClassVar[str] = "p(x)"  # whose logarithm `likelihood` estimates
     unanswered: ClassVar[Mapping[Question, str]] = {}  # why a question cannot be put to the pair
+    beside_z: ClassVar[str] = ""  # what x depends on beside z, which differs from datum to datum
 
     data: Any = option(
         "digits",

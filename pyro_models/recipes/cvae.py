@@ -30,6 +30,7 @@ class CVAERecipe(VariationalRecipe):
 
     name: ClassVar[str] = "cvae"
     density: ClassVar[str] = "p(x | c)"
+    beside_z: ClassVar[str] = "the condition c"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "pyro-tutorial": {
             "data": "mnist",

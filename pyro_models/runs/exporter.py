@@ -47,8 +47,8 @@ def parts(run: Run) -> dict[str, tuple[Part, tuple[int, ...], str]]:
         made["classifier"] = Part(guide, lambda x: classify(x).probs), shape, f"x to q(y | x) of {categories}"
     if not hasattr(guide, "posterior"):
         return made
-    if "explorer" in recipe.unanswered:
-        raise UserError(f"{recipe.name} is not exported: {recipe.unanswered['explorer']}")
+    if recipe.beside_z:
+        raise UserError(f"{recipe.name} is not exported: what z decodes to depends on {recipe.beside_z}")
     if len(getattr(recipe, "latent_sites", ("z",))) > 1:
         raise UserError(f"{recipe.name} is not exported: it has several levels of latents")
     posterior: Any = guide.posterior

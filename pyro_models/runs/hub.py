@@ -102,12 +102,13 @@ def card(run: Run) -> str:
 def _checks(path: Path) -> str:
     if not path.is_file():
         return "None were made: `pyro-stories check RUN` makes them."
-    found = read_json(path)
+    checks = read_json(path)
     worst = [
         f"- {each['site']}: {each['statistic']} ({given}: p = {each[given]['p']:.2g})"
-        for each in found["checks"]
+        for each in checks["checks"]
         for given in ("prior", "posterior")
         if given in each and each[given]["two_sided"] <= 0.05
     ]
-    count = f"{found['failed']} predictive checks fail at 5 %; {found['expected_to_fail']:.3g} would of a right model."
+    expected = f"{checks['expected_to_fail']:.3g} would of a right model"
+    count = f"{checks['failed']} predictive checks fail at 5 %; {expected}."
     return "\n".join([count, *worst])

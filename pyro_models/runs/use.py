@@ -125,8 +125,8 @@ class Inference:
         """
         self._check_latent()
         latents = torch.tensor(np.asarray(z), dtype=torch.float64, device=self.dataset.device)
-        if "explorer" in self.recipe.unanswered:
-            raise UserError(self.recipe.unanswered["explorer"])
+        if self.recipe.beside_z:
+            raise UserError(f"what z decodes to depends on {self.recipe.beside_z}, which differs from datum to datum")
         with in_double(self) as (model, _):
             with AtMean(), Record() as p:
                 model(batch=1)
