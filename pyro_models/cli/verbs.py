@@ -76,9 +76,8 @@ def report_verb(words: Sequence[str]) -> int:
 def watch(words: Sequence[str]) -> int:
     """Write the page of a run that is training every few seconds, until it is finished."""
     parser = _of_a_run("watch", watch.__doc__, "the folder of a run that is training")
-    parser.add_numbers({"seconds": (5, "seconds from one page to the next")})
+    parser.add_numbers({"seconds": (5, 1, "seconds from one page to the next")})
     given = parser.parse_args(words)
-    parser.at_least(given, {"seconds": 1})
     while not (given.run / "results.json").is_file():
         print(report.write_live(given.run, given.data_dir, given.seconds), flush=True)
         time.sleep(given.seconds)
