@@ -124,7 +124,9 @@ def explorer(run: Run, room: int) -> tuple[str, str]:
         program = decoder_program(model, arguments, known, bits)
         if len(text := json.dumps(content | {"program": program})) <= room:
             error = rounding_error(model, _repeated(arguments, z), {**_repeated(known, z), site: z}, bits)
-            return text, _sentence(site, len(z), f"{bits}-bit weights, which move no {_unit(run)} at these", error)
+            moved = f"which move no {_unit(run)} at these latents by more than {error:.1g}"
+            weights = f"{bits}-bit weights, {moved}" if error else "the very weights of the run"
+            return text, _sentence(site, len(z), weights)
     size, free = (number / 1e6 for number in (len(text), room))
     raise UserError(f"the weights would take {size:.1f} MB of the page, in which {free:.1f} MB are left")
 
@@ -141,11 +143,10 @@ def _unit(run: Run) -> str:
     return "standardised column" if run.dataset.is_table else "pixel"
 
 
-def _sentence(site: str, count: int, weights: str, error: float) -> str:
+def _sentence(site: str, count: int, weights: str) -> str:
     return (
         f"Each dot is the latent {site} of one of {count} test data. Point at one to see it, click it to start from "
-        f"it, drag anywhere or use the arrow keys to move. The page itself decodes, with {weights} latents by more "
-        f"than {error:.1g}."
+        f"it, drag anywhere or use the arrow keys to move. The page itself decodes, with {weights}."
     )
 
 

@@ -319,7 +319,7 @@ TOO_FAINT = """() => { // contrast of texts below that of WCAG 2.2, AA
   return faint; }"""
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, "gmvae --preset table --data wine"])
 def test_the_page_of_every_recipes_default_run(recipe, tmp_path, page):
     """It has an explorer that is right, or says why not; it is small, fits each screen, and can be read."""
     run = untrained(recipe, tmp_path)

@@ -108,6 +108,7 @@ function explore({ latent, shape, order, low, high, labels, classes, columns, he
       .sort((a, b) => a[0] - b[0]).slice(0, 5).map(([, i]) => labels?.[i]).filter(label => label != null);
     element("where").textContent = `${latent} = (${[...z.slice(0, 4)].map(v => v.toFixed(2)).join(", ")}`
       + `${d > 4 ? ", …" : ""})${nearest.length ? `; labels of the nearest test data: ${nearest.map(name).join(", ")}` : ""}`;
+    if (!isImage) return;
     if (element("interpolation").open && held) strip(element("interpolation").querySelector(".strip"), held, z);
     if (element("traversals").open) element("traversals").querySelector(".rows").replaceChildren(...shown.map(traversal));
     if (train) neighbours(means.x);
@@ -123,8 +124,7 @@ function explore({ latent, shape, order, low, high, labels, classes, columns, he
     row.replaceChildren(...Array.from({ length: STEPS }, (_, step) => {
       const code = from.map((v, i) => v + (to[i] - v) * step / (STEPS - 1)), means = decoded(code);
       const button = make("button", { onclick: () => go(code), ariaLabel: `go to step ${step + 1} of ${STEPS}` });
-      if (isImage) drawImage(button.appendChild(make("canvas", {})), shape, means.x);
-      else button.append(columns.map(({ loc, scale }, i) => (loc + scale * means.x[i]).toPrecision(3)).join(" · "));
+      drawImage(button.appendChild(make("canvas", {})), shape, means.x);
       return button;
     }));
     return row;
@@ -134,7 +134,7 @@ function explore({ latent, shape, order, low, high, labels, classes, columns, he
     return make("div", {}, make("span", {}, `${latent}[${i}]`), strip(make("div", { className: "strip" }), ...ends));
   }
   const shown = order.slice(0, 16);
-  for (const id of ["interpolation", "traversals"]) element(id).ontoggle = show;
+  for (const id of ["interpolation", "traversals"]) Object.assign(element(id), { ontoggle: show, hidden: !isImage });
   element("hold").onclick = () => { held = Float32Array.from(z); show(); };
 
   // Training images like the one that is decoded.
