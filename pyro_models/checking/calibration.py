@@ -425,11 +425,11 @@ def _shifting(model: Program, data: Arguments, first: Replicate, second: Replica
     Raises:
         UserError: an observed value depends on the latents in another way.
     """
-    found: dict[str, Tensor] = {}
+    leaves: dict[str, Tensor] = {}
 
     def moved(simulated: Replicate) -> Arguments:
         result = data
-        for name, leaf in found.items():
+        for name, leaf in leaves.items():
             change = (simulated.drawn[name] - simulated.observed[name]).reshape(leaf.shape)
             result = tree_map(lambda x, leaf=leaf, change=change: x + change if x is leaf else x, result)
         return result
@@ -444,11 +444,11 @@ def _shifting(model: Program, data: Arguments, first: Replicate, second: Replica
     for name in first.drawn:
         for leaf in tree_leaves(data):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel() == first.drawn[name].numel():
-                found[name] = leaf
+                leaves[name] = leaf
                 if follows(name, first) and follows(name, second):
                     break
-                del found[name]
-        if name not in found:
+                del leaves[name]
+        if name not in leaves:
             raise UserError(f"the observed value of {name!r} depends on what is drawn, and is no data to simulate")
     return moved
 
