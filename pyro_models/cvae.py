@@ -8,7 +8,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_models.distributions import GreyBernoulli, Likelihood
+from pyro_models.distributions import GreyBernoulli, Likelihood, observe
 
 
 class CVAE(PyroModule):
@@ -55,7 +55,7 @@ class CVAE(PyroModule):
         """Sample z given each condition, and observe `x`, or sample it where there is none; `c` sets the batch."""
         with pyro.plate("data", len(c)):
             z = pyro.sample("z", self.prior(c))
-            return pyro.sample("x", self.likelihood_of(z, c), obs=x)
+            return observe("x", self.likelihood_of(z, c), x)
 
 
 class Completed(dist.MaskedDistribution):

@@ -6,7 +6,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_models.distributions import Likelihood
+from pyro_models.distributions import Likelihood, observe
 
 SPEED = 20.0  # by which the logits of p(y) move faster than other parameters: they have to follow q(y | x)
 
@@ -62,4 +62,4 @@ class GMVAE(PyroModule):
         with pyro.plate("data", batch if x is None else len(x)):
             y = pyro.sample("y", dist.OneHotCategorical(logits=self.logits), obs=y)
             z = pyro.sample("z", self.prior(y))
-            return pyro.sample("x", self.likelihood_of(z), obs=x)
+            return observe("x", self.likelihood_of(z), x)

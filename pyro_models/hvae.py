@@ -6,7 +6,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_models.distributions import Likelihood
+from pyro_models.distributions import Likelihood, observe
 
 
 class HVAE(PyroModule):
@@ -48,4 +48,4 @@ class HVAE(PyroModule):
         with pyro.plate("data", batch if x is None else len(x)):
             z2 = pyro.sample("z2", dist.Normal(self.origin, 1.0).to_event(1))
             z1 = pyro.sample("z1", self.prior(z2))
-            return pyro.sample("x", self.likelihood_of(z1), obs=x)
+            return observe("x", self.likelihood_of(z1), x)

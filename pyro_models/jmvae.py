@@ -8,7 +8,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_models.distributions import Likelihood, attribute
+from pyro_models.distributions import Likelihood, attribute, observe
 
 
 class JMVAE(PyroModule):
@@ -47,4 +47,4 @@ class JMVAE(PyroModule):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
             for site, head in self.heads.items():
                 pyro.sample(site, attribute(head(z)), obs=y.get(site))
-            return pyro.sample("x", self.likelihood_of(z), obs=x)
+            return observe("x", self.likelihood_of(z), x)

@@ -6,7 +6,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_models.distributions import Likelihood
+from pyro_models.distributions import Likelihood, observe
 
 
 class VAE(PyroModule):
@@ -39,4 +39,4 @@ class VAE(PyroModule):
         """Run the model on observed images `x`; without them, generate `batch` images."""
         with pyro.plate("data", batch if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
-            return pyro.sample("x", self.likelihood_of(z), obs=x)
+            return observe("x", self.likelihood_of(z), x)

@@ -13,6 +13,7 @@ from pyro_models.guides.classifier import ClassifierGuide
 from pyro_models import nn
 from pyro_models.autoencoder import Autoencoder
 from pyro_models.classifier import Classifier
+from pyro_models.distributions import NormalLikelihood
 from pyro_models.objectives import enum, mean_field, trace
 from tests.conftest import IMAGE
 from tests.linear_mixture import gradient
@@ -52,7 +53,7 @@ def test_replicates_are_drawn_and_not_the_data(vae):
 
 def test_the_elbo_of_the_autoencoder_is_its_squared_error_exactly(x):
     encoder, decoder = nn.mlp(16, 3), nn.mlp(3, 16)
-    model = Autoencoder(nn.decoder(decoder, IMAGE), 3)
+    model = Autoencoder(nn.decoder(decoder, IMAGE), NormalLikelihood(1.0), 3)
     guide = AutoencoderGuide(nn.encoder(encoder, IMAGE))
     squared_error = (decoder(encoder(x.flatten(1))) - x.flatten(1)).square().sum()
     constant = 0.5 * x.numel() * math.log(2 * math.pi)

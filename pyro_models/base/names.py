@@ -3,6 +3,7 @@
 import ast
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,15 @@ FILES = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 DATA_DIR_VARIABLE = "PYRO_MODELS_DATA"
 WEIGHTED = ("iwae", "renyi", "rws", "dreg")
 """The estimators whose bound weighs several particles by importance."""
+COLUMN_TYPES = {
+    "reals": ("normal", "student-t"),
+    "counts": ("negative-binomial", "poisson"),
+    "binary": ("bernoulli",),
+    "categories": ("categorical",),
+    "ordinals": ("ordinal",),
+    "shares": ("continuous-bernoulli", "beta"),
+}
+"""The types of a table's columns, and the likelihoods that each may have, its usual one first."""
 FEWEST_REPLICATES = 39
 """With fewer, even a statistic beyond all replicates has a p-value above 0.05."""
 HUB = "hub:"
@@ -70,6 +80,55 @@ def parse_call(spec: str) -> tuple[str, dict[str, Any]]:
         return call.func.id, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError):
         raise UserError(f"{spec!r}: give NAME or NAME(option=value), as AdamW(weight_decay=0.01)") from None
+
+
+def sites_of(likelihoods: Collection[str]) -> dict[str, str]:
+    """Return the site of each likelihood: `x` alone, or named after the type of its columns, in a fixed order.
+
+    >>> sites_of(["poisson", "normal", "student-t", "normal"])
+    {'normal': 'x_reals_normal', 'student-t': 'x_reals_student_t', 'poisson': 'x_counts'}
+    """
+    used = {name: [each for each in choices if each in likelihoods] for name, choices in COLUMN_TYPES.items()}
+    sites = {
+        likelihood: f"x_{name}" + (f"_{likelihood.replace('-', '_')}" if len(group) > 1 else "")
+        for name, group in used.items()
+        for likelihood in group
+    }
+    return dict.fromkeys(sites, "x") if len(sites) == 1 else sites
+
+
+X_SITES = [
+    "x",
+    *(f"x_{name}" for name in COLUMN_TYPES),
+    *sites_of([each for choices in COLUMN_TYPES.values() for each in choices]).values(),
+]
+"""All that the sites of an image or a row may be called."""
+
+
+def column_likelihoods(spec: str) -> dict[str, str]:
+    """Return the likelihoods that `NAME=LIKELIHOOD,...` gives to columns or to types of columns, by NAME.
+
+    >>> column_likelihoods("counts=poisson,grade=ordinal:low/high"), column_likelihoods("columns")
+    ({'counts': 'poisson', 'grade': 'ordinal:low/high'}, {})
+
+    Raises:
+        UserError: it is neither that nor `columns`, or names an unknown likelihood.
+    """
+    if spec == "columns":
+        return {}
+    words = dict(word.strip().rpartition("=")[::2] for word in spec.split(","))
+    known = [each for choices in COLUMN_TYPES.values() for each in choices]
+    for name, likelihood in words.items():
+        if not name:
+            names = ("bernoulli", "continuous-bernoulli", "normal", "columns")
+            advice = "or NAME=LIKELIHOOD,... of columns"
+            raise UserError(f"`likelihood`: unknown value {likelihood!r}: {nearest(likelihood, names)}, {advice}")
+        plain = likelihood.partition(":")[0]
+        if plain not in known or (plain != likelihood and plain != "ordinal"):
+            raise UserError(f"`likelihood` of {name}: unknown value {likelihood!r}: {nearest(plain, known)}")
+        if name in COLUMN_TYPES and plain not in (*COLUMN_TYPES[name], "normal", "student-t"):
+            raise UserError(f"`likelihood={name}={likelihood}`: {name} are {' or '.join(COLUMN_TYPES[name])}")
+    return words
 
 
 def check_name(name: str) -> str:

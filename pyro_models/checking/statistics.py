@@ -107,8 +107,11 @@ def distance_to_training(summary: Statistic, train: Tensor) -> Statistic:
 
 
 def correlations(x: Tensor) -> Tensor:
-    """Return the correlations of the columns of a table, 0 for a constant column: [columns, columns]."""
-    return x.T.corrcoef().nan_to_num()
+    """Return the correlations of the columns of a table, 0 for a constant column: [columns, columns].
+
+    What is missing, NaN, is at the mean of its column, in data and replicates alike.
+    """
+    return x.where(~x.isnan(), x.nanmean(0)).T.corrcoef().nan_to_num()
 
 
 def moment(x: Tensor, order: int) -> Tensor:
@@ -147,17 +150,20 @@ def image_statistics(train: Tensor) -> dict[str, Statistic]:
 def table_statistics(train: Tensor, columns: Sequence[str]) -> dict[str, Statistic]:
     """Return statistics of a table by name, given training rows [m, columns]: moments, tails, correlations."""
     statistics: dict[str, Statistic] = {}
-    tails = train.quantile(torch.tensor([0.05, 0.95]).to(train), dim=0).T.tolist()
+    tails = train.nanquantile(torch.tensor([0.05, 0.95]).to(train), dim=0).T.tolist()
     for k, (name, (low, high)) in enumerate(zip(columns, tails, strict=True)):
-        statistics |= {
-            name: column_statistic(k, torch.clone),
-            f"{name}, skewness": column_statistic(k, partial(moment, order=3)),
-            f"{name}, kurtosis": column_statistic(k, partial(moment, order=4)),
-            f"{name}, share outside training's 5 to 95 %": column_statistic(
-                k, partial(share_outside, low=low, high=high)
-            ),
+        of_column: dict[str, Statistic] = {
+            name: torch.clone,
+            f"{name}, skewness": partial(moment, order=3),
+            f"{name}, kurtosis": partial(moment, order=4),
+            f"{name}, share outside training's 5 to 95 %": partial(share_outside, low=low, high=high),
         }
+        if train[:, k].isnan().any():  # a number for each row is none where it is missing
+            of_column |= {name: torch.mean, f"{name}, sd": torch.std}
+        statistics |= {title: column_statistic(k, _of_present(each)) for title, each in of_column.items()}
     statistics["distance of correlations to training"] = distance_to_training(correlations, train)
+    if train.isnan().any():  # how far a row is depends on how much of it is known
+        return statistics
     return statistics | {f"distance to the nearest of {len(train)} training rows": nearest(train)}
 
 
@@ -313,6 +319,13 @@ def standard_statistics(
             statistics |= statistics_of({site: values}, likelihoods or {site: None})
         elif is_binary(values):
             statistics[site] = {f"share of {name}": column_statistic(k, torch.nanmean) for k, name in enumerate(each)}
+        elif getattr(getattr((likelihoods or {}).get(site), "support", None), "is_discrete", False):
+            of_values = _of_support(values, (likelihoods or {})[site])
+            statistics[site] = {
+                f"{column}, {name}": column_statistic(k, _of_present(statistic))
+                for k, column in enumerate(each)
+                for name, statistic in of_values.items()
+            }
         else:
             statistics[site] = table_statistics(values, each)
     return statistics

@@ -38,8 +38,10 @@ def texts(column: np.ndarray, missing: frozenset[str] = MISSING) -> list[str]:
 def of_column(column: np.ndarray, name: str) -> np.ndarray:
     """Return a column as float64, or as text where it holds categories: not numbers, and few different ones.
 
+    What is missing becomes NaN, of text "".
+
     Raises:
-        DataError: it holds other things, missing or infinite values, or the same value in every row.
+        DataError: it holds other things, infinite values, nothing at all, or the same text in every row.
     """
     if column.dtype.kind in "OUS":
         cells = texts(column)
@@ -49,8 +51,7 @@ def of_column(column: np.ndarray, name: str) -> np.ndarray:
             different = len(set(words))
             if different > min(MOST_CATEGORIES, len(cells) // 2):
                 raise DataError(f"{name} holds text ({words[0]!r}) of {different} different values: {advice}")
-            _check_complete(cells.count(""), name)
-            if different == 1:
+            if different == 1 and "" not in cells:
                 raise DataError(f"{name} is {words[0]!r} in every row: drop it")
             return np.array(cells)
         if words:
@@ -59,19 +60,29 @@ def of_column(column: np.ndarray, name: str) -> np.ndarray:
     if column.dtype.kind not in "fiub":
         raise DataError(f"{name} is of type {column.dtype}, not numbers")
     numbers = column.astype(np.float64)
-    _check_complete(int((~np.isfinite(numbers)).sum()), name)
+    if infinite := int(np.isinf(numbers).sum()):
+        raise DataError(f"{name} has {infinite} infinite values: mend them, or leave these cells blank, as missing")
     return numbers
 
 
-def _check_complete(missing: int, name: str) -> None:
-    if missing:
-        raise DataError(f"{name} has {missing} values that are missing, NaN or infinite: fill them, or drop the rows")
+def check_varies(column: np.ndarray, name: str, *, constant: bool = False) -> None:
+    """Refuse a column of which nothing is known, and one of numbers that are all equal unless it may be `constant`."""
+    known = column[column != ""] if column.dtype.kind == "U" else column[~np.isnan(column)]
+    if len(column) and not len(known):
+        raise DataError(f"{name} has no value in any row: drop it")
+    if not constant and column.dtype.kind == "f" and len(column) and (known == known[0]).all():
+        raise DataError(f"{name} is {known[0]:g} in every row: drop it")
 
 
-def check_varies(column: np.ndarray, name: str) -> None:
-    """Refuse a column of numbers that are all equal."""
-    if column.dtype.kind == "f" and len(column) and (column == column[0]).all():
-        raise DataError(f"{name} is {column[0]:g} in every row: drop it")
+def words_of(column: np.ndarray) -> np.ndarray:
+    """Return the text of each cell of a column as `of_column` returns it, "" where it is missing.
+
+    >>> words_of(np.array([1.0, np.nan, 0.5])).tolist()
+    ['1', '', '0.5']
+    """
+    if column.dtype.kind == "U":
+        return column
+    return np.array(["" if np.isnan(value) else f"{value:.12g}" for value in column.tolist()])
 
 
 def of_labels(

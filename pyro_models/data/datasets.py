@@ -174,6 +174,7 @@ def load(
     source: str | None = None,
     validation_data: Any = None,
     test_data: Any = None,
+    likelihood: str = "normal",
     **options: Any,
 ) -> Dataset:
     """Load a data set by name, or your own images or table from a file, a folder or memory.
@@ -205,6 +206,8 @@ def load(
             one, and `compositional`, whose validation and test have combinations of attributes that training lacks.
         source: the images that `attributes` (default: digits) or `mnist-a` (default: mnist) are made from.
         validation_data, test_data: your own splits, where `data` are not to be split at random.
+        likelihood: of the columns of a table: normal of all of them; `columns`, of each by its type; or that but for
+            NAME=LIKELIHOOD,... of some (see `pyro_models.data.types`).
         options: of your own data, as of `pyro_models.data.sources.Options`: `label_column`, `id_column`,
             `split_column`, `size`, `colour`, `white`.
 
@@ -224,7 +227,7 @@ def load(
     others = {"validation": validation_data, "test": test_data}
     given = {part: InMemory.of(x) if sources.is_in_memory(x) else x for part, x in others.items() if x is not None}
     if own:
-        reading = Options(**options)
+        reading = Options(**options, likelihood=likelihood)
         raw = sources.read(data, reading)
         if given:
             parts = {part: sources.read(x, reading) for part, x in given.items()}
@@ -237,7 +240,7 @@ def load(
         return _composed(name, load(source or COMPOSED[name], data_dir=data_dir), pixels, split == "compositional")
     if name in TABLES:
         columns, labels = tables.TABLES[name]()
-        return _own(name, Raw(name, columns=columns, labels=labels), pixels, Options())
+        return _own(name, Raw(name, columns=columns, labels=labels), pixels, Options(likelihood=likelihood))
     train, test = _hold_out(_digits(), 1 / 6) if name == "digits" else _torchvision(name, folder_of(data_dir))
     if split == "article":
         stay, held_out = split_by_sklearn(len(train), 50_000, seed=42)

@@ -12,63 +12,17 @@ import torch
 from torch import Tensor
 
 from pyro_models.base.errors import DataError
-from pyro_models.base.names import PixelMode
+from pyro_models.base.names import COLUMN_TYPES, PixelMode
 from pyro_models.base.seeds import derived_seed
-from pyro_models.data import cells, images, sources
+from pyro_models.data import cells, columns, images, sources
 from pyro_models.data.attributes import Attribute, attributes_of_array
+from pyro_models.data.columns import Column
 from pyro_models.data.images import PixelRange
 from pyro_models.data.mapped import MappedRows
 from pyro_models.data.sources import PLAIN, Options, Raw
 from pyro_models.data.split import Split
 
 SPLIT_SEED = 0  # the same for all runs, whatever their seed: test data are never trained on
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: numbers are standardised, text becomes an indicator of each category.
-
-    Of two categories there is one indicator, of the second. Indicators are 0 or 1 and are not standardised.
-
-    >>> Column("size", categories=("big", "small", "tiny")).names
-    ('size=big', 'size=small', 'size=tiny')
-
-    Attributes:
-        name: in the source.
-        loc, scale: mean and standard deviation over the training rows.
-        categories: the different texts, in alphabetical order; empty for numbers.
-    """
-
-    name: str
-    loc: float = 0.0
-    scale: float = 1.0
-    categories: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the features that the column becomes."""
-        shown = self.categories[1:] if len(self.categories) == 2 else self.categories
-        return tuple(f"{self.name}={category}" for category in shown) if self.categories else (self.name,)
-
-    def features(self, column: np.ndarray, source: str) -> np.ndarray:
-        """Return the features of a column [n] as read, before they are standardised: [n, features].
-
-        Raises:
-            DataError: there is text in the place of numbers, a value is missing, or a category is unknown.
-        """
-        name = f"{source}: column {self.name!r}"
-        if not self.categories:
-            values = cells.of_column(column, name)
-            if values.dtype.kind != "f":
-                raise DataError(f"{name} holds text ({values[0]!r}), and in training it held numbers")
-            return values[:, None]
-        words = np.array(cells.texts(column))
-        if strange := sorted(set(words.tolist()) - set(self.categories)):
-            raise DataError(
-                f"{name}: {strange[0]!r} is none of its categories in training: {', '.join(self.categories)}"
-            )
-        shown = self.categories[1:] if len(self.categories) == 2 else self.categories
-        return (words[:, None] == np.array(shown)).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -102,7 +56,13 @@ class Preprocessing:
 
     @classmethod
     def fit(
-        cls, x: Any, train: Tensor | None = None, *, pixels: PixelMode = "grey", options: Options = PLAIN
+        cls,
+        x: Any,
+        train: Tensor | None = None,
+        *,
+        pixels: PixelMode = "grey",
+        options: Options = PLAIN,
+        constant: bool = False,
     ) -> "Preprocessing":
         """Work out what has to be done to a source of data.
 
@@ -111,6 +71,7 @@ class Preprocessing:
             train: the indices of the training data, which columns are standardised by; None takes all.
             pixels: the pixel mode.
             options: how the data are read.
+            constant: whether a column of equal numbers is centred alone, and not refused.
 
         Raises:
             DataError: they are no images and no table, or a column is constant over the training rows.
@@ -126,22 +87,25 @@ class Preprocessing:
                 shape = (shape[0], options.size, options.size)
             attributes = _attributes(raw, classes)
             return cls(shape, pixels, (), rule, classes, attributes, options)
-        columns = [_column(raw, name, column) for name, column in (raw.columns or {}).items()]
-        rows = torch.from_numpy(_features(columns, raw))
-        rows = rows if train is None else rows[train]
-        loc, scale = rows.mean(0), rows.std(0, correction=0)
-        names = [name for column in columns for name in column.names]
-        scaled = []
-        for column in columns:
-            if column.categories:
-                scaled.append(column)
+        table, fitted = raw.columns or {}, []
+        for column in columns.columns_of(table, options.likelihood, raw.name, constant=constant):
+            values = torch.from_numpy(column.features(table[column.name], raw.name))
+            values = values if train is None else values[train]
+            known = values[~values.isnan()]
+            column = replace(column, missing=len(known) < values.numel())
+            if column.likelihood == "bernoulli" or (column.categories and column.likelihood != "ordinal"):
+                fitted.append(column)
                 continue
-            k = names.index(column.name)
-            if not 0 < (deviation := float(scale[k])) < math.inf:
-                where = "over the training rows"
-                raise DataError(f"{raw.name}: column {column.name!r} has a standard deviation of {deviation} {where}")
-            scaled.append(replace(column, loc=float(loc[k]), scale=deviation))
-        return cls((len(names),), "grey", tuple(scaled), classes=classes, options=options)
+            known = known.log1p() if column.likelihood in COLUMN_TYPES["counts"] else known
+            varies = len(known) > 0 and bool(known.min() < known.max())
+            loc, deviation = float(known.mean()), float(known.std(correction=0)) if varies else 0.0
+            if not (0 < deviation < math.inf or (constant and deviation == 0)):
+                name = f"{raw.name}: column {column.name!r}"
+                raise DataError(f"{name} has a standard deviation of {deviation} over the training rows")
+            fitted.append(replace(column, loc=loc, scale=deviation or 1.0))
+        size = sum(len(column.names) for column in fitted)
+        attributes = _attributes(raw, classes)
+        return cls((size,), "grey", tuple(fitted), classes=classes, attributes=attributes, options=options)
 
     @property
     def is_table(self) -> bool:
@@ -152,6 +116,12 @@ class Preprocessing:
     def features(self) -> tuple[str, ...]:
         """The names of a table's features."""
         return tuple(name for column in self.columns for name in column.names)
+
+    @property
+    def units(self) -> Tensor:
+        """What a table's features are shifted and scaled by to be in its units: [features, 2]."""
+        each = [column.units for column in self.columns for _ in column.names]
+        return torch.tensor(each, dtype=torch.float64)
 
     def apply(self, x: Any) -> Split:
         """Do to new data what was done to the training data.
@@ -179,14 +149,14 @@ class Preprocessing:
         labels, _ = labels_of(raw, self.classes) if self.classes else (None, ())
         ids = np.arange(len(raw)) if raw.ids is None else _ids(raw)
         if self.is_table:
-            columns = sources.check_columns(raw, [column.name for column in self.columns])
-            rows = torch.from_numpy(_features(self.columns, replace(raw, columns=columns)))
-            parts = [(column, len(column.names)) for column in self.columns]
-            loc, scale = (
-                torch.tensor([getattr(column, name) for column, count in parts for _ in range(count)], dtype=rows.dtype)
-                for name in ("loc", "scale")
-            )
-            return Split(((rows - loc) / scale).float(), labels, None, ids)
+            table = sources.check_columns(raw, [column.name for column in self.columns])
+            parts = [column.features(table[column.name], raw.name) for column in self.columns]
+            rows = torch.from_numpy(np.concatenate(parts, axis=1))
+            if empty := rows.isnan().all(1).nonzero()[:, 0].tolist():
+                listed = ", ".join(map(str, empty[:5])) + ", ..." * (len(empty) > 5)
+                raise DataError(f"{raw.name}: of {len(empty)} rows no value is known: leave them out ({listed})")
+            loc, scale = self.units.T
+            return Split(((rows - loc) / scale).float(), labels, self._attributes_of(raw, labels), ids)
         if raw.images is None:
             raise DataError(f"{raw.name}: holds a table, not images of {_size(self.shape)}")
         pixels, rule, _ = _image(raw, self.options, self.image)
@@ -295,19 +265,6 @@ def _ids(raw: Raw) -> np.ndarray:
     return ids
 
 
-def _column(raw: Raw, name: str, column: np.ndarray) -> Column:
-    """Return a column with its categories, if it has any."""
-    values = cells.of_column(column, f"{raw.name}: column {name!r}")
-    cells.check_varies(values, f"{raw.name}: column {name!r}")
-    return Column(name, categories=tuple(sorted(set(values.tolist()))) if values.dtype.kind == "U" else ())
-
-
-def _features(columns: Any, raw: Raw) -> np.ndarray:
-    """Return the features of a table in the order of its columns: [n, features]."""
-    table: dict[str, np.ndarray] = raw.columns or {}
-    return np.concatenate([column.features(table[column.name], raw.name) for column in columns], axis=1)
-
-
 def _image(raw: Raw, options: Options, rule: PixelRange | None = None) -> tuple[Any, PixelRange, list[str]]:
     """Return images with channels first, the range of their pixels, and what was worked out.
 
@@ -328,8 +285,13 @@ def notes_on(raw: Raw, preprocessing: Preprocessing) -> list[str]:
     if raw.images is not None:
         notes += _image(raw, preprocessing.options)[2]
     for column in preprocessing.columns:
-        if column.categories:
+        if column.categories and preprocessing.options.likelihood == "normal":
             notes.append(f"column {column.name!r} holds {len(column.categories)} categories: an indicator of each")
+    if preprocessing.options.likelihood != "normal" and preprocessing.is_table:
+        notes.append(columns.described({column.name: column.likelihood for column in preprocessing.columns}))
+    if incomplete := [column.name for column in preprocessing.columns if column.missing]:
+        what = "masked out of the bound, and shown to the encoder as missing"
+        notes.append(f"{len(incomplete)} columns have missing cells, which are {what}")
     labels, _ = labels_of(raw)
     if raw.labels is not None:
         unknown = len(raw) if labels is None else int((labels < 0).sum())

@@ -35,6 +35,7 @@ class Options:
         size: height and width that images are resized to.
         colour: number of channels of images: as they are, 1 or 3.
         white: the value of a white pixel.
+        likelihood: of a table's columns: `normal` of all of them, or as `column_likelihoods` reads it.
         optional: whether the columns that are no features may be missing, as they may from new data.
     """
 
@@ -44,6 +45,7 @@ class Options:
     size: int | None = None
     colour: images.Colour = "auto"
     white: float | None = None
+    likelihood: str = "normal"
     optional: bool = False
 
 

@@ -1,3 +1,10 @@
+from .columns import ColumnLikelihood as ColumnLikelihood
+from .columns import Columns as Columns
+from .columns import Incomplete as Incomplete
+from .columns import OneHotColumns as OneHotColumns
+from .columns import Ordinal as Ordinal
+from .columns import observe as observe
+from .columns import table_likelihood as table_likelihood
 from .likelihoods import Likelihood as Likelihood
 from .likelihoods import NormalLikelihood as NormalLikelihood
 from .likelihoods import attribute as attribute

@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_models.distributions.columns import Incomplete
 from pyro_models.distributions.pixels import ContinuousBernoulli, GreyBernoulli
 
 Likelihood = Callable[[Tensor], TorchDistribution]
@@ -45,7 +46,7 @@ def attribute(logits: Tensor) -> TorchDistribution:
 
 
 class NormalLikelihood(nn.Module):
-    """The likelihood Normal(loc, scale) with one scale for all pixels.
+    """The likelihood Normal(loc, scale) with one scale for all pixels; of rows, cells that are NaN do not count.
 
     >>> NormalLikelihood(scale=0.1)(torch.zeros(5, 1, 4, 4)).event_shape
     torch.Size([1, 4, 4])
@@ -67,4 +68,5 @@ class NormalLikelihood(nn.Module):
 
     def forward(self, loc: Tensor) -> TorchDistribution:
         """Return Normal(loc, scale) over the last `event_dim` dimensions."""
-        return dist.Normal(loc, self.log_scale.exp()).to_event(self.event_dim)
+        fn = dist.Normal(loc, self.log_scale.exp())
+        return (Incomplete(fn) if self.event_dim == 1 else fn).to_event(self.event_dim)

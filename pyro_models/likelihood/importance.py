@@ -92,7 +92,8 @@ def evidence(
     Args:
         model, guide: the pair.
         data: what both are called with; a site that is marginalised has the name of its argument.
-        target: the observed site whose log-density is estimated; None takes all observed sites jointly.
+        target: the observed site whose log-density is estimated, or the name that those of its parts begin with, `x` of
+            `x_reals` and `x_counts`; None takes all observed sites jointly.
         samples: K, the number of draws for each datum.
         seed: of the noise.
         draws: held in memory at a time, over all data of a batch and for each value of the discrete sites. Data are cut
@@ -193,10 +194,11 @@ def inspect(
     if target is None:
         return frozenset(), size
     observed = {name: site.fn for name, site in p.items() if site.is_observed}
-    if target not in observed:
+    targets = {target} if target in observed else {name for name in observed if name.startswith(f"{target}_")}
+    if not targets:
         raise UserError(f"site {target!r} is not observed: the observed sites are {sorted(observed)}")
-    hidden = frozenset(name for name in observed if name != target and name in kwargs)
-    for name in observed.keys() - hidden - {target}:
+    hidden = frozenset(name for name in observed if name not in targets and name in kwargs)
+    for name in observed.keys() - hidden - targets:
         fn = observed[name]
         while isinstance(fn, dist.Independent | dist.MaskedDistribution):
             fn = fn.base_dist

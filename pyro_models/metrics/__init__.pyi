@@ -15,6 +15,7 @@ from .clusters import matching as matching
 from .clusters import mixture_posterior as mixture_posterior
 from .clusters import needs_more_components as needs_more_components
 from .clusters import score as score
+from .clusters import standardised as standardised
 from .clusters import used as used
 from .conditions import describe as describe
 from .conditions import generate_given as generate_given
@@ -26,6 +27,7 @@ from .contracts import Trained as Trained
 from .evaluation import Data as Data
 from .evaluation import Program as Program
 from .evaluation import decode as decode
+from .evaluation import distribution_of_x as distribution_of_x
 from .evaluation import encode as encode
 from .evaluation import eval_mode as eval_mode
 from .evaluation import evaluate as evaluate

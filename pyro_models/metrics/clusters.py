@@ -1,5 +1,6 @@
 """Clusters that a guide infers, scored against labels."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from sklearn.impute import KNNImputer
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from pyro_models.metrics.classification import agreement
+
+DONORS = 2000  # rows that missing values of others are taken from
 
 
 def contingency(inferred: Tensor, labels: Tensor, clusters: int) -> Tensor:
@@ -101,8 +105,49 @@ def as_labels(inferred: Tensor, counts: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)  # of one run: a tensor is equal to itself alone
 def fitted_mixture(rows: Tensor, clusters: int, seed: int = 0) -> GaussianMixture:
-    """Fit scikit-learn's `GaussianMixture` to the rows of a table [n, columns], the best of ten starts."""
-    return GaussianMixture(clusters, n_init=10, random_state=seed % 2**32).fit(rows.double().cpu().numpy())
+    """Fit scikit-learn's `GaussianMixture` to the rows of a table [n, columns], the best of ten starts.
+
+    Missing values, NaN, are the means of the nearest rows that have them.
+    """
+    return GaussianMixture(clusters, n_init=10, random_state=seed % 2**32).fit(_complete(rows))
+
+
+@lru_cache(maxsize=4)
+def standardised(rows: Tensor, columns: Any) -> Tensor:
+    """Return rows as `ColumnInputs.standardised` does, once: fits to them are kept by what they were fitted to."""
+    return columns.standardised(rows)
+
+
+def _complete(rows: Tensor) -> np.ndarray:
+    x = rows.double().cpu().numpy()
+    if not np.isnan(x).any():
+        return x
+    few = np.random.default_rng(0).permutation(len(x))[:DONORS]
+    return KNNImputer(keep_empty_features=True).fit(x[few]).transform(x)
+
+
+def log_joint(mixture: GaussianMixture, x: Tensor) -> Tensor:
+    """Return log p(component, x) of what is known of rows, [n, columns], NaN where missing: [n, components].
+
+    >>> mixture = GaussianMixture(2, random_state=0).fit(np.array([[-9.0, 1], [-8, 2], [8, 1], [9, 2]]))
+    >>> whole = torch.tensor([[-8.5, torch.nan]], dtype=torch.float64)
+    >>> bool((log_joint(mixture, whole).logsumexp(-1) - mixture.score_samples([[-8.5, 1.5]])[0] < 0).all())
+    True
+    """
+    weights, loc, covariance, precision = (
+        torch.from_numpy(array).to(x.device)
+        for array in (mixture.weights_, mixture.means_, mixture.covariances_, mixture.precisions_)
+    )
+    rows = x.double()[:, None]
+    if not (missing := rows.isnan()).any():
+        components = MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
+        return weights.log() + components.log_prob(rows)
+    known = ~missing
+    both = known[..., None] & known[..., None, :]
+    covariance = torch.where(both, covariance, torch.eye(x.shape[1]).to(covariance))  # of variance 1 where missing,
+    components = MultivariateNormal(torch.zeros_like(loc), covariance, validate_args=False)
+    at_zero = 0.5 * math.log(2 * math.pi) * missing.sum(-1)  # and at its mean, which is taken out again
+    return weights.log() + components.log_prob(torch.where(known, rows - loc, 0.0)) + at_zero
 
 
 @lru_cache(maxsize=1)
@@ -111,7 +156,7 @@ def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
 
     A fifth of the rows is held out, and better is the mean of log p(x) by more than two standard errors.
     """
-    x = rows.double().cpu().numpy()
+    x = _complete(rows)
     order = np.random.default_rng(seed).permutation(len(x))
     held_out, kept = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
     more = min(4 * clusters, len(kept) // 10)
@@ -134,15 +179,7 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
     tensor(True)
     """
     mixture = fitted_mixture(rows, clusters, seed)
-    weights, loc, precision = (
-        torch.from_numpy(array).to(rows.device) for array in (mixture.weights_, mixture.means_, mixture.precisions_)
-    )
-    components = MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
-
-    def posterior(x: Tensor) -> Tensor:
-        return (weights.log() + components.log_prob(x.double()[:, None])).log_softmax(-1).to(x)
-
-    return posterior
+    return lambda x: log_joint(mixture, x).log_softmax(-1).to(x)
 
 
 def gaussian_mixture(
@@ -163,7 +200,5 @@ def gaussian_mixture(
     >>> gaussian_mixture(rows, rows, torch.arange(100) // 50, clusters=2)["accuracy"]
     1.0
     """
-    mixture = fitted_mixture(train, clusters, seed)
-    rows = test.double().cpu().numpy()
-    inferred = torch.from_numpy(mixture.predict(rows))
-    return score(inferred, labels, clusters) | {"log_likelihood": float(mixture.score(rows))}
+    joint = log_joint(fitted_mixture(train, clusters, seed), test)
+    return score(joint.argmax(-1), labels, clusters) | {"log_likelihood": float(joint.logsumexp(-1).mean())}

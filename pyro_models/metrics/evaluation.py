@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_models.base.seeds import derived_seed
+from pyro_models.distributions import Columns
 from pyro_models.objectives import AtMean, Objective, Program, Record, modules_of
 
 Data = Mapping[str, Tensor]
@@ -70,7 +71,15 @@ def reconstruct(model: Program, guide: Program, batch: Data, *, site: str = "x")
             guide(**batch)
         with Record(latents=q.sites) as p:
             model(**batch)
-    return p.sites[site].fn.mean
+    return (distribution_of_x(model, p.sites) if site == "x" else p.sites[site].fn).mean
+
+
+def distribution_of_x(model: Any, sites: Mapping[str, Any]) -> Any:
+    """Return p(x | ...) of a recorded run of a story; of a table whose groups of columns are sites, that of all."""
+    if "x" in sites or not hasattr(getattr(model, "likelihood", None), "index"):
+        return sites["x"].fn
+    index = model.likelihood.index
+    return Columns({site: sites[site].fn for site in index}, index)
 
 
 def generate(
@@ -99,9 +108,13 @@ def generate(
     """
     with eval_mode(model, seed=seed), Record() as p:
         poutine.condition(model, data=given)(batch=batch)
-    if unknown := (given.keys() | set(sites)) - p.sites.keys():
+    values = {name: site.value for name, site in p.sites.items()}
+    if "x" in sites and (mean or "x" not in values):
+        x = distribution_of_x(model, p.sites)
+        values["x"] = x.mean if mean else x.concatenated({name: values[name] for name in x.parts})
+    if unknown := (given.keys() | set(sites)) - values.keys():
         raise ValueError(f"the story has no site {', '.join(sorted(unknown))}: its sites are {', '.join(p.sites)}")
-    return {name: p.sites[name].fn.mean if name == "x" and mean else p.sites[name].value for name in sites}
+    return {name: values[name] for name in sites}
 
 
 def decode(model: Program, z: Tensor, *, site: str = "z") -> Tensor:

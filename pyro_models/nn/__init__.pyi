@@ -1,3 +1,4 @@
+from .columns import ColumnInputs as ColumnInputs
 from .conditional import Conditional as Conditional
 from .conv import ConvEncoder as ConvEncoder
 from .conv import conv_classifier as conv_classifier

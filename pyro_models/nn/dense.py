@@ -147,14 +147,18 @@ class TransposedLinear(nn.Module):
         return F.linear(x, self.weight.mT, self.bias)
 
 
-def encoder(body: nn.Module, shape: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+def encoder(
+    body: nn.Module, shape: Sequence[int], dropout: float = 0.0, columns: nn.Module | None = None
+) -> nn.Sequential:
     """Return `body` after flattening [..., *image] to [..., pixels] and, in training, dropping some pixels.
+
+    Rows of a table go through `columns` first, see `ColumnInputs`.
 
     >>> encoder(mlp(16, 4), (1, 4, 4), dropout=0.2)(torch.zeros(7, 1, 4, 4)).shape
     torch.Size([7, 4])
     """
     hidden = [nn.Dropout(dropout)] if dropout else []
-    return nn.Sequential(nn.Flatten(-len(shape)), *hidden, body)
+    return nn.Sequential(columns or nn.Flatten(-len(shape)), *hidden, body)
 
 
 def decoder(body: nn.Module, shape: Sequence[int]) -> nn.Sequential:

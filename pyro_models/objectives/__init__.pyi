@@ -52,5 +52,6 @@ from .terms import entropy as entropy
 from .terms import imitation as imitation
 from .terms import jitter as jitter
 from .terms import marginal_kl as marginal_kl
+from .terms import of_chosen_labels as of_chosen_labels
 from .terms import regularised as regularised
 from .terms import with_labels as with_labels

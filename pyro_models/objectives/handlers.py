@@ -13,6 +13,7 @@ therefore sees what that wrote. Objectives nest them as `scaled(relaxed(estimato
     MaskMissing            observed value            value (NaN filled), mask (and-ed)
     ScaleSites             name                      scale (multiplied), infer["_beta"], infer["_scale"]
     FreeBits               name                      infer["_free"]
+    FixLabels              fn, where observed        fn (its logits detached)
     Detach, DrawLeaves     value, after the draw     value
 
 Scales and masks change neither each other nor the draw, so their order does not matter. A program's own scales and
@@ -44,6 +45,7 @@ from torch.distributions.transforms import identity_transform
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
+from pyro_models.distributions.columns import Incomplete, OneHotColumns
 from pyro_models.distributions.relaxed import CachedExp, RelaxedOneHotCategorical
 
 PARTICLES = "_particles"  # the name of the plate of particles
@@ -324,6 +326,8 @@ class Enumerate(Messenger):
 class MaskMissing(Messenger):
     """Mask observed sites of one event dimension, as an attribute [size] is, where their value holds a NaN.
 
+    Columns of a table, some of whose cells are missing, have distributions that leave out these cells alone.
+
     Example:
         >>> import pyro, pyro.distributions as dist
         >>> y = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]])
@@ -334,12 +338,23 @@ class MaskMissing(Messenger):
     """
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] or len(msg["fn"].event_shape) != 1:
+        if not msg["is_observed"] or len(msg["fn"].event_shape) != 1 or takes_missing(msg["fn"]):
             return
         known = ~msg["value"].isnan().any(-1, keepdim=True)
         filler = torch.eye(1, msg["value"].shape[-1]).to(msg["value"])  # any value of the support will do
         msg["value"] = msg["value"].where(known, filler)
         msg["mask"] = known[..., 0] if msg["mask"] is None else known[..., 0] & msg["mask"]
+
+
+class FixLabels(Messenger):
+    """Let no gradient flow into the prior of an observed category: labels are drawn as their owner chose to.
+
+    Few labels, or as many of each class, say nothing of how frequent the classes are.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], OneHotCategorical) and msg["is_observed"]:
+            msg["fn"] = OneHotCategorical(logits=msg["fn"].logits.detach())
 
 
 class Detach(Messenger):
@@ -421,6 +436,11 @@ class CaptureSite(Messenger):
             self.fn = msg["fn"]
         elif self.prior is None:
             self.prior = msg["fn"]
+
+
+def takes_missing(fn: Any) -> bool:
+    """Return whether a distribution leaves out what is missing (NaN) itself."""
+    return isinstance(base_of(fn), Incomplete | OneHotColumns)
 
 
 def base_of(fn: Any) -> Any:

@@ -15,6 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyro_models.base.names import X_SITES
 from pyro_models.objectives.estimators import Objective, Terms, named
 from pyro_models.objectives.handlers import CaptureSite, MaskMissing
 from pyro_models.objectives.programs import Program
@@ -152,7 +153,8 @@ def _bounds(bound: Objective, parts: Callable[[Attributes], Parts], frozen: Coll
             with frozen_parameters(module) if "elbo" in frozen else nullcontext():
                 terms = Terms(bound(story, infer, **batch))
             for name, (weight, estimator, given) in parts(batch).items():
-                marginal = poutine.block(story, hide=[site for site in batch if site not in given])
+                hidden = [site for site in batch if site not in given] + (X_SITES if "x" not in given else [])
+                marginal = poutine.block(story, hide=hidden)
                 fixed = frozen_parameters(module) if name in frozen else nullcontext()
                 with fixed, torch.set_grad_enabled(weight != 0):
                     part = estimator(marginal, infer, **given)

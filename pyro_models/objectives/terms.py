@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pyro_models.objectives.adversarial import Classify, SharedNoise, divergence, frozen_statistics, module_of
 from pyro_models.objectives.estimators import Objective, Terms, named
-from pyro_models.objectives.handlers import AtMean, CaptureSite
+from pyro_models.objectives.handlers import AtMean, CaptureSite, FixLabels
 from pyro_models.objectives.programs import Program
 
 Term = Callable[..., Tensor]
@@ -164,6 +164,19 @@ def jitter(x: Tensor, amount: float) -> Tensor:
     maps = torch.eye(2, 3, device=x.device, dtype=x.dtype) + coefficients
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
+
+
+def of_chosen_labels(bound: Objective) -> Objective:
+    """`bound` of data whose labels were chosen, whose frequencies say nothing of p(y): it does not train p(y).
+
+    A few labels, or as many of each class, would else drive learned mixture weights against q(y | x) of all the data.
+    """
+
+    def chosen(model: Program, guide: Program, **batch: Tensor) -> Terms:
+        with FixLabels():
+            return Terms(bound(model, guide, **batch))
+
+    return chosen
 
 
 def with_labels(

@@ -13,6 +13,8 @@ from pyro_models.metrics import Trained
 
 def generated_images(run: Trained) -> dict[str, Any]:
     """Draw images given attributes, a row a combination: given all of them, and given each alone."""
+    if run.dataset.is_table:
+        return {}
     drawn = {}
     for title, values in _conditions(run).items():
         rows = values[_spread(len(values), 20)]

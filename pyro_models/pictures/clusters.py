@@ -68,15 +68,19 @@ def scores_of_classes(run: Trained) -> dict[str, Any]:
 def points(run: Trained) -> dict[str, Any]:
     """Draw a table by cluster, draws from the story, and its density; over two columns by their principal axes."""
     x, columns = run.dataset.train.x.cpu(), len(run.dataset.columns)
+    inputs = run.recipe.columns(run.dataset)
     if columns < 2:
         return {}
     inferred = run.recipe.infer(run, run.dataset.train).cpu()
     drawn = metrics.generate(run.model, ["y", "z"], 2000)
     rows, clusters = _sampled(run, drawn["z"]).cpu(), drawn["y"].argmax(-1).cpu()
     names, density, axes = run.dataset.columns, None, torch.eye(columns)
-    if columns == 2:
+    if inputs is not None and not inputs.is_identity:
+        x, rows = (inputs.cpu().standardised(each) for each in (x, rows))
+    elif columns == 2:
         density = _density(run, drawn["z"])
-    else:
+    x = x.nan_to_num(0.0)  # the mean, where a value is missing
+    if columns > 2:
         axes, names = torch.linalg.svd(x, full_matrices=False).Vh[:2].T, ("first principal axis", "second")
     n = len(x)
     return {"points": plots.mixture_points(x @ axes, inferred, (rows @ axes)[:n], clusters[:n], names, density)}

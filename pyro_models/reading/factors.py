@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
+from pyro_models.distributions.columns import Incomplete
 from pyro_models.reading.describing import ARGUMENTS, Numbers, described, kernel, layers, parameter_names, to_support
 from pyro_models.reading.tracking import Source, Tags, Tracking
 
@@ -249,7 +250,7 @@ def _fits(value: Any, msg: Any) -> bool:
 
 def _density(fn: Any, value: Any, drawn: Tags, tracking: Tracking) -> tuple[list[Tensor], frozenset[Source]]:
     """Return what a distribution adds to the density, to see where two of these differ, and what that depends on."""
-    base = layers(fn)[-1]
+    base = next((layer for layer in layers(fn) if isinstance(layer, Incomplete)), layers(fn)[-1])
     try:
         density = [base.log_factor if type(base).__name__ == "Unit" else torch.as_tensor(base.log_prob(value))]
     except (NotImplementedError, AttributeError, KeyError):  # it can only be drawn from, or evaluated at its own draws

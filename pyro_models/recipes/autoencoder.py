@@ -18,7 +18,7 @@ from pyro_models.recipes.options import option
 
 @dataclass(frozen=True)
 class AutoencoderRecipe(LatentRecipe, OwnNetworks):
-    """Auto-encoder: x ~ Normal(decoder(z), 1), z = encoder(x); the ELBO is minus half the squared error."""
+    """Auto-encoder: x ~ likelihood(decoder(z)), z = encoder(x); of a Normal, minus half the squared error."""
 
     name: ClassVar[str] = "autoencoder"
     unanswered: ClassVar[Mapping[Question, str]] = {
@@ -26,12 +26,20 @@ class AutoencoderRecipe(LatentRecipe, OwnNetworks):
         "log-likelihood": "the autoencoder is no density of x: it has no log p(x) to estimate",
     }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "sigmoid": {"network": "simple", "latent_dim": 20, "learning_rate": 0.01, "schedule": "constant", "epochs": 50}
+        "sigmoid": {"network": "simple", "latent_dim": 20, "learning_rate": 0.01, "schedule": "constant", "epochs": 50},
+        "table": {"data": "wine", "likelihood": "columns", "batch_size": 64},
     }
     sources: ClassVar[Mapping[str, str]] = {
         "sigmoid": "an introductory course's chapter on auto-encoders: one sigmoid layer each way, z of 20, Adam at a "
-        "constant 0.01, 50 passes"
+        "constant 0.01, 50 passes",
+        "table": "rows of a table, wine unless `data` says otherwise: a likelihood for each type of column",
     }
+
+    likelihood: str = option(
+        "normal",
+        "distribution of x given z, whose negative logarithm is minimised: normal of standard deviation 1, which is "
+        "half the squared error; or one of those of vae",
+    )
 
     network: Literal["deep", "simple", "linear"] = option(
         "deep", "encoder and decoder: residual MLPs; simple: one sigmoid layer each; linear: one layer each (PCA)"
@@ -42,13 +50,6 @@ class AutoencoderRecipe(LatentRecipe, OwnNetworks):
         super().__post_init__()
         if self.tied and self.network == "deep":
             raise UserError("`tied` goes with `network=simple` or `network=linear`, not with deep")
-
-    def check_data(self, dataset: datasets.Dataset) -> None:
-        """Take images and tables alike: x given z is Normal."""
-
-    def unit(self, dataset: datasets.Dataset) -> str:
-        """Return the unit of likelihoods, which here are a Normal's."""
-        return super().unit(dataset) + ", normal likelihood"
 
     def bound(self) -> objectives.Objective:
         """Build the ELBO, which has no noise: the latent is a point mass."""
@@ -67,20 +68,21 @@ class AutoencoderRecipe(LatentRecipe, OwnNetworks):
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the auto-encoder and its guide, which share one weight where they are tied."""
         shape, latent = dataset.shape, self.latent_dim
-        pixels = nn.size(shape)
+        pixels, columns = nn.size(shape), self.columns(dataset)
+        inputs = pixels if columns is None else columns.width
         if self.network == "deep":
-            encoder = nn.residual_mlp(pixels, latent, width=512, depth=3)
+            encoder = nn.residual_mlp(inputs, latent, width=512, depth=3)
             decoder = nn.residual_mlp(latent, pixels, width=512, depth=3)
         else:
             activation = nn.Sigmoid if self.network == "simple" else nn.Identity
-            inward = nn.Linear(pixels, latent)
+            inward = nn.Linear(inputs, latent)
             outward = nn.TransposedLinear(inward) if self.tied else nn.Linear(latent, pixels)
             encoder, decoder = nn.Sequential(inward, activation()), nn.Sequential(outward, activation())
-        own_encoder = self.own_encoder(shape, latent, latent, f": z, of `latent_dim={latent}`")
+        own_encoder = self.own_encoder(shape, latent, latent, f": z, of `latent_dim={latent}`", columns)
         own_decoder = self.own_decoder(shape, latent)
         decode = nn.decoder(decoder, shape) if own_decoder is None else own_decoder
-        encode = nn.encoder(encoder, shape) if own_encoder is None else own_encoder
-        return pyro_models.Autoencoder(decode, latent, len(shape)), guides.AutoencoderGuide(encode)
+        encode = nn.encoder(encoder, shape, columns=columns) if own_encoder is None else own_encoder
+        return pyro_models.Autoencoder(decode, self.likelihood_of(dataset), latent), guides.AutoencoderGuide(encode)
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures of reconstructions, latents and learning curves."""

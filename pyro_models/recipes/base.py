@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pyro_models import data as datasets
 from pyro_models import metrics, nn, objectives, reading
 from pyro_models.base.errors import DataError, UserError, nearest
-from pyro_models.base.names import DATASETS, PixelMode, check_exists, check_name, parse_call
+from pyro_models.base.names import COLUMN_TYPES, DATASETS, PixelMode, check_exists, check_name, parse_call, sites_of
 from pyro_models.recipes.options import SEEDS, check, command_words, option
 
 if TYPE_CHECKING:
@@ -204,7 +204,25 @@ class Recipe:
             UserError: as `pyro_models.data.load`.
         """
         options = {name: getattr(self, name) for name in DATA_OPTIONS}
-        return datasets.load(self.data, data_dir=data_dir, pixels=self.pixels, **options, **self.split_options)
+        options |= {"pixels": self.pixels, "likelihood": self.likelihood_of_columns}
+        return datasets.load(self.data, data_dir=data_dir, **options, **self.split_options)
+
+    @property
+    def likelihood_of_columns(self) -> str:
+        """The likelihood of a table's columns, as `pyro_models.data.load` takes it."""
+        return "normal"
+
+    def columns(self, dataset: datasets.Dataset) -> nn.ColumnInputs | None:
+        """Build the first layer of an encoder of a table's rows; None where the data are images."""
+        if dataset.preprocessing is None or not dataset.is_table:
+            return None
+        import torch
+
+        each = [column for column in dataset.preprocessing.columns for _ in column.names]
+        counts = torch.tensor([column.likelihood in COLUMN_TYPES["counts"] for column in each], device=dataset.device)
+        inputs = [(0.0, 1.0) if column.is_standardised else (column.loc, column.scale) for column in each]
+        loc, scale = torch.tensor(inputs, device=dataset.device).T
+        return nn.ColumnInputs(counts, loc, scale, masked=any(column.missing for column in each))
 
     @property
     def split_options(self) -> dict[str, Any]:
@@ -340,9 +358,12 @@ class Recipe:
         """Average the terms of the bound over a split, nats per datum, and the squared error of reconstructions."""
 
         def error(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            reconstruction = metrics.reconstruct(run.model, run.guide, self.inputs_of(batch))
-            return {"mse": (reconstruction - batch["x"]).square().mean()}
+            reconstruction, x = metrics.reconstruct(run.model, run.guide, self.inputs_of(batch)), batch["x"]
+            if columns is not None:
+                reconstruction, x = columns.standardised(reconstruction), columns.standardised(x)
+            return {"mse": (reconstruction - x).square().nanmean()}
 
+        columns = self.columns(run.dataset)
         batches = self.evaluation_batches(run, split, self.evaluation_size)
         return metrics.evaluate(run.model, run.guide, self.bound(), batches, scores=error)
 
@@ -412,7 +433,13 @@ class Recipe:
 
     def site_names(self, dataset: datasets.Dataset) -> dict[str, Sequence[str]]:
         """Return the names of the columns or categories at each site."""
-        return {"x": dataset.columns}
+        names: dict[str, list[str]] = {}
+        if dataset.preprocessing is None or not dataset.is_table:
+            return {"x": dataset.columns}
+        sites = sites_of({column.likelihood for column in dataset.preprocessing.columns})
+        for column in dataset.preprocessing.columns:
+            names.setdefault(sites[column.likelihood], []).extend(column.names)
+        return dict(names)
 
     def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
         """Return estimators of the bound to compare, each with what it is a bound of where that is not the story.
@@ -463,3 +490,8 @@ class Recipe:
     def heads(self, dataset: datasets.Dataset) -> list[dict[str, Any]]:
         """Return the sites beside x whose probabilities the explorer shows: `site`, `name`, `values`."""
         return []
+
+
+def columns_of(guide: Any) -> Any:
+    """Return the first layer of a guide of a table's rows, see `Recipe.columns`; None where there is none."""
+    return next((part for part in guide.modules() if isinstance(part, nn.ColumnInputs)), None)

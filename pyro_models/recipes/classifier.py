@@ -130,23 +130,24 @@ class ClassifierRecipe(DiscreteRecipe):
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the classifier and its empty guide, which share the network."""
-        shape, classes = dataset.shape, self.categories(dataset)
+        shape, classes, columns = dataset.shape, self.categories(dataset), self.columns(dataset)
+        inputs = nn.size(shape) if columns is None else columns.width
         if self.network == "conv":
             network: nn.Module = nn.strided_classifier(shape, classes)
         elif self.network == "article":
             network = nn.normal_init(nn.conv_classifier(shape[0], classes, (32, 64), 100, 0.5), 0.02)
         elif self.network == "paper":
-            sizes = (nn.size(shape), 1200, 600, 300, 150, classes)
+            sizes = (inputs, 1200, 600, 300, 150, classes)
             noisy_relu = lambda: nn.Sequential(nn.ReLU(), nn.GaussianNoise(0.5))  # noqa: E731
-            network = nn.encoder(nn.mlp(*sizes, norm=nn.BatchNorm1d, activation=noisy_relu), shape)
+            network = nn.encoder(nn.mlp(*sizes, norm=nn.BatchNorm1d, activation=noisy_relu), shape, columns=columns)
         else:
-            network = nn.encoder(nn.mlp(nn.size(shape), 64, 64, classes, norm=nn.BatchNorm1d), shape)
+            network = nn.encoder(nn.mlp(inputs, 64, 64, classes, norm=nn.BatchNorm1d), shape, columns=columns)
         return pyro_models.Classifier(network), guides.ClassifierGuide(network)
 
     def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
         """Build the log-likelihood of the labels, and the terms of the other data."""
         classify: Any = guide.classify
-        terms = self.terms()
+        terms = self.terms(guide)
         unlabelled = objectives.regularised(objectives.discriminative(classify), terms, classify)
         weighted = any(weight for weight, _ in terms.values())
         return objectives.with_labels(unlabelled if weighted else None, self.bound(), classify)

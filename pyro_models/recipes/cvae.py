@@ -149,9 +149,11 @@ class CVAERecipe(VariationalRecipe):
         prior = scaled(nn.encoder(two_layers(size, 2 * latent), condition))
         first = nn.encoder(nn.Linear(size, width), condition)
         decoder = nn.Conditional(first, nn.Linear(latent, width), nn.decoder(after_first(pixels), shape))
-        first = nn.encoder(nn.Linear(pixels, width), shape, self.encoder_dropout)
+        columns = self.columns(dataset)
+        inputs = pixels if columns is None else columns.width
+        first = nn.encoder(nn.Linear(inputs, width), shape, self.encoder_dropout, columns)
         encoder = nn.Conditional(first, nn.encoder(nn.Linear(size, width), condition), scaled(after_first(2 * latent)))
-        story = pyro_models.CVAE(prior, decoder, self.likelihood_of_pixels(shape), given)
+        story = pyro_models.CVAE(prior, decoder, self.likelihood_of(dataset), given)
         return story, guides.CVAEGuide(encoder)
 
     def unit(self, dataset: datasets.Dataset) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pyro_models import data as datasets
 from pyro_models import metrics, objectives, pictures
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.recipes.base import Picture, Recipe
+from pyro_models.recipes.base import Picture, Recipe, columns_of
 from pyro_models.recipes.options import option
 
 if TYPE_CHECKING:
@@ -107,14 +107,15 @@ class DiscreteRecipe(Recipe):
         how: Any = "article" if self.split == "article" else ("stratified" if self.stratified else "random")
         return datasets.draw_labels(train, self.labels, classes, seed=seed, how=how)
 
-    def terms(self) -> dict[str, Any]:
+    def terms(self, guide: Any) -> dict[str, Any]:
         """Return the weight and the function of each term of q(y | x)."""
         step: dict[str, Any] = {
             "radius": self.radius,
             "finite_difference": self.finite_difference,
             "iterations": self.iterations,
         }
-        augment = partial(objectives.jitter, amount=self.jitter)
+        columns = columns_of(guide)
+        augment = partial(objectives.jitter if columns is None else columns.jittered, amount=self.jitter)
         return {
             "vat": (self.vat, partial(objectives.vat, **step)),
             "consistency": (self.consistency, partial(objectives.consistency, jitter=augment)),

@@ -11,7 +11,7 @@ import pyro_models
 from pyro_models import data as datasets
 from pyro_models import guides, metrics, nn, objectives, pictures
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.recipes.base import Picture, Splits
+from pyro_models.recipes.base import Picture, Splits, columns_of
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.networks import OwnNetworks
@@ -51,7 +51,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             "data": "blobs",
             "clusters": 3,
             "latent_dim": 2,
-            "likelihood": "normal",
+            "likelihood": "columns",
             "scale": 0.2,
             "weights": "learned",
             "start": "auto",
@@ -131,11 +131,16 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             super().is_scheduled or self.final_temperature is not None or (self.start != "random" and not self.labels)
         )
 
-    def imitates(self, train: datasets.Split) -> bool:
+    def rows(self, guide: Any, split: datasets.Split) -> Tensor:
+        """Return rows in standard deviations, as a Gaussian mixture takes them; NaN where missing."""
+        columns = columns_of(guide)
+        return split.x if columns is None or columns.is_identity else metrics.standardised(split.x, columns)
+
+    def imitates(self, rows: Tensor) -> bool:
         """Return whether q(y | x) starts from the components of a Gaussian mixture; labels say more where there are."""
         if self.start == "random" or self.labels:
             return False
-        return self.start == "mixture" or not metrics.needs_more_components(train.x, self.clusters, self.seed)
+        return self.start == "mixture" or not metrics.needs_more_components(rows, self.clusters, self.seed)
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
@@ -175,23 +180,26 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         """Build the GMVAE and its guide."""
         shape, clusters, latent = dataset.shape, self.clusters, self.latent_dim
         learned = self.weights == "learned"
-        likelihood, GMVAE, GMVAEGuide = self.likelihood_of_pixels(shape), pyro_models.GMVAE, guides.GMVAEGuide
+        likelihood, GMVAE, GMVAEGuide = self.likelihood_of(dataset), pyro_models.GMVAE, guides.GMVAEGuide
         scaled = partial(nn.scale_head, given=self.scale_head)
         if self.network == "conv":
             component: nn.Module = scaled(nn.conv_component(clusters, latent))
             story = GMVAE(component, nn.conv_decoder(shape[0], latent), likelihood, clusters, learned)
             conv_classifier = nn.conv_classifier(shape[0], clusters)
             return story, GMVAEGuide(conv_classifier, scaled(nn.ConvEncoder(shape[0], clusters, latent)))
-        size, width = nn.size(shape), 64 if dataset.is_table else 512
+        size, width, columns = nn.size(shape), 64 if dataset.is_table else 512, self.columns(dataset)
+        inputs = size if columns is None else columns.width
         component = scaled(nn.mlp(clusters, width, 2 * latent))  # p(z | y) moves faster than a table of numbers would
         decoder: nn.Module = nn.decoder(nn.residual_mlp(latent, size, width=width, depth=1), shape)
         if self.network == "strided":
             classifier: nn.Module = nn.scale_weights(nn.strided_classifier(shape, clusters), 0.3)
         else:
-            small = nn.scale_weights(nn.mlp(size, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
-            classifier = nn.encoder(small, shape)
-        body: nn.Module = nn.encoder(nn.mlp(size, width, width, activation=nn.GELU), shape, self.encoder_dropout)
-        own_body = self.own_encoder(shape, latent, width, ": features, which meet those of y")
+            small = nn.scale_weights(nn.mlp(inputs, width, width, clusters, norm=nn.BatchNorm1d), 0.3)
+            classifier = nn.encoder(small, shape, columns=columns)
+        body: nn.Module = nn.encoder(
+            nn.mlp(inputs, width, width, activation=nn.GELU), shape, self.encoder_dropout, columns
+        )
+        own_body = self.own_encoder(shape, latent, width, ": features, which meet those of y", columns)
         own_decoder = self.own_decoder(shape, latent)
         body, decoder = own_body or body, own_decoder or decoder
         given, head = nn.Linear(clusters, width), nn.Sequential(nn.GELU(), nn.Linear(width, 2 * latent))
@@ -207,23 +215,25 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
         classify: Any = guide.classify
         bound = self.eased(self.bound(progress), progress)
-        terms = self.terms()
-        if progress < 1 and self.imitates(train):
-            terms = self._starting(terms, progress, train)
+        terms = self.terms(guide)
+        if progress < 1 and self.imitates(rows := self.rows(guide, train)):
+            terms = self._starting(terms, progress, rows, guide)
         objective = objectives.regularised(bound, terms, classify)
         if not self.labels:
             return objective
         share = self.labels / len(train)
+        bound = objectives.of_chosen_labels(bound)
         return objectives.with_labels(objective, bound, classify, weight=self.label_weight, share=share)
 
-    def _starting(self, terms: dict[str, Any], progress: float, train: datasets.Split) -> dict[str, Any]:
+    def _starting(self, terms: dict[str, Any], progress: float, rows: Tensor, guide: Any) -> dict[str, Any]:
         """Return the terms after a fraction of the run: the imitation fades out, the terms of the clusters' sizes in.
 
         None of them is left out before the end, so that every epoch reports the same terms.
         """
         share = min(1.0, max(progress / START, LEAST))
         faded = {name: (weight * share, term) for name, (weight, term) in terms.items() if name in FADED}
-        teacher = metrics.mixture_posterior(train.x, self.clusters, self.seed)
+        posterior, columns = metrics.mixture_posterior(rows, self.clusters, self.seed), columns_of(guide)
+        teacher = posterior if columns is None else lambda x: posterior(columns.standardised(x))
         start = (START_WEIGHT * max(1 - share, LEAST), partial(objectives.imitation, teacher=teacher))
         return terms | faded | {"imitation": start}
 
@@ -250,19 +260,20 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         """Return the scores of each class where labels are seen, and of a table those of a Gaussian mixture."""
         details, test = super().details(run), run.dataset.test
         if run.dataset.is_table:
-            train = run.dataset.train.x
+            train, rows = (self.rows(run.guide, split) for split in (run.dataset.train, test))
             details["gaussian_mixture"] = metrics.gaussian_mixture(
-                train, test.x, test.labels, self.clusters, seed=self.seed
+                train, rows, test.labels, self.clusters, seed=self.seed
             )
         return details
 
     def remarks(self, run: Trained) -> list[str]:
         """Report collapsed clusters, and of a table whether a Gaussian mixture is the better model of its rows."""
         remarks, validation = super().remarks(run), run.dataset.validation
-        if not run.dataset.is_table:
-            return remarks
-        mixture = metrics.fitted_mixture(run.dataset.train.x, self.clusters, self.seed)
-        log_p = float(mixture.score(validation.x.double().cpu().numpy()))
+        preprocessing: Any = run.dataset.preprocessing
+        if not run.dataset.is_table or not all(column.is_standardised for column in preprocessing.columns):
+            return remarks  # densities of counts, say, are not those of their logarithms
+        log_p = metrics.gaussian_mixture(run.dataset.train.x, validation.x, None, self.clusters, seed=self.seed)
+        log_p = log_p["log_likelihood"]
         batches = self.evaluation_batches(run, validation, 200)
         bound = metrics.evaluate(run.model, run.guide, objectives.ESTIMATORS["enum"], batches)["elbo"]
         if log_p > bound:

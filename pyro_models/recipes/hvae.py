@@ -70,7 +70,7 @@ class HVAERecipe(VariationalRecipe):
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the HVAE and its guide."""
         shape, lower, upper = dataset.shape, self.lower_dim, self.latent_dim
-        pixels = nn.size(shape)
+        pixels, columns = nn.size(shape), self.columns(dataset)
 
         def network(inputs: int, outputs: int, width: int) -> nn.Module:
             if self.network == "residual":
@@ -79,9 +79,9 @@ class HVAERecipe(VariationalRecipe):
 
         scaled = partial(nn.scale_head, given=self.scale_head)
         top_down, decoder = scaled(network(upper, 2 * lower, 256)), nn.decoder(network(lower, pixels, 512), shape)
-        story = pyro_models.HVAE(top_down, decoder, self.likelihood_of_pixels(shape), upper)
-        features = nn.Sequential(network(pixels, 512, 512), nn.GELU())
-        encoder = nn.encoder(features, shape, self.encoder_dropout)
+        story = pyro_models.HVAE(top_down, decoder, self.likelihood_of(dataset), upper)
+        features = nn.Sequential(network(pixels if columns is None else columns.width, 512, 512), nn.GELU())
+        encoder = nn.encoder(features, shape, self.encoder_dropout, columns)
         bottom, top = scaled(nn.Linear(512, 2 * lower)), scaled(network(512, 2 * upper, 256))
         return story, guides.HVAEGuide(encoder, bottom, top, top_down)
 

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 from pyro_models import data as datasets
 from pyro_models import distributions, objectives
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.base.names import WEIGHTED
+from pyro_models.base.names import WEIGHTED, column_likelihoods, sites_of
 from pyro_models.recipes.base import Recipe
 from pyro_models.recipes.options import option
+
+OF_IMAGES = ("bernoulli", "continuous-bernoulli", "normal")
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,59 @@ class LatentRecipe(Recipe):
     """The options of the recipes with a latent z."""
 
     latent_dim: int = option(2, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
+    likelihood: str = option(
+        "bernoulli",
+        "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli "
+        "(Loaiza-Ganem and Cunningham, 2019), normal; of a table columns: each by its type, reals normal, counts "
+        "negative-binomial, binary bernoulli, categories categorical (types: text is a category, 0 and 1 are binary, "
+        "whole numbers from 0 up are counts, others reals); or that but for NAME=LIKELIHOOD,... of columns or types, "
+        "as counts=poisson,income=student-t,grade=ordinal:low/mid/high,rate=beta",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.likelihood not in OF_IMAGES:
+            column_likelihoods(self.likelihood)
+        if self.likelihood != "bernoulli" and self.pixels != "grey":
+            raise UserError(f"`likelihood={self.likelihood}` is a density of grey pixels, not of {self.pixels} ones")
+
+    @property
+    def likelihood_of_columns(self) -> str:
+        """The likelihood of a table's columns: those of images alone leave it at the normal."""
+        return "normal" if self.likelihood in OF_IMAGES else self.likelihood
+
+    @property
+    def scale_of_normal(self) -> float | None:
+        """The standard deviation of the normal likelihood, None where it is learned."""
+        return 1.0
+
+    def check_data(self, dataset: datasets.Dataset) -> None:
+        """Refuse a table under a likelihood of pixels, and images under one of columns."""
+        if dataset.is_table and self.likelihood in OF_IMAGES and self.likelihood != "normal":
+            preset = "`preset=table`, or " if "table" in self.presets else ""
+            raise DataError(f"`data={self.data}` is a table: use {preset}`likelihood=columns`")
+        if not dataset.is_table and self.likelihood not in OF_IMAGES:
+            raise DataError(f"`likelihood={self.likelihood}` is of a table's columns, and {self.data} holds images")
+
+    def likelihood_of(self, dataset: datasets.Dataset) -> distributions.Likelihood:
+        """Build the distribution of x given the decoder's output."""
+        if dataset.preprocessing is not None and dataset.is_table and self.likelihood != "normal":
+            return distributions.table_likelihood(dataset.preprocessing.columns, self.scale_of_normal)
+        if self.likelihood == "continuous-bernoulli":
+            return distributions.continuous_bernoulli
+        if self.likelihood != "bernoulli":
+            return distributions.NormalLikelihood(self.scale_of_normal, len(dataset.shape))
+        return distributions.grey_bernoulli if self.pixels == "grey" else distributions.bernoulli
+
+    def unit(self, dataset: datasets.Dataset) -> str:
+        """Return the unit of likelihoods: the Bernoulli goes without saying, a density does not."""
+        likelihoods = [self.likelihood]
+        if dataset.preprocessing is not None and dataset.is_table:
+            likelihoods = list(sites_of({column.likelihood for column in dataset.preprocessing.columns}))
+        unit = super().unit(dataset)
+        if likelihoods == ["bernoulli"]:
+            return unit
+        return f"{unit}, {', '.join(likelihoods)} likelihood{'s' * (len(likelihoods) > 1)}"
 
     @classmethod
     def headline(cls, result: Mapping[str, Any]) -> dict[str, str]:
@@ -74,11 +129,6 @@ class VariationalRecipe(LatentRecipe):
         0.0,
         1e6,
     )
-    likelihood: Literal["bernoulli", "continuous-bernoulli", "normal"] = option(
-        "bernoulli",
-        "distribution of x given z: bernoulli (cross-entropy where pixels are grey), continuous-bernoulli "
-        "(Loaiza-Ganem and Cunningham, 2019), normal",
-    )
     scale_head: Literal["log-scale", "log-variance", "softplus"] = option(
         "log-scale",
         "what networks give for the scale of a Normal z: its logarithm; log-variance, twice that, with which Adam "
@@ -105,16 +155,13 @@ class VariationalRecipe(LatentRecipe):
             raise UserError("`alpha=1` is the plain ELBO: use `elbo=trace`")
         if self.elbo != "renyi" and self.alpha != VariationalRecipe.alpha:
             raise UserError(f"`alpha` goes with `elbo=renyi`, not with {self.elbo}")
-        if self.scale is not None and self.likelihood != "normal":
+        if self.scale is not None and self.likelihood in ("bernoulli", "continuous-bernoulli"):
             raise UserError(f"`scale` goes with `likelihood=normal`, not with {self.likelihood}")
-        if self.likelihood != "bernoulli" and self.pixels != "grey":
-            raise UserError(f"`likelihood={self.likelihood}` is a density of grey pixels, not of {self.pixels} ones")
 
-    def check_data(self, dataset: datasets.Dataset) -> None:
-        """Refuse a table under a likelihood of pixels."""
-        if dataset.is_table and self.likelihood != "normal":
-            preset = "`preset=table`, or " if "table" in self.presets else ""
-            raise DataError(f"`data={self.data}` is a table: use {preset}`likelihood=normal`")
+    @property
+    def scale_of_normal(self) -> float | None:
+        """The standard deviation of the normal likelihood, None where it is learned."""
+        return self.scale
 
     def bound(self) -> objectives.Objective:
         """Build the estimator of the bound, with the latent sites scaled by beta in the loss."""
@@ -151,10 +198,6 @@ class VariationalRecipe(LatentRecipe):
         """How many data are evaluated at a time, as the particles allow."""
         return max(1, 1000 // self.particles)
 
-    def unit(self, dataset: datasets.Dataset) -> str:
-        """Return the unit of likelihoods: the Bernoulli goes without saying, a density does not."""
-        return super().unit(dataset) + ("" if self.likelihood == "bernoulli" else f", {self.likelihood} likelihood")
-
     def estimators(self, names: Sequence[str], particles: int) -> dict[str, tuple[objectives.Objective, str | None]]:
         """Return estimators of the bound at beta 1, each with what it is a bound of where that is not the story."""
         taken = get_args(get_type_hints(type(self))["elbo"])
@@ -164,11 +207,3 @@ class VariationalRecipe(LatentRecipe):
             alone = replace(self, **changes, alpha=self.alpha if name == "renyi" else VariationalRecipe.alpha)
             estimators[name] = (alone.bound(), alone.bound_of)
         return estimators
-
-    def likelihood_of_pixels(self, shape: tuple[int, ...]) -> distributions.Likelihood:
-        """Build the distribution of x given the decoder's output."""
-        if self.likelihood == "normal":
-            return distributions.NormalLikelihood(self.scale, len(shape))
-        if self.likelihood == "continuous-bernoulli":
-            return distributions.continuous_bernoulli
-        return distributions.grey_bernoulli if self.pixels == "grey" else distributions.bernoulli

@@ -26,14 +26,21 @@ class OwnNetworks(Recipe):
         "your own decoder, as `encoder`: from [batch, latent_dim] to [batch, *shape], the parameters of the likelihood",
     )
 
-    def own_encoder(self, shape: Sequence[int], latent: int, outputs: int, meaning: str) -> nn.Module | None:
-        """Build the user's encoder, None where there is none: [..., *shape] to [..., outputs]."""
+    def own_encoder(
+        self, shape: Sequence[int], latent: int, outputs: int, meaning: str, columns: nn.ColumnInputs | None = None
+    ) -> nn.Module | None:
+        """Build the user's encoder, None where there is none: [..., *shape] to [..., outputs].
+
+        Rows of a table go through `columns` first.
+        """
         if self.encoder is None:
             return None
-        made = {"shape": tuple(shape), "latent_dim": latent, "outputs": outputs}
+        shape = tuple(shape) if columns is None else (columns.width,)
+        made = {"shape": shape, "latent_dim": latent, "outputs": outputs}
         network = nn.own_network("encoder", self.encoder, shape, [outputs], arguments=made, meaning=meaning)
         dropout = getattr(self, "encoder_dropout", 0.0)
-        return nn.Sequential(nn.Dropout(dropout), network) if dropout else network
+        before = [*([] if columns is None else [columns]), *([nn.Dropout(dropout)] if dropout else [])]
+        return nn.Sequential(*before, network) if before else network
 
     def own_decoder(self, shape: Sequence[int], latent: int) -> nn.Module | None:
         """Build the user's decoder, None where there is none: [..., latent] to [..., *shape]."""

@@ -11,6 +11,7 @@ import torch
 from pyro_models import plots
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
+from pyro_models.base.names import X_SITES
 from pyro_models.base.seeds import derived_seed
 from pyro_models.checking import (
     LEVEL,
@@ -63,7 +64,8 @@ def write_checks(
         part = whole[torch.randperm(len(whole))[:data]]  # not the first ones: those of MNIST's test set are the neater
         batch = run.recipe.batch(run.dataset, part)
         statistics, unit = _standard(run)
-    statistics["x"] |= more
+    for site in statistics.keys() & set(X_SITES):
+        statistics[site] |= more
     checks = check(*pair, batch, statistics, replicates=replicates, seed=seed, batch_size=AT_ONCE)
     simulated = {name: value[torch.arange(SIMULATIONS) % len(part)] for name, value in batch.items()}
     ranks = calibrate(*pair, simulated, seed=seed)
@@ -119,9 +121,11 @@ def _standard(run: Run) -> tuple[dict[str, dict[str, Statistic]], str]:
     once = in_parts(run.model, run.guide, run.recipe.batch(run.dataset, reference), AT_ONCE)
     train = {name: as_drawn(value, once.drawn[name]) for name, value in once.observed.items()}
     unit = "standardised columns" if run.dataset.is_table else f"{run.recipe.pixels} pixels"
-    unit += "" if train["x"] is once.observed["x"] else " drawn black or white"
+    if any(train[site] is not once.observed[site] for site in train.keys() & set(X_SITES)):
+        unit += " drawn black or white"
+    first = replicate(run.model, run.guide, run.recipe.batch(run.dataset, reference[:2]))
     train |= {name: value for name, value in once.latents.items() if is_binary(value)}
-    return standard_statistics(train, run.recipe.site_names(run.dataset)), unit
+    return standard_statistics(train, run.recipe.site_names(run.dataset), first.likelihood), unit
 
 
 def check_program(

@@ -18,16 +18,20 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Dataset, Preprocessing, Split, cells, sources, to_float
 from pyro_models.data.preprocessing import binarised
+from pyro_models.distributions import Columns
 from pyro_models.likelihood.importance import DRAWS, batch_size, shares
+from pyro_models.metrics import distribution_of_x, eval_mode, reconstruct
 from pyro_models.metrics import encode as encode_batches
-from pyro_models.metrics import eval_mode, reconstruct
 from pyro_models.objectives import AtMean, CommonNoise, Record, log_weights
 from pyro_models.objectives.draws import draw
+from pyro_models.objectives.handlers import takes_missing
 from pyro_models.recipes import Recipe
 
 AT_ONCE = 1000
+REPEATS = 10  # draws of x for each draw of the latents, for intervals
 ROUNDS = 5  # of filling what is missing by its reconstruction, before it is averaged over draws
 
 
@@ -136,7 +140,7 @@ class Inference:
             values = {self.recipe.latent_site: replace(p.sites[self.recipe.latent_site], value=latents)}
             with AtMean(), Record(values) as p:
                 model(batch=len(latents))
-        return self._in_units(p.sites["x"].fn.mean)
+        return self._in_units(distribution_of_x(model, p.sites).mean)
 
     def predict(self, x: Any, *, attribute: str | None = None, samples: int = 100, seed: int = 0) -> Prediction:
         """Return the cluster or the class of each datum under q(y | x), or the value of an attribute.
@@ -213,39 +217,49 @@ class Inference:
         x, _ = self.recipe.sample(self, words, n, seed)  # type: ignore[arg-type]
         return self._in_units(x)
 
-    def impute(self, x: Any, *, samples: int = 100, seed: int = 0) -> Any:
+    def impute(self, x: Any, *, samples: int = 100, seed: int = 0, interval: float | None = None) -> Any:
         """Return data with what is missing filled by its mean given what is not, E[x_missing | x_observed].
 
         That mean is over draws of the guide, weighted by importance with the observed part of x alone (Mattei and
-        Frellsen, MIWAE, 2019); the guide sees the missing part as its own reconstruction.
+        Frellsen, MIWAE, 2019). A guide that learned from incomplete data sees what is missing as missing, any other
+        its own reconstruction. Counts are rounded; a category is the likeliest one.
 
         Args:
             x: a table with missing cells, or images whose missing pixels are NaN.
             samples: draws for each datum.
             seed: of these, which are from the same standard noise for all data.
+            interval: a probability, as 0.9: return the bounds of central intervals of p(x_missing | x_observed) too.
 
         Returns:
             an array or a data frame as `x` is one, else the columns by name; images are [n, channel, height, width] of
-            0 to 1. What was not missing is as it was.
+            0 to 1. What was not missing is as it was. With `interval` three of them: filled, lower and upper bounds,
+            which for categories without an order are the likeliest one.
 
         Raises:
             UserError: all of a datum is missing, or images are resized on their way; or as `prepared`.
         """
         self._check_latent()
+        if interval is not None and not 0 < interval < 1:
+            raise UserError(f"`interval` must be between 0 and 1, not {interval:g}")
         preprocessing = _preprocessing(self.dataset)
         raw, missing = _filled(x, preprocessing)
         split = self.prepared(preprocessing.transform(raw))
+        if preprocessing.is_table:
+            missing = split.x.isnan().cpu()
         hole = missing.to(split.x.device)
         if (empty := hole.flatten(1).all(1)).any():
             raise UserError(f"datum {int(empty.nonzero()[0])} is missing altogether: leave it out")
+        size = batch_size(samples, DRAWS) if interval is None else 1  # draws of x are then those of a datum alone
         parts = []
         with in_double(self) as (model, guide):
             first = 0
-            for full in self._batches(split, batch_size(samples, DRAWS)):
+            for full in self._batches(split, size):
                 holes = hole[first : first + len(full["x"])]
                 first += len(full["x"])
-                parts.append(self._impute(model, guide, full, holes, CommonNoise(samples, seed)))
-        return _put_back(x, raw, missing, self._in_units(torch.cat(parts)), preprocessing)
+                parts.append(self._impute(model, guide, full, holes, CommonNoise(samples, seed), interval))
+        results = [self._in_units(torch.cat(part)) for part in zip(*parts, strict=True)]
+        filled = [_put_back(x, raw, missing, values, results[0], preprocessing) for values in results]
+        return filled[0] if interval is None else tuple(filled)
 
     # Parts of these
 
@@ -266,11 +280,8 @@ class Inference:
         preprocessing = _preprocessing(self.dataset)
         if not preprocessing.is_table:
             return _rounded(x)
-        loc, scale = (
-            [getattr(column, part) for column in preprocessing.columns for _ in column.names]
-            for part in ("loc", "scale")
-        )
-        return x.detach().cpu().double().numpy() * np.array(scale) + np.array(loc)
+        loc, scale = preprocessing.units.T.numpy()
+        return x.detach().cpu().double().numpy() * scale + loc
 
     def _reconstruction_scores(self, split: Split) -> Scores:
         if not hasattr(self.model, "likelihood_of"):
@@ -283,7 +294,7 @@ class Inference:
                     guide(**given)
                 with Record(q.sites) as p:
                     model(**given)
-                parts.append(p.sites["x"].log_prob())
+                parts.append(distribution_of_x(model, p.sites).log_prob(given["x"]))
         meaning = "log p(x | z) at z = encoder(x), which is no log p(x)"
         values = _rounded(torch.cat(parts))
         return Scores(values, np.zeros_like(values), meaning, self.recipe.unit(self.dataset))
@@ -311,30 +322,61 @@ class Inference:
         return _prediction(torch.cat(parts), self.dataset.attributes[number].values, chosen)
 
     def _impute(
-        self, model: nn.Module, guide: nn.Module, batch: Mapping[str, Tensor], holes: Tensor, noise: CommonNoise
-    ) -> Tensor:
-        """Return one batch with its holes filled: [n, *shape]."""
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        batch: Mapping[str, Tensor],
+        holes: Tensor,
+        noise: CommonNoise,
+        interval: float | None,
+    ) -> tuple[Tensor, ...]:
+        """Return one batch with its holes filled, [n, *shape], and the bounds of the interval, if any."""
         given = self.recipe.inputs_of(batch)
         if given.keys() != {"x"}:
             raise UserError(f"the {self.recipe.name} conditions on a part of x: it imputes by `reconstruct` alone")
         hidden = batch.keys() - given.keys()
-        x = given["x"].where(~holes, 0.0)  # the mean of a standardised column
-        for _ in range(ROUNDS):
-            x = x.where(~holes, reconstruct(model, guide, {**given, "x": x}))
-        weights, means = [], []
+        known, x = given["x"].masked_fill(holes, math.nan), given["x"]
+        columns = self.recipe.columns(self.dataset)
+        if columns is None or not columns.masked:
+            x = x.where(~holes, 0.0)
+            for _ in range(ROUNDS):
+                x = x.where(~holes, reconstruct(model, guide, {**given, "x": x}))
+        weights, means, draws = [], [], []
+        torch.manual_seed(derived_seed(noise.seed, "imputed"))
         with noise:
             for particles in shares(noise.samples, max(1, DRAWS // len(x))):
                 for each in draw(model, guide, (), {**given, "x": x}, particles=particles, hidden=hidden):
-                    fn = each.p["x"].fn
-                    while isinstance(fn, dist.Independent):
-                        fn = fn.base_dist
-                    observed = (fn.log_prob(x) * ~holes).flatten(-holes.ndim + 1).sum(-1)
+                    fn = distribution_of_x(model, each.p)
                     latent = [each.p[name].log_prob() - site.log_prob() for name, site in each.q.items()]
-                    weights.append((observed + sum(latent)).reshape(each.rows, len(x)))
+                    weights.append((_observed(fn, known, holes) + sum(latent)).reshape(each.rows, len(x)))
                     means.append(fn.mean.reshape(each.rows, *x.shape))
+                    if interval is not None:
+                        draws.append(fn.sample((REPEATS,)).reshape(REPEATS, each.rows, *x.shape))
         shares_of_draws = torch.cat(weights).softmax(0)
-        mean = torch.einsum("kn,kn...->n...", shares_of_draws, torch.cat(means))
-        return x.where(~holes, mean)
+        filled = [torch.einsum("kn,kn...->n...", shares_of_draws, torch.cat(means))]
+        if interval is not None:
+            values = torch.cat(draws, 1)
+            each_share = (shares_of_draws / REPEATS).expand(REPEATS, -1, -1)
+            ends = (0.5 - interval / 2, 0.5 + interval / 2)
+            filled += [_quantile(values.flatten(0, 1), each_share.flatten(0, 1), end) for end in ends]
+        return tuple(given["x"].where(~holes, values) for values in filled)
+
+
+def _observed(fn: Any, x: Tensor, holes: Tensor) -> Tensor:
+    """Return log p(observed part of x | z), [..., n]; what is missing in x is NaN."""
+    if isinstance(fn, Columns) or takes_missing(fn):
+        return fn.log_prob(x)
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return (fn.log_prob(x.where(~holes, 0.0)) * ~holes).flatten(-holes.ndim + 1).sum(-1)
+
+
+def _quantile(values: Tensor, shares: Tensor, end: float) -> Tensor:
+    """Return the quantile of weighted values, [draws, n, *shape], whose weights are [draws, n]: [n, *shape]."""
+    ordered, order = values.sort(0)
+    weights = shares.reshape(*shares.shape, *[1] * (values.ndim - 2)).expand_as(values).gather(0, order)
+    number = (weights.cumsum(0) < end).sum(0, keepdim=True).clamp(max=len(values) - 1)
+    return ordered.gather(0, number)[0]
 
 
 @contextmanager
@@ -374,7 +416,7 @@ def _evidence(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _filled(x: Any, preprocessing: Preprocessing) -> tuple[sources.Raw, Tensor]:
-    """Return a source with something valid in its holes, and where these are, [n, *shape]."""
+    """Return a source with something valid in the holes of images, and where these are, [n, *shape]."""
     raw = sources.read(x, replace(preprocessing.options, optional=True))
     if not preprocessing.is_table:
         if preprocessing.options.size is not None:
@@ -386,39 +428,25 @@ def _filled(x: Any, preprocessing: Preprocessing) -> tuple[sources.Raw, Tensor]:
         raw = replace(raw, images=np.where(holes, 0.0, pixels).astype(pixels.dtype))
         marks = replace(raw, images=(holes * 255).astype(np.uint8), labels=None, attributes=None)
         return raw, preprocessing.transform(marks).x > 0
-    columns, missing = {}, []
-    for column in preprocessing.columns:
-        values = sources.check_columns(raw, [each.name for each in preprocessing.columns])[column.name]
-        if values.dtype.kind in "OUS":
-            words = cells.texts(values)
-            empty = np.array([not word for word in words])
-            fill = column.categories[0] if column.categories else repr(column.loc)
-            values = np.array([word or fill for word in words], dtype=object)
-        else:
-            empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
-            values = np.where(empty, column.loc, values)
-        columns[column.name] = values
-        missing += [empty] * len(column.names)
-    return replace(raw, columns=columns), torch.from_numpy(np.stack(missing, 1))
+    return raw, torch.empty(0)
 
 
-def _put_back(x: Any, raw: sources.Raw, missing: Tensor, values: np.ndarray, preprocessing: Preprocessing) -> Any:
-    """Return `x` with its holes filled, in its own form."""
+def _put_back(
+    x: Any, raw: sources.Raw, missing: Tensor, values: np.ndarray, means: np.ndarray, preprocessing: Preprocessing
+) -> Any:
+    """Return `x` with its holes filled by values, of categories without an order by the likeliest, in its own form."""
     holes = missing.numpy()
     if not preprocessing.is_table:
         return values
+    table = sources.check_columns(raw, [column.name for column in preprocessing.columns])
     filled, first = {}, 0
     for column in preprocessing.columns:
-        features = values[:, first : first + len(column.names)]
+        has_order = not column.categories or column.likelihood == "ordinal"
+        features = (values if has_order else means)[:, first : first + len(column.names)]
         hole, first = holes[:, first], first + len(column.names)
-        if column.categories:
-            scores = np.hstack([1 - features, features]) if len(column.categories) == 2 else features
-            new: Any = np.array(column.categories)[scores.argmax(1)]
-        else:
-            new = features[:, 0]
-        old = np.array(raw.columns[column.name]) if raw.columns else new
-        old = old if column.categories else old.astype(np.float64)
-        filled[column.name] = np.where(hole, new, old)
+        old = np.array(table[column.name])
+        old = old if column.categories else cells.of_column(old, column.name)
+        filled[column.name] = np.where(hole, column.values(features), old)
     if hasattr(x, "columns") and hasattr(x, "assign"):
         return x.assign(**filled)
     if isinstance(x, np.ndarray) or (isinstance(x, Tensor) and x.ndim == 2):

@@ -20,10 +20,11 @@ from pyro_models.base.errors import UserError
 from pyro_models.base.files import read_json, write
 from pyro_models.checking.replicates import as_drawn, in_parts
 from pyro_models.data import Attribute, Dataset, InMemory, Preprocessing, Split, stand_in
-from pyro_models.data.preprocessing import Column, binarised
-from pyro_models.data.sources import Raw
+from pyro_models.data.preprocessing import binarised
+from pyro_models.data.sources import Options, Raw
 from pyro_models.reading import Story
 from pyro_models.recipes import Recipe
+from pyro_models.recipes.latent import OF_IMAGES
 from pyro_models.runs import open_run, provenance
 from pyro_models.runs.folder import build, save_weights
 from pyro_models.runs.origin import describe
@@ -75,6 +76,11 @@ class Estimator(BaseEstimator):
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         __init__.__signature__ = inspect.Signature([own, *keywords])  # type: ignore[attr-defined]
         cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     # Training
 
@@ -133,7 +139,8 @@ class Estimator(BaseEstimator):
         if hasattr(X, "columns") and hasattr(X, "dtypes") and not _is_numeric(X):
             validate_data(self, X, reset=fitting, skip_check_array=True)
             return Raw("X", columns={str(name): np.asarray(X[name]) for name in X.columns})
-        array = validate_data(self, X, reset=fitting, allow_nd=True, dtype="numeric", ensure_min_samples=least)
+        rules: Any = {"allow_nd": True, "dtype": "numeric", "ensure_min_samples": least}
+        array = validate_data(self, X, reset=fitting, ensure_all_finite="allow-nan", **rules)  # NaN is a missing cell
         if array.ndim > 2:
             return Raw("X", images=array)
         names = getattr(self, "feature_names_in_", [f"x[{k}]" for k in range(array.shape[1])])
@@ -141,12 +148,11 @@ class Estimator(BaseEstimator):
 
     def _preprocessing(self, raw: Raw) -> Preprocessing:
         """Return what is done to data: a column of numbers that are all equal is centred alone."""
-        columns = raw.columns
-        if columns is None or any(column.dtype.kind not in "fiub" for column in columns.values()):
-            return Preprocessing.fit(raw)
-        numbers = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
-        scaled = [Column(name, float(each.mean()), float(each.std()) or 1.0) for name, each in numbers.items()]
-        return Preprocessing((len(scaled),), columns=tuple(scaled))
+        likelihood = getattr(self, "likelihood", "normal")
+        if likelihood == "auto":
+            likelihood = self.for_tables["likelihood"]
+        likelihood = "normal" if likelihood in OF_IMAGES else likelihood
+        return Preprocessing.fit(raw, options=Options(likelihood=likelihood), constant=True)
 
     def _split(self, preprocessing: Preprocessing, raw: Raw) -> Split:
         return preprocessing.transform(raw)

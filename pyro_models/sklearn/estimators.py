@@ -153,7 +153,7 @@ class FewLabelsClassifier(
         return options | {"labels": int((labels >= 0).sum())}, {"classes": tuple(map(str, self.classes_.tolist()))}
 
 
-class JMVAE(Latent, recipe=JMVAERecipe, for_tables={"likelihood": "normal", "encoder_dropout": 0.0}):
+class JMVAE(Latent, recipe=JMVAERecipe):
     """Joint multimodal VAE of data and their labels, or of several attributes, `y` [n, attributes]."""
 
     def _encoded(self, y: Any, n: int) -> Any:

@@ -212,11 +212,8 @@ def one_line(error):
     ("text", "message"),
     [
         (holed("tall"), r"column 'b' holds text \('tall'\): drop it"),
-        (holed(""), "column 'b' has 1 values that are missing"),
-        (holed("  "), "column 'b' has 1 values that are missing"),
-        (holed("nan"), "column 'b' has 1 values that are missing, NaN"),
-        (holed("-inf"), "column 'b' has 1 values that are missing, NaN or infinite"),
-        ("a,b\n" + "".join(f"{a},\n" for a in POINTS[:, 0].tolist()), f"column 'b' has {ROWS} values that are missing"),
+        (holed("-inf"), "column 'b' has 1 infinite values: mend them, or leave these cells blank"),
+        ("a,b\n" + "".join(f"{a},\n" for a in POINTS[:, 0].tolist()), "column 'b' has no value in any row: drop it"),
         ("a,b\n" + "".join(f"{a},3\n" for a in POINTS[:, 0].tolist()), "column 'b' is 3 in every row: drop it"),
         ("a,b\n" + BODY + "1\n", "row 62 has 1 columns, the first has 2"),
         ("a\n" + BODY, "row 2 has 2 columns, the first has 1"),
@@ -251,7 +248,7 @@ def test_24_rows_are_enough(tmp_path):
         ({"table": POINTS[:23]}, "23 rows are too few"),
         ({"table": POINTS + 0j}, r"column 'x\[0\]' is of type complex128, not numbers"),
         ({"table": np.full((ROWS, 2), "tall")}, r"column 'x\[0\]' is 'tall' in every row"),
-        ({"table": np.where(np.arange(2 * ROWS).reshape(ROWS, 2) == 5, np.nan, POINTS)}, r"column 'x\[1\]' has 1 val"),
+        ({"table": np.where(np.arange(2 * ROWS).reshape(ROWS, 2) == 5, np.inf, POINTS)}, r"column 'x\[1\]' has 1 inf"),
         ({"table": POINTS * [1, 0]}, r"column 'x\[1\]' is -?0 in every row"),
         ({"table": POINTS, "labels": np.zeros(7, int)}, r"60 rows but labels of shape \[7\]"),
         ({"table": POINTS, "labels": np.zeros((ROWS, 2), int)}, r"60 rows but labels of shape \[60, 2\]"),
@@ -272,8 +269,7 @@ def test_arrays_that_are_no_table_get_one_line_that_names_file_and_column(tmp_pa
     ("columns", "options", "message"),
     [
         ({"a": POINTS[:, 0], "b": ["tall", "0.5"] * (ROWS // 2)}, {}, r"column 'b' holds text \('tall'\)"),
-        ({"a": POINTS[:, 0], "b": [None, *POINTS[1:, 1]]}, {}, "column 'b' has 1 values that are missing"),
-        ({"a": POINTS[:, 0], "b": [None, *range(1, ROWS)]}, {}, "column 'b' has 1 values that are missing"),
+        ({"a": POINTS[:, 0], "b": [None] * ROWS}, {}, "column 'b' has no value in any row"),
         ({"a": POINTS[:, 0], "b": np.arange(ROWS).astype("M8[s]")}, {}, r"column 'b' is of type datetime64\[.*not num"),
         ({"a": POINTS[:, 0], "b": [0.5] * ROWS}, {}, "column 'b' is 0.5 in every row"),
         ({"a": POINTS[:23, 0]}, {}, "23 rows are too few"),
@@ -364,8 +360,9 @@ def test_without_any_known_label_data_are_unlabelled(tmp_path):
 
 
 def test_a_hole_in_the_first_row_does_not_make_it_a_row_of_names(tmp_path):
-    with pytest.raises(UserError, match=r"column 'x\[0\]' has 1 values that are missing"):
-        csv(tmp_path, ",1.5\n" + BODY)
+    dataset = csv(tmp_path, ",1.5\n" + BODY)
+    assert dataset.columns == ("x[0]", "x[1]")
+    assert whole(dataset).isnan().sum(0).tolist() == [1, 0]
 
 
 def test_columns_of_very_large_numbers_are_standardised_too_or_refused(tmp_path):
@@ -422,10 +419,13 @@ def test_a_row_of_years_is_a_row_of_names_and_a_table_of_years_is_not(tmp_path):
     assert csv(tmp_path, "2019,2020\n" + rows).columns == ("x[0]", "x[1]")
 
 
-def test_words_for_a_missing_cell_are_named_as_missing(tmp_path):
-    for word in ("NA", "?", "null"):
-        with pytest.raises(UserError, match="column 'b' has 1 values that are missing"):
-            csv(tmp_path, holed(word))
+def test_words_for_a_missing_cell_and_blanks_are_missing_and_the_others_stay_standardised(tmp_path):
+    for word in ("NA", "?", "null", "", "  ", "nan"):
+        dataset = csv(tmp_path, holed(word, row=int(load({"a": POINTS[:, 0]}).train.ids[0])))
+        assert whole(dataset).isnan().sum(0).tolist() == [0, 1]
+        assert any("1 columns have missing cells" in note for note in dataset.notes)
+        train = dataset.train.x[~dataset.train.x.isnan().any(1)]
+        torch.testing.assert_close(train.std(0, correction=0), torch.ones(2, dtype=torch.float32), rtol=0.1, atol=0)
 
 
 def test_text_with_few_values_becomes_indicators_and_other_text_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import math
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 
@@ -233,3 +234,22 @@ def test_data_whose_label_is_not_known_do_not_score():
 )
 def test_bent_groups_need_more_components_than_there_are_groups(name, clusters, bent):
     assert needs_more_components(load(name).train.x[:600], clusters) == bent
+
+
+def test_the_components_of_a_row_with_missing_values_are_those_of_its_marginal():
+    from sklearn.mixture import GaussianMixture
+
+    from pyro_models.metrics.clusters import log_joint
+
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(60, 3)) @ rng.normal(size=(3, 3)) + 4 * k for k in range(2)])
+    mixture = GaussianMixture(2, random_state=0).fit(rows)
+    holed = torch.tensor(rows[:5]).masked_fill(torch.tensor([False, True, False]), torch.nan)
+    kept = [0, 2]
+    marginal = torch.distributions.MultivariateNormal(
+        torch.tensor(mixture.means_[:, kept]), torch.tensor(mixture.covariances_[:, kept][:, :, kept])
+    )
+    expected = torch.tensor(mixture.weights_).log() + marginal.log_prob(torch.tensor(rows[:5, None, kept]))
+    torch.testing.assert_close(log_joint(mixture, holed), expected)
+    whole = log_joint(mixture, torch.tensor(rows)).logsumexp(-1).numpy()
+    np.testing.assert_allclose(whole, mixture.score_samples(rows))

@@ -460,3 +460,27 @@ def test_terms_read_the_unlabelled_data_alone(pair, x, known):
     ((log_q, data),) = seen
     assert data is x
     torch.testing.assert_close(log_q, guide.classify(x).logits)
+
+
+def test_chosen_labels_do_not_train_the_weights_of_the_clusters():
+    from pyro_models.guides import GMVAEGuide
+
+    from pyro_models import GMVAE, nn
+    from pyro_models.distributions import NormalLikelihood
+    from pyro_models.objectives import enum, of_chosen_labels
+
+    torch.manual_seed(0)
+    model = GMVAE(nn.mlp(3, 4), nn.mlp(2, 5), NormalLikelihood(1.0, 1), 3, learned=True)
+    encoder = nn.Conditional(nn.mlp(5, 4), nn.mlp(3, 4), nn.mlp(4, 4))
+    guide = GMVAEGuide(nn.mlp(5, 3), encoder)
+    batch = {"x": torch.randn(6, 5), "y": torch.eye(3)[[0, 0, 0, 0, 1, 2]]}
+    terms = []
+    for bound in (enum, of_chosen_labels(enum)):
+        torch.manual_seed(1)
+        model.zero_grad()
+        found = bound(model, guide, **batch)
+        found["loss"].backward()
+        terms.append(({name: value.item() for name, value in found.items()}, model.scores.grad))
+    assert terms[0][0] == terms[1][0]
+    assert terms[0][1].abs().max() > 0
+    assert terms[1][1] is None or not terms[1][1].any()

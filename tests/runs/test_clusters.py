@@ -164,7 +164,7 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     own = tmp_path / "own.csv"
     for cell, complaint in (
         ("x", "is 'x' in every row"),
-        ("nan", "has 60 values that are missing"),
+        ("nan", "has no value in any row"),
         ("7", "is 7 in every row"),
     ):
         own.write_text("a,b\n" + "".join(f"{k},{cell}\n" for k in range(60)))
@@ -173,7 +173,7 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
     np.save(tmp_path / "own.npy", rows)
     data = ["--data", str(tmp_path / "own.npy"), "--batch-size", "20"]
     assert "50 values of y are more than the 46 training data" in line("--preset", "table", *data, "--clusters", "50")
-    assert "is a table: use --preset table, or --likelihood normal" in line(*data)
+    assert "is a table: use --preset table, or --likelihood columns" in line(*data)
     assert "--batch-size must be at least 2" in line("--preset", "table", *data[:2], "--batch-size", "1")
     assert "--network conv takes images of 28 x 28, not [2]" in line("--preset", "table", *data, "--network", "conv")
     assert "--temperature must be between" in line("--temperature", "0")
@@ -181,7 +181,7 @@ def test_tables_that_do_not_do_are_one_line(line, tmp_path):
 
 def test_a_table_needs_a_likelihood_of_real_numbers(capsys):
     assert main(["vae", "--data", "wine"]) == 2
-    assert "--data wine is a table: use --preset table, or --likelihood normal" in capsys.readouterr().err
+    assert "--data wine is a table: use --preset table, or --likelihood columns" in capsys.readouterr().err
 
 
 def unequal(shares, n, seed=0):

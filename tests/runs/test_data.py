@@ -193,6 +193,6 @@ def test_recipes_of_images_learn_tables_too(tmp_path, words, monkeypatch, capsys
 
 
 def test_a_table_needs_a_likelihood_of_rows(capsys):
-    for words, advice in (("vae", "--preset table, or --likelihood normal"), ("hvae", "use --likelihood normal")):
+    for words, advice in (("vae", "--preset table, or --likelihood columns"), ("hvae", "use --likelihood columns")):
         assert main([words, "--data", "wine"]) == 2
         assert advice in capsys.readouterr().err

@@ -466,7 +466,7 @@ def line(complaint_of):
         ("--labels 10", "unknown option '--labels'"),
         ("--preset tebo", "unknown preset 'tebo': did you mean 'telbo'?"),
         ("--data attribute", "unknown data set 'attribute': did you mean 'attributes'?"),
-        ("--data blobs", "--data blobs is a table: use --likelihood normal"),
+        ("--data blobs", "--data blobs is a table: use --preset table, or --likelihood columns"),
         ("--pixels static --likelihood normal", "--likelihood normal is a density of grey pixels, not of static ones"),
     ],
 )

@@ -44,8 +44,9 @@ def linear():
     encoder.weight.data[0], encoder.weight.data[1] = weight / scale**2 / precision, 0.0
     encoder.bias.data[0] = -encoder.weight.data[0] @ decoder.bias.data
     encoder.bias.data[1] = -precision.log() / 2
-    model, guide = VAE(decoder, NormalLikelihood(scale, 1), 1), VAEGuide(encoder)
     dataset = stand_in("memory", preprocessing, {"train": 60, "validation": 1, "test": 1})
+    encode = torch.nn.Sequential(recipe.columns(dataset), encoder)
+    model, guide = VAE(decoder, NormalLikelihood(scale, 1), 1), VAEGuide(encode)
     return runs.Run(".", recipe, dataset, model, guide, [], {}, 1)
 
 
@@ -75,7 +76,16 @@ def test_what_is_missing_becomes_its_mean_given_the_rest(linear):
     filled = linear.impute(holes, samples=4000)
     assert abs(filled[:, 1] - exact).max() < 0.05 * TABLE[:, 1].std()
     np.testing.assert_array_equal(filled[:, rest], TABLE[:, rest])
-    with pytest.raises(UserError, match="datum 2 is missing altogether"):
+    _, low, high = linear.impute(holes[:20], samples=400, interval=0.9)
+    sd = np.sqrt(c[1, 1] - c[1, rest] @ np.linalg.solve(c[np.ix_(rest, rest)], c[rest, 1])) * TABLE[:, 1].std()
+    for bound, normal in ((low, -1.645), (high, 1.645)):
+        assert abs((bound[:, 1] - exact[:20]) / sd - normal).max() < 0.25  # of 400 draws, and weights
+    np.testing.assert_allclose(linear.impute(holes[3:4], samples=400, interval=0.9)[1], low[3:4], rtol=1e-6)
+    x[:, 1] = np.nan
+    evidence = dist.MultivariateNormal(torch.tensor(loc[rest]), torch.tensor(c[np.ix_(rest, rest)]))
+    exact_evidence = evidence.log_prob(torch.tensor(x[:, rest]))
+    np.testing.assert_allclose(linear.score(holes, samples=4000).values, exact_evidence, atol=0.1)
+    with pytest.raises(UserError, match=r"of 1 rows no value is known: leave them out \(2\)"):
         linear.impute(np.where(np.arange(60)[:, None] == 2, np.nan, TABLE))
 
 
