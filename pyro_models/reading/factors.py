@@ -4,19 +4,23 @@ import copy
 import inspect
 import itertools
 import math
+from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.util import site_is_subsample
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
 
@@ -33,6 +37,8 @@ OF_ARGUMENTS, LEAST = 2, 5
 later sites possibly depend on it."""
 LONGEST = 80
 """Letters of a distribution: a longer one is written without what its parameters are computed from."""
+COUNTS = "adds to the density"
+"""The mark of a function that does, as a reparameterised site may."""
 Values = dict[str, Any]
 
 
@@ -85,6 +91,11 @@ class Factor:
     learned: tuple[str, ...] = ()
     value: tuple[str, ...] = ()
     support: str = ""
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it multiplies the density without being one."""
+        return self.kind == "factor" or COUNTS in self.marks
 
     @property
     def is_enumerated(self) -> bool:
@@ -188,6 +199,10 @@ class Reader(Messenger):
         with self.tracking.pause():
             if name in self.values and not _is_function(msg) and _fits(self.values[name], msg):
                 msg["value"], msg["done"] = self.values[name], True
+            elif isinstance(improper := layers(msg["fn"])[-1], dist.ImproperUniform) and msg["value"] is None:
+                to_support = biject_to(improper.support)  # of which any value will do
+                real = torch.randn(to_support.inverse_shape(msg["fn"].shape()))
+                msg["value"], msg["done"] = to_support(real), True
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -275,6 +290,7 @@ def _kind(msg: Any) -> str:
     if type(fn[-1]).__name__ == "Unit":
         return "factor"
     counts = not (msg["mask"] is False or any(getattr(layer, "_mask", None) is False for layer in fn))
+    counts = counts and not isinstance(fn[-1], dist.ImproperUniform)
     if msg["is_observed"]:
         return "observed" if counts else "uncounted"
     return "latent" if counts else "improper"
@@ -307,8 +323,10 @@ def inputs_of(
     inputs: Values = {}
     for name, value in arguments.items():
         for path, leaf in tree_flatten_with_path(value)[0]:
-            if isinstance(leaf, Tensor):
-                inputs[f"input {name}" + "".join(map(str, path)).replace("'", '"')] = leaf
+            whole = f"input {name}" + "".join(map(str, path)).replace("'", '"')
+            held = vars(leaf) if is_dataclass(leaf) or isinstance(leaf, SimpleNamespace | Namespace) else {}
+            parts = {whole: leaf} | {f"{whole}.{attribute}": part for attribute, part in held.items()}
+            inputs |= {part: value for part, value in parts.items() if isinstance(value, Tensor)}
     return inputs
 
 
@@ -368,7 +386,8 @@ def read(
         tracking, replaced = Tracking(), {}
         for name, leaf in inputs.items():
             replaced[id(leaf)] = torch.as_tensor(values.get(name, leaf)).detach().clone()
-            tracking.tag(replaced[id(leaf)], ("input", name))
+            for each in (leaf, replaced[id(leaf)]):  # an object in an argument keeps its own
+                tracking.tag(each, ("input", name))
         new_args, new_kwargs = tree_map(lambda leaf: replaced.get(id(leaf), leaf), (list(args), dict(kwargs)))
         pyro.set_rng_seed(0)
         reader = Reader(values, tracking, in_words=not values)
@@ -518,6 +537,8 @@ def _factor(site: Site, **names: Any) -> Factor:
         "improper": ["improper"],
         "uncounted": ["observed, masked: does not count"],
     }.get(kind, [])
+    if kind == "deterministic" and bool((torch.as_tensor(getattr(fn[-1], "log_density", 0.0)) != 0).any()):
+        marks.append(COUNTS)
     if strategy := msg["infer"].get("enumerate"):
         marks.append(f"enumerated, {strategy}")
     for part in (mask, *(getattr(layer, "_mask", None) for layer in fn)):
@@ -645,13 +666,14 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _another(fn: Any, value: Any, seed: int) -> Any:
-    """Return each value of a small support in turn, then elements of it at random, however unlikely; else a draw.
+    """Return each value of a small support in turn, then elements of it at random, however unlikely.
 
-    None means that a single element has no further value.
+    Of others, return draws, each fourth of them ten times as large. None means that a single element has no further
+    value.
     """
     base = layers(fn)[-1]
     if not getattr(base, "has_enumerate_support", False):
-        return fn.sample()
+        return fn.sample() * (10 if seed % 4 == 3 else 1)
     event = base.event_shape
     support = base.enumerate_support(expand=False).reshape(-1, *event)
     shape = value.shape[: value.ndim - len(event)]

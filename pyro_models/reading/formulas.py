@@ -36,6 +36,11 @@ def random_sites(program: Program) -> list[str]:
     return [*program.of("observed"), *program.of("latent", "improper")]
 
 
+def weights(program: Program) -> list[str]:
+    """Return the sites that multiply the density without being one."""
+    return [site for site, factor in program.factors.items() if factor.is_weight]
+
+
 def factorisation(letter: str, program: Program) -> str:
     """A joint density as the product of its factors, or in proportion to it where not all of these are densities."""
     short, _ = folded(program)
@@ -51,8 +56,9 @@ def factorisation(letter: str, program: Program) -> str:
             parts.append(f"∏_{name(over)} " + (inner if group is groups[-1][1] else f"[{inner}]"))
         return " ".join(parts)
 
-    equal = "∝" if program.of("improper", "factor") else "="
-    return f"{_joint(letter, program)} {equal} {product(short.of('observed', 'latent', 'factor'), 0) or '1'}"
+    equal = "∝" if program.of("improper") or weights(program) else "="
+    counted = {*short.of("observed", "latent"), *weights(short)}
+    return f"{_joint(letter, program)} {equal} {product([site for site in short.factors if site in counted], 0) or '1'}"
 
 
 def by_plate(program: Program, names: Sequence[str], depth: int) -> Iterator[tuple[Plate | None, Iterator[str]]]:
@@ -80,7 +86,7 @@ def elbo(model: Program, guide: Program | None) -> tuple[str, str]:
     if remarks:
         return "", "no ELBO: " + "; ".join(remarks)
     p = f"log {_sum_over(summed)}{_joint('p', model)}"
-    unnormalised = model.of("factor")
+    unnormalised = weights(model)
     p += "".join(f" + {name(site)}({_names(model.given(site))})" for site in unnormalised)
     left = _names([_label(model, site) for site in observed])
     if not latent:
@@ -149,6 +155,6 @@ def _density(letter: str, program: Program, site: str, without: Collection[str] 
         return f"{letter}({name(site)})"
     parents = [up for up in program.given(site) if up not in without]
     given = _names([*parents, *(f"{up}?" for up in program.factors[site].possible)])
-    if program.factors[site].kind == "factor":
+    if program.factors[site].is_weight:
         return f"exp {name(site)}({given})"
     return f"{letter}({_bar(name(_label(program, site)), given)})"

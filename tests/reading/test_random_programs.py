@@ -166,7 +166,7 @@ def programs(draw, most, looking):
                 law,
                 depth=draw(st.integers(0, len(PLATES))),
                 ways=tuple(ways),
-                branch=tuple(draw(st.permutations(drawn))[:3]) if looks and len(drawn) > 2 and chance(4) else (),
+                branch=tuple(draw(st.permutations(drawn))[:3]) if looks and not gate and len(drawn) > 2 else (),
                 gate=gate,
                 function=chance(5),
                 observed=observed,
