@@ -15,7 +15,7 @@ START = {"torch's own": lambda net: net, "Glorot's": nn.glorot, "Normal(0, 0.01)
 
 
 def main() -> None:
-    recipe = AutoencoderRecipe.preset("article", data="mnist")
+    recipe = AutoencoderRecipe.preset("sigmoid", data="mnist")
     data = recipe.load()
     mean = data.train.x.float().mean(0)
     print(f"mean image: {(data.validation.x - mean).div(255).square().mean():.4f}")

@@ -51,7 +51,7 @@ def one_hot(count):
     return torch.eye(CLASSES)[torch.arange(count) % CLASSES]
 
 
-def preset_of(name, preset="article", train=CLASSES, **changes):
+def preset_of(name, preset, train=CLASSES, **changes):
     """The objective of a preset, and its pair."""
     recipe = RECIPES[name].preset(preset, **changes)
     attributes = (Attribute("side", ("left", "right")), Attribute("digit", ("1", "2")))
@@ -117,7 +117,7 @@ def test_the_autoencoder(tied):
     if tied:  # three tensors, in the order of the preset's: the weight, the decoder's bias, the encoder's
         inward.weight = outward.weight = nn.Parameter(inward.weight.data)
     constant = PIXELS / 2 * math.log(2 * math.pi)
-    assert_same(preset_of("autoencoder", tied=tied), {"x": x}, (outward, inward), loop, PIXELS / 2, constant)
+    assert_same(preset_of("autoencoder", "sigmoid", tied=tied), {"x": x}, (outward, inward), loop, PIXELS / 2, constant)
 
 
 @pytest.mark.parametrize("latent", [2, 20])
@@ -131,7 +131,7 @@ def test_the_vae(latent):
         loc, log_variance = encoder(x.flatten(1)).chunk(2, -1)
         return (cross_entropy(decoder(draw(loc, log_variance)), x.flatten(1)) + kl(loc, log_variance)).mean()
 
-    assert_same(preset_of("vae", latent_dim=latent), {"x": x}, (decoder, encoder), loop)
+    assert_same(preset_of("vae", "kingma", latent_dim=latent), {"x": x}, (decoder, encoder), loop)
 
 
 @pytest.mark.parametrize("labels", [0, 2])
@@ -175,7 +175,7 @@ def test_clustering(labels):
         return loss
 
     batch = {"x": x} | ({"labelled_x": labelled_x, "labelled_y": labelled_y} if labels else {})
-    preset = preset_of("gmvae", data="digits", labels=labels)
+    preset = preset_of("gmvae", "clustering-article", data="digits", labels=labels)
     assert_same(preset, batch, (component, decoder, pooled(64, 128, 256, 0.4), q_z), loop)
 
 
@@ -201,13 +201,13 @@ def test_virtual_adversarial_training():
         divergence = F.kl_div(log_p_r, log_p, log_target=True, reduction="batchmean")
         return F.cross_entropy(net(labelled_x), labelled_y) + divergence
 
-    objective, model, guide = preset_of("classifier", split="official")
+    objective, model, guide = preset_of("classifier", "vat-article", split="official")
     nn.init.normal_(model.network[-1].weight)  # from first logits near 0 the slopes of 1e-6 are rounding
     batch = {"x": x, "labelled_x": labelled_x, "labelled_y": labelled_y}
     assert_same((objective, model, guide), batch, (pooled(32, 64, 100, 0.5),), loop)
 
 
-@pytest.mark.parametrize("preset", ["article", "article-telbo"])
+@pytest.mark.parametrize("preset", ["pixyz-article", "pixyz-article-telbo"])
 def test_the_joint_model(preset):
     """JMVAE with both divergences, and the sum of three bounds, all of weight 1; the networks are the preset's own."""
     objective, model, guide = preset_of("jmvae", preset)
@@ -237,7 +237,7 @@ def test_the_joint_model(preset):
 
     def loop(model, guide):
         q, q_x, q_y = encode(guide, torch.cat([*y], -1)), encode(guide, ()), product(guide)
-        if preset == "article":
+        if preset == "pixyz-article":
             return -elbo(model, q) + kl(*q, *q_x).mean() + kl(*q, *q_y).mean()
         return -elbo(model, q) - elbo(model, q_x, "x") - elbo(model, q_y, "y")
 
