@@ -211,6 +211,8 @@ class ColumnLikelihood(nn.Module):
     """
 
     cuts: Tensor
+    loc: Tensor
+    spread: Tensor
 
     def __init__(
         self,

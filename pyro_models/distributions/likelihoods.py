@@ -64,7 +64,7 @@ class NormalLikelihood(nn.Module):
         if scale is None:
             self.log_scale = nn.Parameter(torch.zeros(()))
         else:
-            self.register_buffer("log_scale", torch.tensor(math.log(scale)))
+            self.register_buffer("log_scale", torch.tensor(math.log(scale)), persistent=False)
 
     def forward(self, loc: Tensor) -> TorchDistribution:
         """Return Normal(loc, scale) over the last `event_dim` dimensions."""

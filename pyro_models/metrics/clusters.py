@@ -103,13 +103,30 @@ def as_labels(inferred: Tensor, counts: Tensor) -> Tensor:
     return labels[inferred.cpu()]
 
 
-@lru_cache(maxsize=1)  # of one run: a tensor is equal to itself alone
-def fitted_mixture(rows: Tensor, clusters: int, seed: int = 0) -> GaussianMixture:
+@lru_cache(maxsize=4)  # of one run: a tensor is equal to itself alone
+def fitted_mixture(rows: Tensor, clusters: int, seed: int = 0, covariance: str = "full") -> GaussianMixture:
     """Fit scikit-learn's `GaussianMixture` to the rows of a table [n, columns], the best of ten starts.
 
     Missing values, NaN, are the means of the nearest rows that have them.
+
+    Args:
+        rows: of the table.
+        clusters: how many components.
+        seed: of the starts.
+        covariance: `covariance_type`: full, tied or diag.
     """
-    return GaussianMixture(clusters, n_init=10, random_state=seed % 2**32).fit(_complete(rows))
+    mixture = GaussianMixture(clusters, covariance_type=covariance, n_init=10, random_state=seed % 2**32)
+    return mixture.fit(_complete(rows))
+
+
+def chosen_mixture(rows: Tensor, clusters: int, seed: int = 0) -> GaussianMixture:
+    """Return the fitted mixture whose covariances, full, tied or diagonal, have the least BIC (Schwarz, 1978).
+
+    With few rows, or with missing values filled in, full covariances can fit a few rows each.
+    """
+    x = _complete(rows)
+    mixtures = [fitted_mixture(rows, clusters, seed, covariance) for covariance in ("full", "tied", "diag")]
+    return min(mixtures, key=lambda mixture: mixture.bic(x))
 
 
 @lru_cache(maxsize=4)
@@ -138,6 +155,8 @@ def log_joint(mixture: GaussianMixture, x: Tensor) -> Tensor:
         torch.from_numpy(array).to(x.device)
         for array in (mixture.weights_, mixture.means_, mixture.covariances_, mixture.precisions_)
     )
+    if mixture.covariance_type == "diag":
+        covariance, precision = covariance.diag_embed(), precision.diag_embed()
     rows = x.double()[:, None]
     if not (missing := rows.isnan()).any():
         components = MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
@@ -178,7 +197,7 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
     >>> (mixture_posterior(rows, 2)(rows).exp().max(-1).values > 0.99).all()
     tensor(True)
     """
-    mixture = fitted_mixture(rows, clusters, seed)
+    mixture = chosen_mixture(rows, clusters, seed)
     return lambda x: log_joint(mixture, x).log_softmax(-1).to(x)
 
 

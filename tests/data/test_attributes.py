@@ -242,7 +242,7 @@ def test_labels_are_the_one_attribute_of_digits():
     dataset = load("digits")
     assert dataset.attributes == (Attribute("digit", tuple("0123456789")),)
     assert all(torch.equal(part.attributes, part.labels[:, None]) for part in parts(dataset))
-    assert load("wine").attributes == ()
+    assert load("wine").attributes == (Attribute("label", ("0", "1", "2")),)
 
 
 def own(tmp_path, n=60, **arrays):

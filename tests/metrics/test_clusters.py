@@ -11,9 +11,11 @@ from pyro_models.data import load
 from pyro_models.metrics.classification import agreement
 from pyro_models.metrics.clusters import (
     as_labels,
+    chosen_mixture,
     contingency,
     fitted_mixture,
     gaussian_mixture,
+    log_joint,
     matching,
     mixture_posterior,
     needs_more_components,
@@ -214,8 +216,29 @@ def test_f1_of_matched_clusters_is_that_of_the_labels_they_match():
 
 def test_the_posterior_of_a_mixture_is_scikit_learns():
     rows = torch.cat([torch.randn(60, 3) @ torch.randn(3, 3) + shift for shift in (-4.0, 0.0, 5.0)])
-    expected = torch.from_numpy(fitted_mixture(rows, 3, seed=1).predict_proba(rows.numpy()))
+    mixture = chosen_mixture(rows, 3, 1)
+    assert mixture.bic(rows.numpy()) <= fitted_mixture(rows, 3, 1).bic(rows.numpy())
+    expected = torch.from_numpy(mixture.predict_proba(rows.numpy()))
     torch.testing.assert_close(mixture_posterior(rows, 3, 1)(rows).exp(), expected)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag"])
+def test_the_joint_density_is_scikit_learns_whatever_the_covariances(covariance):
+    rows = torch.cat([torch.randn(60, 3) @ torch.randn(3, 3) + shift for shift in (-4.0, 0.0, 5.0)])
+    mixture = fitted_mixture(rows, 3, 1, covariance)
+    torch.testing.assert_close(
+        log_joint(mixture, rows).logsumexp(-1), torch.from_numpy(mixture.score_samples(rows.numpy()))
+    )
+
+
+def test_few_incomplete_rows_of_wine_are_still_grouped():
+    """Full covariances, of which some seeds would fit a few rows each, have the larger BIC there."""
+    dataset = load("wine")
+    rows = dataset.train.x.double()
+    torch.manual_seed(4)
+    rows = rows.masked_fill(torch.rand_like(rows) < 0.2, torch.nan)
+    inferred = mixture_posterior(rows, 3, 1)(rows).argmax(-1)
+    assert score(inferred, dataset.train.labels, 3)["accuracy"] > 0.9
 
 
 def test_data_whose_label_is_not_known_do_not_score():
@@ -238,8 +261,6 @@ def test_bent_groups_need_more_components_than_there_are_groups(name, clusters, 
 
 def test_the_components_of_a_row_with_missing_values_are_those_of_its_marginal():
     from sklearn.mixture import GaussianMixture
-
-    from pyro_models.metrics.clusters import log_joint
 
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(size=(60, 3)) @ rng.normal(size=(3, 3)) + 4 * k for k in range(2)])
