@@ -1,5 +1,7 @@
 """Programs of kinds that are easily misread: what is observed, what is a function, what counts, and how often."""
 
+from dataclasses import dataclass
+
 import pyro
 import pyro.contrib.gp as gp
 import pyro.distributions as dist
@@ -9,7 +11,7 @@ import torch
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal, AutoNormalizingFlow
-from pyro.infer.reparam import DiscreteCosineReparam, HaarReparam, LocScaleReparam, StableReparam
+from pyro.infer.reparam import DiscreteCosineReparam, HaarReparam, LocScaleReparam, SplitReparam, StableReparam
 from pyro.nn import PyroModule, pyro_method
 
 from pyro_models.base.errors import UserError
@@ -217,6 +219,36 @@ def test_tensors_within_arguments_are_named_as_one_gets_at_them():
     factors = story(model, {"units": [DATA[0], DATA[1]], "n": 3}, DATA[2]).programs["story p"].factors
     assert factors["a"].parents == ('config["units"][1]',)
     assert factors["b"].parents == ("rest[0]",)
+
+
+def test_tensors_within_dataclasses_are_named_as_one_gets_at_them():
+    @dataclass
+    class Batch:
+        y: torch.Tensor
+        x: torch.Tensor
+
+    def model(batch):
+        w = pyro.sample("w", normal())
+        with pyro.plate("data", len(batch.y)):
+            pyro.sample("obs", normal(w * batch.x), obs=batch.y)
+
+    assert story(model, Batch(DATA, OTHER)).factorisation == ("p(obs, w | batch.x) = p(w) ∏_data p(obs | batch.x, w)",)
+
+
+def test_a_prior_without_a_density_and_a_density_beside_a_value_are_factors():
+    def model(y):
+        z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), (4,)))
+        pyro.sample("obs", normal(z).to_event(1), obs=y)
+
+    def split(y):
+        z = pyro.sample("z", normal(torch.zeros(4)).to_event(1))
+        pyro.sample("obs", normal(z).to_event(1), obs=y)
+
+    assert story(model, DATA).factorisation == ("p(obs, z) ∝ p(obs | z)",)
+    read = story(poutine.reparam(split, {"z": SplitReparam([2, 2], -1)}), DATA)
+    assert read.factorisation == (
+        "p(obs, z_split_0, z_split_1) ∝ exp z(z_split_0, z_split_1) p(obs | z_split_0, z_split_1)",
+    )
 
 
 def test_automatic_guides_name_the_models_arguments_and_sites():
