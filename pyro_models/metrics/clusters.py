@@ -122,11 +122,16 @@ def fitted_mixture(rows: Tensor, clusters: int, seed: int = 0, covariance: str =
 def chosen_mixture(rows: Tensor, clusters: int, seed: int = 0) -> GaussianMixture:
     """Return the fitted mixture whose covariances, full, tied or diagonal, have the least BIC (Schwarz, 1978).
 
-    With few rows, or with missing values filled in, full covariances can fit a few rows each.
+    With few rows full covariances can fit a few rows each. Only the values that are known count: values filled in lie
+    closer together than others.
     """
     x = _complete(rows)
-    mixtures = [fitted_mixture(rows, clusters, seed, covariance) for covariance in ("full", "tied", "diag")]
-    return min(mixtures, key=lambda mixture: mixture.bic(x))
+
+    def bic(mixture: GaussianMixture) -> float:
+        penalty = mixture.bic(x) + 2 * len(x) * mixture.score(x)
+        return penalty - 2 * float(log_joint(mixture, rows).logsumexp(-1).sum())
+
+    return min((fitted_mixture(rows, clusters, seed, covariance) for covariance in ("full", "tied", "diag")), key=bic)
 
 
 @lru_cache(maxsize=4)
