@@ -35,6 +35,8 @@ DRAWS, RUNS = 20, 200
 OF_ARGUMENTS, LEAST = 2, 5
 """Draws of an argument, other numbers in which change at once what depends on it; with fewer of a site than the least,
 later sites possibly depend on it."""
+BRANCHES = 10
+"""Draws of a value after which no further branch is looked for, where all that follows depends on it already."""
 LONGEST = 80
 """Letters of a distribution: a longer one is written without what its parameters are computed from."""
 COUNTS = "adds to the density"
@@ -428,7 +430,8 @@ def _by_draws(
         most, least = (draws, LEAST) if kind == "site" else (min(draws, OF_ARGUMENTS), 1)
         later, ran = names[time:], 0
         for seed in range(most):
-            if not (later := [name for name in later if (kind, up) not in reader.sites[name].sources]):
+            later = [name for name in later if (kind, up) not in reader.sites[name].sources]
+            if not later and seed >= BRANCHES:
                 break
             with suppress(Exception):  # not every value may do
                 pyro.set_rng_seed(1 + seed)
