@@ -303,7 +303,10 @@ def _fitted(msg: Any, value: Any) -> Any:
     if extra > 0 and value.shape == (1,) * extra + tuple(shape):
         return value.reshape(shape)
     if value.ndim > len(shape):
-        raise UserError(f"{msg['name']!r} has the shape {list(shape)}, and its value {list(value.shape)}")
+        raise UserError(
+            f"{msg['name']!r} has the shape {list(shape)}, and its value {list(value.shape)}: give it the shape that "
+            "the model draws, or draw it in the guide in the model's plates"
+        )
     return value
 
 
