@@ -140,6 +140,7 @@ def standardised(rows: Tensor, columns: Any) -> Tensor:
     return columns.standardised(rows)
 
 
+@lru_cache(maxsize=4)  # each fit to the rows asks for it
 def _complete(rows: Tensor) -> np.ndarray:
     x = rows.double().cpu().numpy()
     if not np.isnan(x).any():

@@ -11,7 +11,6 @@ import torch
 from matplotlib.figure import Figure
 
 from pyro_models import plots
-from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.files import write
 from pyro_models.base.names import WEIGHTED
 from pyro_models.likelihood import (
@@ -22,6 +21,7 @@ from pyro_models.likelihood import (
     comparison_table,
     training_table,
 )
+from pyro_models.likelihood.comparison import objectives_of
 from pyro_models.metrics import eval_mode
 from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program
 from pyro_models.report.pictures import Format, write_figure
@@ -164,10 +164,7 @@ def _variants(
 
 
 def _of_any_pair(names: Sequence[str], particles: int) -> Estimators:
-    for name in names:
-        if name not in ESTIMATORS:
-            raise UserError(f"{name!r} is no estimator: {nearest(name, ESTIMATORS)}", exit_code=2)
-    chosen = {name: ESTIMATORS[name] for name in names or ESTIMATORS}
+    chosen = objectives_of(names or ESTIMATORS)
     return {
         name: (partial(each, particles=particles) if name in WEIGHTED else each, None) for name, each in chosen.items()
     }
