@@ -1,6 +1,6 @@
 """MkDocs hooks: what the pages show from outside `docs/`, and tables made from the code.
 
-- Pictures of `notebooks/figures` and the page `benchmarks/RESULTS.md` become part of the site; links to them are
+- Pictures of `notebooks/figures` and the pages of `benchmarks` become part of the site; links to them are
   written as they work on GitHub, relative to the page's file, and are rewritten here.
 - `<!-- options: NAME -->` becomes the table of a recipe's options, from the fields of its dataclass,
   `<!-- run options -->` that of where and how to run, and `<!-- recipes -->` the table of recipes.
@@ -38,12 +38,13 @@ def options(of: type) -> str:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pictures and the results to the site."""
+    """Add the pictures and what was measured to the site."""
     from mkdocs.structure.files import File
 
     for path in sorted((ROOT / "notebooks/figures").iterdir()):
         files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
-    files.append(File.generated(config, "results.md", abs_src_path=str(ROOT / "benchmarks/RESULTS.md")))
+    for path in sorted((ROOT / "benchmarks").glob("*.md")):
+        files.append(File.generated(config, path.name.lower(), abs_src_path=str(path)))
     return files
 
 
@@ -54,4 +55,4 @@ def on_page_markdown(text: str, page: Any, **_: Any) -> str:
     text = text.replace("<!-- run options -->", options(RunOptions))
     text = text.replace("<!-- recipes -->", recipes())
     text = re.sub(r"(\.\./)+notebooks/figures/", f"{up}figures/", text)
-    return re.sub(r"(\.\./)+benchmarks/RESULTS\.md", f"{up}results.md", text)
+    return re.sub(r"(\.\./)+benchmarks/(\w+\.md)", lambda found: up + found[2].lower(), text)
