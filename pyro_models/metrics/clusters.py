@@ -157,22 +157,31 @@ def log_joint(mixture: GaussianMixture, x: Tensor) -> Tensor:
     >>> bool((log_joint(mixture, whole).logsumexp(-1) - mixture.score_samples([[-8.5, 1.5]])[0] < 0).all())
     True
     """
+    return _log_joint(mixture, x.device, whole=not x.isnan().any())(x)
+
+
+def _log_joint(mixture: GaussianMixture, device: torch.device, whole: bool) -> Callable[[Tensor], Tensor]:
+    """Return `log_joint` of a mixture: of rows that are whole, or of any."""
     weights, loc, covariance, precision = (
-        torch.from_numpy(array).to(x.device)
+        torch.from_numpy(array).to(device)
         for array in (mixture.weights_, mixture.means_, mixture.covariances_, mixture.precisions_)
     )
     if mixture.covariance_type == "diag":
         covariance, precision = covariance.diag_embed(), precision.diag_embed()
-    rows = x.double()[:, None]
-    if not (missing := rows.isnan()).any():
+    if whole:
         components = MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
-        return weights.log() + components.log_prob(rows)
-    known = ~missing
-    both = known[..., None] & known[..., None, :]
-    covariance = torch.where(both, covariance, torch.eye(x.shape[1]).to(covariance))  # of variance 1 where missing,
-    components = MultivariateNormal(torch.zeros_like(loc), covariance, validate_args=False)
-    at_zero = 0.5 * math.log(2 * math.pi) * missing.sum(-1)  # and at its mean, which is taken out again
-    return weights.log() + components.log_prob(torch.where(known, rows - loc, 0.0)) + at_zero
+        return lambda x: weights.log() + components.log_prob(x.double()[:, None])
+
+    def of_known(x: Tensor) -> Tensor:
+        rows = x.double()[:, None]
+        known = ~rows.isnan()
+        both = known[..., None] & known[..., None, :]
+        scales = torch.where(both, covariance, torch.eye(x.shape[1]).to(covariance))  # of variance 1 where missing,
+        components = MultivariateNormal(torch.zeros_like(loc), scales, validate_args=False)
+        at_zero = 0.5 * math.log(2 * math.pi) * (~known).sum(-1)  # and at its mean, which is taken out again
+        return weights.log() + components.log_prob(torch.where(known, rows - loc, 0.0)) + at_zero
+
+    return of_known
 
 
 @lru_cache(maxsize=1)
@@ -199,12 +208,14 @@ def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
 def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[Tensor], Tensor]:
     """Return log p(component | x), [batch, clusters], of the mixture fitted to rows: a function of x [batch, columns].
 
+    Where no value of the rows is missing, none of x may be.
+
     >>> rows = torch.cat([torch.randn(50, 2) - 9, torch.randn(50, 2) + 9])
     >>> (mixture_posterior(rows, 2)(rows).exp().max(-1).values > 0.99).all()
     tensor(True)
     """
-    mixture = chosen_mixture(rows, clusters, seed)
-    return lambda x: log_joint(mixture, x).log_softmax(-1).to(x)
+    joint = _log_joint(chosen_mixture(rows, clusters, seed), rows.device, whole=not rows.isnan().any())
+    return lambda x: joint(x).log_softmax(-1).to(x)
 
 
 def gaussian_mixture(

@@ -107,7 +107,8 @@ class Terms(dict[str, Tensor]):
         data = self.data or getattr(other, "data", None)
         if ours is None or theirs is None:
             return Terms(terms, None, data)
-        return Terms(terms, ours | {names[name]: weight * theirs[name] for name in theirs if weight}, data)
+        left_out = isinstance(weight, (int, float)) and not weight  # it is a stand-in where a step is made a graph
+        return Terms(terms, ours | {names[name]: weight * theirs[name] for name in theirs if not left_out}, data)
 
 
 def named(name: str, value: Tensor) -> Terms:

@@ -91,12 +91,14 @@ def assert_same_bits(ours, theirs):
 
 
 def moving(pair):
-    """A falling temperature, a warm-up that ends, and terms whose passes share dropout and noise."""
-    terms = {"marginal_kl": (0.3, marginal_kl), "entropy": (0.1, entropy), "vat": (1.0, partial(vat, radius=0.5))}
+    """A falling temperature, a warm-up that ends, and terms that share dropout and noise, one of rising weight."""
+    terms = {"marginal_kl": (0.3, marginal_kl), "vat": (1.0, partial(vat, radius=0.5))}
     bound = partial(ESTIMATORS["mean-field"], particles=2)
     return Scheduled(
         lambda progress: regularised(
-            scaled(relaxed(bound, 1.0 - 0.5 * progress), {"z": min(1.0, 2 * progress)}), terms, pair.classify
+            scaled(relaxed(bound, 1.0 - 0.5 * progress), {"z": min(1.0, 2 * progress)}),
+            terms | {"entropy": (0.1 + progress, entropy)},
+            pair.classify,
         )
     )
 
