@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from pyro_models.metrics import Trained
 
-START, START_WEIGHT = 0.3, 200.0  # of the imitation: its share of a run, and its weight at first
+START = 0.3  # of a run, in which the imitation weakens
+IMITATION, KEPT = 200.0, 0.3  # its weight at first, and the share that stays: small clusters are lost without it
 LEAST = 1e-9  # weight of a term that stays in
 FADED = ("vat", "marginal_kl", "entropy")
 
@@ -82,8 +83,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     start: Literal["random", "mixture", "auto"] = option(
         "random",
         "start of q(y | x) without labels: random weights; mixture: the components of scikit-learn's GaussianMixture "
-        "of a table's rows, imitated for the first 30 % of a run while `marginal_kl` and `entropy` fade in; auto: "
-        "mixture, but random where a mixture of four times as many components models held-out rows better",
+        "of a table's rows, imitated, less and less for the first 30 % of a run, while `marginal_kl` and `entropy` "
+        "fade in; auto: mixture, but random where one of four times as many components models held-out rows better",
     )
     latent_dim: int = option(10, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
     elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[assignment]
@@ -216,7 +217,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         classify: Any = guide.classify
         bound = self.eased(self.bound(progress), progress)
         terms = self.terms(guide)
-        if progress < 1 and self.imitates(rows := self.rows(guide, train)):
+        if self.imitates(rows := self.rows(guide, train)):
             terms = self._starting(terms, progress, rows, guide)
         objective = objectives.regularised(bound, terms, classify)
         if not self.labels:
@@ -226,16 +227,16 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         return objectives.with_labels(objective, bound, classify, weight=self.label_weight, share=share)
 
     def _starting(self, terms: dict[str, Any], progress: float, rows: Tensor, guide: Any) -> dict[str, Any]:
-        """Return the terms after a fraction of the run: the imitation fades out, the terms of the clusters' sizes in.
+        """Return the terms after a fraction of the run: the imitation weakens, the terms of clusters fade in.
 
-        None of them is left out before the end, so that every epoch reports the same terms.
+        None of them is ever left out, so that every epoch reports the same terms.
         """
         share = min(1.0, max(progress / START, LEAST))
         faded = {name: (weight * share, term) for name, (weight, term) in terms.items() if name in FADED}
         posterior, columns = metrics.mixture_posterior(rows, self.clusters, self.seed), columns_of(guide)
         teacher = posterior if columns is None else lambda x: posterior(columns.standardised(x))
-        start = (START_WEIGHT * max(1 - share, LEAST), partial(objectives.imitation, teacher=teacher))
-        return terms | faded | {"imitation": start}
+        imitation = partial(objectives.imitation, teacher=teacher)
+        return terms | faded | {"imitation": (IMITATION * max(1 - share, KEPT), imitation)}
 
     def training_splits(self, train: datasets.Split) -> Splits:
         """Return all training data, and those whose labels are seen, if any."""
