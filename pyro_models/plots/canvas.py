@@ -103,6 +103,7 @@ def show_image(panel: Axes, image: Tensor, extent: Extent | None = None) -> None
     """Show an image [channel, height, width] without ticks, from 0 (white) to 1 (black)."""
     panel.imshow(as_array(image), cmap="gray_r", vmin=0, vmax=1, extent=extent)
     panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
 
 
 def as_array(image: Tensor) -> np.ndarray:

@@ -84,7 +84,8 @@ def estimator_comparison(
     panels[0].errorbar(means, rows, xerr=errors, fmt="o", capsize=3)
     panels[0].set(title="bound and its standard error", yticks=rows, yticklabels=list(bounds))
     panels[0].set_xlabel(wrapped(unit, 2.6, STYLE["axes.labelsize"]))
-    panels[0].xaxis.set_major_locator(MaxNLocator(4))
+    panels[0].xaxis.set_major_locator(MaxNLocator(3))
+    panels[0].ticklabel_format(axis="x", useOffset=False)
     for group in next(iter(ratios.values())):
         panels[1].plot([each[group] for each in ratios.values()], rows, "o", label=group, alpha=0.8)
     panels[1].set(title="signal / noise of the gradient", xscale="log")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_models import plots
 from pyro_models.base.errors import UserError
 from pyro_models.data import Split, to_float
 from pyro_models.metrics import eval_mode
@@ -20,6 +21,7 @@ from pyro_models.runs import Run
 MOST_LATENTS = 400  # of test data, shown as dots
 MOST_NEIGHBOURS = 600  # training images, spread over all of them, among which the page looks for the nearest
 PAIRS = 3  # of dimensions that the plane can show
+FEWEST_EMBEDDED = 10  # different latents, of which neighbours can be shown
 
 
 def means(model: nn.Module, arguments: Mapping[str, Tensor] | None = None, **known: Tensor) -> dict[str, Tensor]:
@@ -160,8 +162,11 @@ def _columns(run: Run) -> list[dict[str, Any]]:
 
 
 def _planes(z: Tensor, order: list[int], site: str) -> list[dict[str, Any]]:
-    """Return the planes that the page can show latents [n, latent] in, pairs of dimensions and the principal axes: each
-    a `name` and two `axes`, unit vectors."""
+    """Return the planes that the page can show latents [n, latent] in, each with its `name`.
+
+    Pairs of dimensions and the principal axes have two `axes`, unit vectors. An embedding by t-SNE has `positions`,
+    packed shares [n, 2] of the plane: from a place there follows no latent.
+    """
     if len(order) == 1:
         return []
     unit, planes = torch.eye(len(order)), []
@@ -171,4 +176,9 @@ def _planes(z: Tensor, order: list[int], site: str) -> list[dict[str, Any]]:
         _, s, axes = torch.linalg.svd(z - z.mean(0), full_matrices=False)
         share = float(s[:2].square().sum() / s.square().sum())
         planes.append({"name": f"principal axes ({share:.0%} of the variance)", "axes": axes[:2].tolist()})
+    if len(order) > 2 and len(z.unique(dim=0)) >= FEWEST_EMBEDDED:
+        positions = plots.tsne(z)
+        low, high = positions.amin(0), positions.amax(0)
+        shares = 0.05 + 0.9 * (positions - low) / (high - low)
+        planes.append({"name": f"t-SNE of {len(order)} dimensions", "positions": packed(shares, 16)})
     return planes

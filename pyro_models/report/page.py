@@ -18,12 +18,19 @@ from pyro_models.report.charts import histogram
 from pyro_models.report.explorer import explorer
 from pyro_models.report.training import curves, film, read_metrics
 from pyro_models.report.verdict import bounded, replicated, trained, verdict
-from pyro_models.report.words import number, score_name
+from pyro_models.report.words import count, number, score_name
 from pyro_models.runs import Run
 
 DRAWN_BY_THE_PAGE = ("learning-curves", "reconstructions", "check-statistics")
 BROAD = 2  # width by height of a picture
 AGAINST_LABELS = ("confusion", "scores-of-classes", "labelled", "adversaries")
+CAPTIONS = {
+    "check-pixel-means": "the mean of each pixel, of the data and of replicates",
+    "check-ranks": "calibration of the guide: a line above the band says that its draws are too high, one below it too "
+    "low, and one that rises above it and then falls below it that they are too close together",
+    "compare": "bound, signal to noise of the gradient, and time of a step, by estimator",
+    "compare-training": "the bounds of validation data that each estimator reaches, against the time",
+}
 
 
 def write_page(run: Run, megabytes: float = MEGABYTES) -> None:
@@ -73,7 +80,7 @@ def write_page(run: Run, megabytes: float = MEGABYTES) -> None:
         f'<section id="{name.lower()}"><h2>{titles[name]}</h2>\n{text}\n</section>' for name, text in sections.items()
     )
     sizes = results["images"]
-    what = f"{results['epochs']} epochs, {_minutes(results['seconds'])}; {sizes['test']} test data"
+    what = f"{count(results['epochs'], 'epoch')}, {_minutes(results['seconds'])}; {sizes['test']} test data"
     write(folder / "report.html", page(f"{recipe.name} on {recipe.data}", what, sections, body))
 
 
@@ -262,7 +269,8 @@ def pictures(paths: Sequence[Path], caption: str = "") -> str:
     """Return PNG files as figures, with the caption or else their names: HTML."""
     figures = []
     for path in paths:
-        text = html.escape(caption or path.stem.lstrip("0123456789-").replace("-", " "))
+        name = path.stem.lstrip("0123456789-")
+        text = html.escape(caption or CAPTIONS.get(name, name.replace("-", " ")))
         source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
         width, height = _size(path)
         broad, least = ("", "")

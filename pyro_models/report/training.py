@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_models.report.charts import Curve, chart, legend
 from pyro_models.report.sprites import sprite
-from pyro_models.report.words import score_name
+from pyro_models.report.words import count, score_name
 
 SPLITS = ("train", "validation")  # never test, by which nothing may be chosen
 FIRST = 3  # charts that are shown at once
@@ -46,12 +46,10 @@ def curves(rows: Sequence[Mapping[str, float]], units: Mapping[str, str]) -> str
             title, unit = score_name(name), units.get(name, "")
             caption = f"{html.escape(title)}<small>{html.escape(unit)}</small>" if unit else html.escape(title)
             charts.append(f"<figure><figcaption>{caption}</figcaption>{chart(title, drawn)}</figure>")
-    more = "\n".join(charts[FIRST:])
+    more, summary = "\n".join(charts[FIRST:]), count(len(charts) - FIRST, "more curve")
     key = legend([Curve(split, [], [], colour=k) for k, split in enumerate(SPLITS)])
     return f'{key}<div class="charts">{"".join(charts[:FIRST])}</div>' + (
-        f'<details><summary>{len(charts) - FIRST} more curves</summary><div class="charts">{more}</div></details>'
-        if more
-        else ""
+        f'<details><summary>{summary}</summary><div class="charts">{more}</div></details>' if more else ""
     )
 
 

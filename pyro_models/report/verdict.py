@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from pyro_models.checking import LEVEL
-from pyro_models.report.words import failing, number, score_name
+from pyro_models.report.words import count, failing, number, score_name
 from pyro_models.runs import Run
 
 FEWEST_EPOCHS = 20  # on which convergence can be judged
@@ -73,7 +73,8 @@ def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> t
     """
     values = [row["validation_elbo"] for row in rows]
     if len(values) < FEWEST_EPOCHS:
-        return "unknown", f"{len(values)} epochs are too few to judge whether the validation {name} has converged."
+        too_few = f"{count(len(values), 'epoch')} {'is' if len(values) == 1 else 'are'} too few"
+        return "unknown", f"{too_few} to judge whether the validation {name} has converged."
     width = max(3, len(values) // 10)
     tenths = [fmean(values[k : k + width]) for k in range(len(values) - width + 1)]
     gain, best = tenths[-1] - tenths[-1 - width], max(tenths)
@@ -133,7 +134,8 @@ def bounded(run: Run, results: Mapping[str, Any], command: str) -> Answer:
     test = results["test"]
     if "gap" in estimate:
         gap, guide = (estimate["gap"][part]["mean"] for part in ("gap", "amortisation"))
-        text += f"; the ELBO is {number(gap)} below, of which a better guide of its family would gain {number(guide)}"
+        gained = number(min(gap, guide))  # no more than all of it, as its noise may say
+        text += f"; the ELBO is {number(gap)} below, of which a better guide of its family would gain {gained}"
     elif results["units"].get("elbo") == estimate["unit"]:
         gap = estimate["mean"] - test["elbo"]
         text += f"; the ELBO is {number(gap)} below"

@@ -63,6 +63,15 @@ def number(value: float) -> str:
     return digits.replace("-", "−")
 
 
+def count(number: int, noun: str) -> str:
+    """Return how many there are.
+
+    >>> count(1, "epoch"), count(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def failing(check: Mapping[str, float], observed: float, statistic: str) -> str:
     """Return what replicates are, of which a statistic is not that of the data.
 

@@ -1,5 +1,6 @@
 from importlib.resources import files
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,13 @@ from pyro_models import plots
 from pyro_models.checking.calibration import Ranks
 from pyro_models.checking.predictive import Check
 from tests.plots.canvas import assert_nothing_is_cut
+
+
+@pytest.fixture(autouse=True)
+def none_left_open():
+    """Figures are returned, and pyplot holds none of them."""
+    yield
+    assert plt.get_fignums() == []
 
 
 def test_learning_curves_draw_each_split_and_name_the_unit():

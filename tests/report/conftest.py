@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from pyro_models import plots
+
 
 @pytest.fixture(scope="session")
 def chromium():
@@ -21,6 +23,12 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture(autouse=True)
+def quick_embedding(monkeypatch):
+    """t-SNE takes a second of each page; tests/plots has its own test."""
+    monkeypatch.setattr(plots, "tsne", lambda points: points[:, :2])
+
+
 @pytest.fixture
 def page(chromium):
     """A page that fails the test if it says anything on the console or asks for anything but one file from disk."""
@@ -34,3 +42,15 @@ def page(chromium):
     assert all(one.startswith("file://") and one.endswith("/report.html") for one in said), said
     assert len(said) <= 1
     page.close()
+
+
+def accessibility_faults(page, contrast=True):
+    """What axe-core finds serious or critical of a page; measuring the contrast takes it most of its time."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    options = {"resultTypes": ["violations"], "rules": {"color-contrast": {"enabled": contrast}}}
+    return [
+        (fault["id"], fault["help"], [part["html"][:200] for part in fault["nodes"]])
+        for fault in Axe().run(page, options=options).response["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]

@@ -22,6 +22,7 @@ from pyro_models.report.explorer import means
 from pyro_models.report.page import write_page
 from pyro_models.runs import folder as run_module
 from pyro_models.training.processes import Processes
+from tests.report.conftest import accessibility_faults
 
 ARTICLE = "vae --network article"
 EXPLORED = [
@@ -299,6 +300,9 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
     assert "1 of 3 checks fail" in said[1]
     assert "too varied in number of holes" in said[1]
     assert "(10% of KL(q ‖ p))" in said[2]
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert accessibility_faults(page) == []
 
 
 SCREENS = [(1200, "light"), (400, "light"), (400, "dark")]
@@ -340,6 +344,7 @@ def test_the_page_of_every_recipes_default_run(recipe, tmp_path, page):
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         assert page.evaluate(TOO_FAINT) == []
+    assert accessibility_faults(page, contrast=False) == []
 
 
 def test_the_film_shows_each_epoch(tmp_path, page):
@@ -380,6 +385,37 @@ def test_traversals_interpolation_and_neighbours_are_shown(tmp_path, page):
     page.locator("#plane").press("ArrowRight")
     assert ((code(page) - before).abs() > 1e-6).all()
     page.wait_for_function("() => document.querySelectorAll('#neighbours canvas').length === 5")
+
+
+def test_an_embedding_is_walked_from_datum_to_datum(tmp_path, page):
+    """No latent follows from a place in t-SNE: a click, a drag and the arrow keys go to those of test data."""
+    run = untrained("vae --network article --latent-dim 3", tmp_path)
+    write_page(run)
+    page.goto((tmp_path / "report.html").as_uri())
+    assert not page.locator("#embedding").is_visible()
+    page.locator("#planes").select_option("t-SNE of 3 dimensions")
+    assert page.locator("#embedding").is_visible()
+    latents = run.recipe.encode(run, run.dataset.test[:400])
+    places = "all => all.map(dot => ['cx', 'cy'].map(name => Number(dot.getAttribute(name))))"
+    dots = page.locator("#dots circle").evaluate_all(places)
+    low, high = latents[:, :2].amin(0), latents[:, :2].amax(0)
+    shares = 0.05 + 0.9 * (latents[:, :2] - low) / (high - low)  # of a stand-in for t-SNE: see conftest.py
+    torch.testing.assert_close(torch.tensor(dots), torch.stack([shares[:, 0], 1 - shares[:, 1]], 1), rtol=0, atol=1e-3)
+    page.locator("#plane").scroll_into_view_if_needed()
+    box = page.locator("#plane").bounding_box()
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+
+    def datum():
+        """The number of the test datum where the point is."""
+        (found,) = (latents - code(page)).abs().amax(1).lt(1e-5).nonzero()
+        return int(found)
+
+    nearest = (shares - 0.5).square().sum(1).argmin()
+    assert datum() == nearest
+    page.locator("#plane").press("ArrowRight")
+    assert shares[datum(), 0] > shares[nearest, 0]
+    page.locator("#plane").press("Enter")
+    assert datum() in range(len(latents))
 
 
 def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, monkeypatch, capsys):

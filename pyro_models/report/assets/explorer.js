@@ -57,23 +57,39 @@ function explore({ latent, shape, order, low, high, labels, classes, columns, he
   // Where latents lie in the plane: shares of its width and height, from its lower left corner.
   function usePlane(index) {
     plane = planes[index];
-    const ends = plane.axes.map(axis => [...latents, ...goals].map(code => dot(axis, code)))
+    const ends = (plane.axes ?? []).map(axis => [...latents, ...goals].map(code => dot(axis, code)))
       .map(values => [Math.min(...values), Math.max(...values)]);
     plane.low = ends.map(([a, b]) => a - 0.05 * (b - a) - 1e-3);
     plane.width = ends.map(([a, b], k) => b + 0.05 * (b - a) + 1e-3 - plane.low[k]);
-    plane.points = latents.map(at);
+    plane.points = plane.positions ? rowsOf(plane.positions, 2) : latents.map(at);
     const colour = i => labels?.[i] == null ? "none" : labels[i] % 10;
     element("dots").innerHTML = plane.points.map(([x, y], i) =>
       `<circle class="c${colour(i)}" cx="${x}" cy="${1 - y}" r="0.008"/>`).join("");
+    element("embedding").hidden = Boolean(plane.axes);
     show();
   }
-  const at = code => plane.axes.map((axis, k) => (dot(axis, code) - plane.low[k]) / plane.width[k]);
+  function at(code) { // an embedding knows test data only: the nearest
+    if (plane.axes) return plane.axes.map((axis, k) => (dot(axis, code) - plane.low[k]) / plane.width[k]);
+    return plane.points[nearestData(code)[0]];
+  }
+  function nearestData(code) { // the test data from near to far, by their latents
+    const far = latents.map(each => each.reduce((sum, v, k) => sum + (v - code[k]) ** 2, 0));
+    return [...far.keys()].sort((a, b) => far[a] - far[b]);
+  }
   function nearestDot([x, y]) {
     const distances = plane.points.map(([a, b]) => Math.hypot(a - x, b - y));
     const best = distances.indexOf(Math.min(...distances));
     return { best, distance: distances[best] };
   }
-  function towards(shares) { // the latent nearest to z that lies there
+  function nextDot([right, up]) { // the nearest dot in a direction from the point, if there is one
+    const [x, y] = at(z), far = plane.points.map(([a, b]) => {
+      const along = (a - x) * right + (b - y) * up, across = (a - x) * up - (b - y) * right;
+      return along > Math.abs(across) ? Math.hypot(a - x, b - y) : Infinity;
+    });
+    return Math.min(...far) < Infinity ? far.indexOf(Math.min(...far)) : nearestDot([x, y]).best;
+  }
+  function towards(shares) { // the latent nearest to z that lies there; of an embedding that of the nearest dot
+    if (!plane.axes) return latents[nearestDot(shares).best];
     const moved = Float32Array.from(z), now = at(z);
     plane.axes.forEach((axis, k) =>
       axis.forEach((v, i) => { moved[i] += v * (clamp(shares[k], 0, 1) - now[k]) * plane.width[k]; }));
@@ -104,8 +120,7 @@ function explore({ latent, shape, order, low, high, labels, classes, columns, he
     element(id).setAttribute("cy", 1 - y);
   }
   function settle(means) { // what takes longer waits until z rests
-    const nearest = latents.map((code, i) => [code.reduce((sum, v, k) => sum + (v - z[k]) ** 2, 0), i])
-      .sort((a, b) => a[0] - b[0]).slice(0, 5).map(([, i]) => labels?.[i]).filter(label => label != null);
+    const nearest = nearestData(z).slice(0, 5).map(i => labels?.[i]).filter(label => label != null);
     element("where").textContent = `${latent} = (${[...z.slice(0, 4)].map(v => v.toFixed(2)).join(", ")}`
       + `${d > 4 ? ", …" : ""})${nearest.length ? `; labels of the nearest test data: ${nearest.map(name).join(", ")}` : ""}`;
     if (!isImage) return;
@@ -185,7 +200,7 @@ function explore({ latent, shape, order, low, high, labels, classes, columns, he
   svg.onkeydown = event => {
     const step = steps[event.key];
     if (step || event.key === "Enter") event.preventDefault();
-    if (step) go(towards(at(z).map((share, k) => share + step[k])));
+    if (step) go(plane.axes ? towards(at(z).map((share, k) => share + step[k])) : latents[nextDot(step)]);
     if (event.key === "Enter") go(latents[nearestDot(at(z)).best]);
   };
   const hover = element("hover");
