@@ -40,8 +40,7 @@ def modules_of(*programs: Any) -> list[nn.Module]:
     modules: dict[int, nn.Module] = {}
     visited: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
     queue = list(programs)
-    while queue:
-        each = queue.pop(0)
+    for each in queue:  # which grows meanwhile
         if id(each) in visited:
             continue
         visited[id(each)] = each
@@ -79,8 +78,8 @@ def reachable(thing: Any) -> Iterable[Any]:
         return thing
     if isinstance(thing, Mapping):
         return thing.values()
-    if isinstance(thing, type | types.ModuleType) or _library(type(thing).__module__, "torch", "builtins"):
-        return []
+    if isinstance(thing, type | types.ModuleType) or _library(type(thing).__module__, "torch", "builtins", "logging"):
+        return []  # a logger leads to all handlers of the process, which lead anywhere
     return [*getattr(thing, "__dict__", {}).values()]
 
 

@@ -1,5 +1,6 @@
 """Terms averaged over batches, latents, reconstructions and generated data, against the networks themselves."""
 
+import logging
 from functools import partial
 
 import pyro
@@ -204,6 +205,21 @@ def closure_model():
         return [pyro.sample("x", dist.Normal(each(x), 1.0).to_event(2), obs=x) for each in [network]]
 
     return model
+
+
+LOG = logging.getLogger(__name__)
+
+
+def logging_model(x):
+    LOG.debug("rows: %s", len(x))
+    global_model(x)
+
+
+def test_the_modules_of_a_program_are_not_those_that_a_handler_of_its_logger_holds(monkeypatch):
+    handler = logging.NullHandler()
+    handler.network = nn.Linear(1, 1)
+    monkeypatch.setattr(LOG, "handlers", [handler])
+    assert modules_of(logging_model) == [NETWORK]
 
 
 @pytest.mark.parametrize(
