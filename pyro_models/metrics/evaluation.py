@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_models.base.seeds import derived_seed
+from pyro_models.base.seeds import seed_noise
 from pyro_models.distributions import Columns
 from pyro_models.objectives import AtMean, Objective, Program, Record, modules_of
 
@@ -42,7 +42,7 @@ def eval_mode(*programs: Program | nn.Module, seed: int = 0) -> Iterator[None]:
         store.scope(store.get_state()),
         pyro.validation_enabled(False),
     ):
-        torch.manual_seed(derived_seed(seed, "evaluation"))
+        seed_noise(seed, "evaluation")
         for module in modules:
             module.eval()
         try:

@@ -19,7 +19,7 @@ from pyro_models.base import files
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import read_json, write
 from pyro_models.base.names import HUB
-from pyro_models.base.seeds import derived_seed
+from pyro_models.base.seeds import seed_noise
 from pyro_models.data import Dataset, Deferred, Preprocessing
 from pyro_models.recipes import Recipe, from_json
 from pyro_models.runs.options import RunOptions
@@ -287,7 +287,7 @@ def _check_state(state: dict[str, Any], recipe: Recipe, folder: Path, processes:
 
 def build(recipe: Recipe, dataset: Dataset, folder: Path, processes: Processes) -> Run:
     """Build the pair with its first weights, which follow from the seed alone."""
-    torch.manual_seed(derived_seed(recipe.seed, "weights"))
+    seed_noise(recipe.seed, "weights")
     model, guide = (half.to(processes.device) for half in recipe.pair(dataset))
     frames: dict[str, Any] = {"examples": [], "epochs": [], "images": []}
     return Run(folder, recipe, dataset.to(processes.device), model, guide, [], frames, processes.count)

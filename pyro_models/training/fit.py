@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
-from pyro_models.base.seeds import derived_seed
+from pyro_models.base.seeds import seed_noise
 from pyro_models.objectives import ESTIMATORS, Objective, Program, Scheduled, frozen_statistics, is_of_pyro, modules_of
 from pyro_models.training.processes import average, average_gradients
 from pyro_models.training.sources import Source, as_source
@@ -140,7 +140,7 @@ def _epochs(
     run_step = Steps(model, guide, objective, optimizer, compile, plain)
     for epoch in range(done, epochs):
         start = time.perf_counter()
-        torch.manual_seed(derived_seed(seed, "noise", epoch, source.rank))
+        seed_noise(seed, "noise", epoch, source.rank)
         for half in (model, guide):
             if isinstance(owner := getattr(half, "__self__", half), nn.Module):
                 owner.train()
@@ -215,7 +215,7 @@ def _trainable(model: Program, guide: Program, objective: Objective, source: Sou
         ExitStack() as frozen,
         poutine.trace(param_only=True) as recorded,
     ):
-        torch.manual_seed(derived_seed(seed, "initial values"))
+        seed_noise(seed, "initial values")
         for module in modules:
             frozen.enter_context(frozen_statistics(module))
         args, kwargs = next(iter(source.epoch(0)))
