@@ -27,9 +27,9 @@ def checks(checked: Sequence[Check], title: str, most: int = 24) -> Figure:
         edges = torch.linspace(float(every.min()), float(every.max()) + 1e-9, 31).tolist()
         for name, values in drawn.items():
             colour = PALETTE[("prior", "posterior").index(name)]
-            panel.hist(
-                values.tolist(), edges, alpha=0.6, color=colour, label=f"{name}, p = {check.against[name]['p']:.2f}"
-            )
+            label = f"{name}, p = {check.against[name]['p']:.2f}"
+            counts = np.histogram(values.numpy(), edges)[0]  # one outline: thirty bars would take most of the time
+            panel.stairs(counts, edges, fill=True, alpha=0.6, color=colour, label=label)
         panel.axvline(observed, color="black", linewidth=2, label="data")
         title_of = f"{check.site}: {check.statistic}" + (", less the data's" if check.realised is not None else "")
         set_title(panel, title_of)
