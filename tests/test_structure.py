@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,25 +39,32 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def nodes_of(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def is_module(name):
     path = ROOT.joinpath(*name.removeprefix("pyro_models.").split("."))
     path = path if path.parts[len(ROOT.parts)] == "guides" else ROOT.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
+@cache
 def imported(path):
     """Every module of ours that a file imports: at its top, within functions, or for type checking alone."""
     package = module_of(path) if path.stem == "__init__" else module_of(path).rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1]] * bool(node.level))
             base = ".".join(filter(None, [base, node.module]))
             found |= {f"{base}.{a.name}" if is_module(f"{base}.{a.name}") else base for a in node.names}
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("guides", "pyro_models"):
-            package = "pyro_models.guides" if ast.unparse(node.value) == "guides" else "pyro_models"
+        of_package = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if of_package and node.value.id in ("guides", "pyro_models"):
+            package = "pyro_models.guides" if node.value.id == "guides" else "pyro_models"
             found.add(f"{package}.{node.attr.removesuffix('Guide').lower()}")  # as pyro_models.VAE
     assert not any(name.split(".")[0] == "guides" for name in found), (
         "an installed package has pyro_models.guides alone"
@@ -105,7 +113,7 @@ def test_a_recipe_is_asked_only_what_every_recipe_answers():
     for path in PACKAGE.rglob("*.py"):
         if room_of(module_of(path)) in ("recipes", "pictures"):  # a picture is of the recipes that list it
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "recipe":
                 assert hasattr(Recipe, node.attr) or node.attr == "name", f"{path.name}: {ast.unparse(node)}"
             if isinstance(node, ast.Compare):

@@ -274,8 +274,12 @@ def bars():
 
 @pytest.fixture(scope="module")
 def classifier_of_bars(bars):
+    """A linear one, which is all that bars take."""
     torch.set_default_dtype(torch.float32)
-    return attribute_classifier(bars, "grey", steps=80)
+    with pytest.MonkeyPatch.context() as patch:
+        linear = lambda shape, outputs: nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs))  # noqa: E731
+        patch.setattr(module, "spatial_classifier", linear)
+        return attribute_classifier(bars, "grey", steps=300)
 
 
 @pytest.fixture
