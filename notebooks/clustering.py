@@ -456,10 +456,10 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
     display(plots.mixture_points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
 
 
-for name, clusters, epochs in (("blobs", 3, 15), ("pinwheel", 5, 60)):
+for name, clusters in (("blobs", 3), ("pinwheel", 5)):
     points = ps.load(name)
     plane = GMVAERecipe.preset("table", data=name, clusters=clusters)
-    plane = replace(plane, epochs=epochs) if SHORT else plane
+    plane = replace(plane, epochs=60 if SHORT else plane.epochs)
     plane_model, plane_guide, _ = train(plane, points)
     show_points(plane_model, plane_guide, plane, points)
     mixture = metrics.gaussian_mixture(points.train.x, points.test.x, points.test.labels, clusters, seed=plane.seed)

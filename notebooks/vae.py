@@ -156,7 +156,7 @@ with metrics.eval_mode(model, guide):
 
 # %%
 for beta in (1.0, 4.0):
-    _, _, beta_rows, _ = train(VAERecipe(network="article", beta=beta, epochs=20))
+    _, _, beta_rows, _ = train(VAERecipe(network="article", beta=beta, epochs=min(20, EPOCHS)))
     last = beta_rows[-1]
     terms = f"reconstruction {last['test_reconstruction']:.1f}, kl {last['test_kl']:.2f}"
     print(f"beta {beta:g}: {terms} nats per image (grey pixels)")

@@ -150,7 +150,8 @@ def train(model: Classifier, guide: ClassifierGuide, objective: Objective, batch
     return rows
 
 
-EPOCHS, STEPS = (5, 10) if SHORT else (25, 20)  # an epoch here is so many steps
+EPOCHS = 5 if SHORT else 25
+STEPS = 10 if SHORT else 20  # in an epoch
 batches = Batches(seen, size=len(seen), to_batch=unlabelled, labelled=seen, to_labelled=labelled, steps=STEPS)
 objective = with_labels(None, trace, guide.classify)
 rows = train(model, guide, objective, batches, EPOCHS)
@@ -306,7 +307,8 @@ print(f"labelled images of different digits are {apart.median():.1f} apart (medi
 
 # %%
 ARTICLE = {"vat": (1.0, partial(vat, radius=2.5, finite_difference=1e-6, iterations=1))}
-SIZE, EPOCHS, STEPS = (64, 5, 8) if SHORT else (512, 30, 100)
+EPOCHS = 5 if SHORT else 30
+SIZE, STEPS = (64, 8) if SHORT else (512, 100)
 
 
 def train_with_vat(others: Split) -> tuple[Classifier, ClassifierGuide, list[dict]]:
