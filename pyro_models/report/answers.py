@@ -51,7 +51,7 @@ def write_answer(
         answers = run.impute(data, samples=samples, seed=seed, interval=interval)
         ids = sources.read(data, dataclasses.replace(run.preprocessing.options, optional=True)).ids
         titles = ("{}",) if interval is None else ("{}", "{} (low)", "{} (high)")
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for title, filled in zip(titles, answers if interval is not None else (answers,), strict=True):
             if not isinstance(filled, dict):
                 names = [column.name for column in run.preprocessing.columns]
