@@ -173,11 +173,11 @@ def score(words: Sequence[str]) -> int:
 
 
 def impute(words: Sequence[str]) -> int:
-    """Write new data with what is missing filled by its mean given the rest."""
-    return _answer("impute", impute.__doc__, words, draws=True)
+    """Write new data with what is missing filled by its mean given the rest, and by its bounds."""
+    return _answer("impute", impute.__doc__, words, draws=True, intervals=True)
 
 
-def _answer(verb: str, doc: str | None, words: Sequence[str], *, draws: bool = False) -> int:
+def _answer(verb: str, doc: str | None, words: Sequence[str], *, draws: bool = False, intervals: bool = False) -> int:
     """Ask a run about data, and write the answers."""
     parser = _of_a_run(verb, doc)
     parser.add_argument(
@@ -188,8 +188,12 @@ def _answer(verb: str, doc: str | None, words: Sequence[str], *, draws: bool = F
     )
     if draws:
         parser.add_numbers({"samples": (100, 1, "draws for each datum"), "seed": (0, 0, "seed of the draws")})
+    if intervals:
+        text = "probability of the central interval whose bounds are written beside each value, as 0.9 (default: none)"
+        parser.add_argument("--interval", type=float, metavar="P", help=text)
     given = parser.parse_args(words)
     options = {"samples": given.samples, "seed": given.seed} if draws else {}
+    options |= {"interval": given.interval} if intervals else {}
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
     print(report.write_answer(run, verb, given.data, given.out, **options))
     return 0

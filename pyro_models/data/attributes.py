@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, nearest
+from pyro_models.data.cells import MOST_CATEGORIES, of_labels
 
 
 @dataclass(frozen=True)
@@ -206,21 +207,29 @@ def _pasted(ink: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def attributes_of_array(indices: np.ndarray, names: np.ndarray | None, n: int, source: str) -> tuple[Attribute, ...]:
-    """Check the attributes of a .npz file: indices of values, [n, attributes], and names, else y1, y2, ...
+    """Check attributes, [n, attributes]: indices of values, or their names; and their own names, else y1, y2, ...
 
     Raises:
-        UserError: they are not integers of -1 or more for `n` images; names are missing or equal; a constant attribute.
+        UserError: they are not integers of -1 or more, and no text, for `n` data; names are missing or equal; an
+            attribute is constant.
     """
-    if indices.ndim != 2 or len(indices) != n or indices.shape[1] == 0 or indices.dtype.kind not in "iu":
-        expected = f"integers [{n}, attributes]"
+    if indices.ndim != 2 or len(indices) != n or indices.shape[1] == 0 or indices.dtype.kind not in "iuOUS":
+        expected = f"integers or text [{n}, attributes]"
         raise UserError(f"{source}: attributes must be {expected}, not {indices.dtype} {list(indices.shape)}")
-    if indices.min() < -1:
+    if indices.dtype.kind in "iu" and indices.min() < -1:
         raise UserError(f"{source}: attributes must be 0, 1, ..., or -1 where missing, not {indices.min()}")
     if names is None:
         names = np.array([f"y{k}" for k in range(1, indices.shape[1] + 1)])
     if names.shape != indices.shape[1:] or names.dtype.kind != "U" or len(np.unique(names)) < len(names):
         expected = f"{indices.shape[1]} different strings"
         raise UserError(f"{source}: attribute_names must be {expected}, not {names.dtype} {names.tolist()}")
+    if indices.dtype.kind not in "iu":
+        titles = [f"{source}: attribute {name!r}" for name in names.tolist()]
+        values = [of_labels(column, title)[1] for column, title in zip(indices.T, titles, strict=True)]
+        for title, each in zip(titles, values, strict=True):
+            if not 1 < len(each) <= MOST_CATEGORIES:
+                raise UserError(f"{title} has {len(each)} different values: give 2 to {MOST_CATEGORIES}")
+        return tuple(map(Attribute, names.tolist(), values))
     highest = indices.max(0).tolist()
     for name, high in zip(names.tolist(), highest, strict=True):
         if not 0 < high < n:
@@ -230,3 +239,21 @@ def attributes_of_array(indices: np.ndarray, names: np.ndarray | None, n: int, s
     return tuple(
         Attribute(name, tuple(map(str, range(high + 1)))) for name, high in zip(names.tolist(), highest, strict=True)
     )
+
+
+def indices_of_attributes(attributes: tuple[Attribute, ...], values: np.ndarray, source: str) -> np.ndarray:
+    """Return the indices of the values of attributes, [n, attributes], that are such indices or the values' names.
+
+    >>> side = Attribute("side", ("left", "right"))
+    >>> indices_of_attributes((side,), np.array([["right"], ["NA"]]), "mine").tolist()
+    [[1], [-1]]
+
+    Raises:
+        UserError: there are more or fewer attributes, or one has no such value.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "OUS" or values.ndim != 2 or values.shape[1] != len(attributes):
+        return values
+    titles = [f"{source}: attribute {each.name!r}" for each in attributes]
+    columns = zip(values.T, titles, attributes, strict=True)
+    return np.stack([of_labels(column, title, each.values)[0] for column, title, each in columns], 1)

@@ -11,16 +11,19 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "<na>"
 NOT_KNOWN = MISSING | {"-1", "-1.0", "unknown", "unlabelled", "unlabeled"}
 """Words in a column of labels for a label that is not known, whatever their case."""
 MOST_CATEGORIES = 50
-LIKE_A_NUMBER = re.compile(r"[-+]?[\d.,'\s]*\d[\d.,'\s]*%?")
+OF_DATES = "drop it, or give it as a number, such as days since the first, or as a category, such as the month"
+LIKE_A_NUMBER = re.compile(r"[-+−]?[\d.,'\s]*\d[\d.,'\s]*%?")
+LIKE_A_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([ T].*)?")
+BOOLEANS = {"true": "1", "false": "0"}
 
 
 def is_number(cell: str) -> bool:
-    """Return whether a cell is a number, NaN and infinities among them."""
+    """Return whether a cell is a number, NaN and infinities among them; Python's 1_000 is none."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def texts(column: np.ndarray, missing: frozenset[str] = MISSING) -> list[str]:
@@ -38,27 +41,32 @@ def texts(column: np.ndarray, missing: frozenset[str] = MISSING) -> list[str]:
 def of_column(column: np.ndarray, name: str) -> np.ndarray:
     """Return a column as float64, or as text where it holds categories: not numbers, and few different ones.
 
-    What is missing becomes NaN, of text "".
+    What is missing becomes NaN, of text "". True and False are 1 and 0.
 
     Raises:
-        DataError: it holds other things, infinite values, nothing at all, or the same text in every row.
+        DataError: it holds other things: dates, numbers in another notation or among text, infinite values.
     """
+    if column.dtype.kind in "mM" or (column.dtype.kind == "O" and any(hasattr(cell, "isoformat") for cell in column)):
+        raise DataError(f"{name} holds dates or times: {OF_DATES}")
     if column.dtype.kind in "OUS":
         cells = texts(column)
+        if {cell.lower() for cell in cells if cell} <= BOOLEANS.keys():
+            cells = [BOOLEANS.get(cell.lower(), "") for cell in cells]
         words = [cell for cell in cells if cell and not is_number(cell)]
         advice = "drop it, or give `label_column` or `id_column` if it holds the labels or the ids"
+        if words and all(map(LIKE_A_DATE.fullmatch, words)):
+            raise DataError(f"{name} holds dates ({words[0]!r}): {OF_DATES}")
         if len(words) == sum(map(bool, cells)) > 0 and not any(map(LIKE_A_NUMBER.fullmatch, words)):
             different = len(set(words))
             if different > min(MOST_CATEGORIES, len(cells) // 2):
                 raise DataError(f"{name} holds text ({words[0]!r}) of {different} different values: {advice}")
-            if different == 1 and "" not in cells:
-                raise DataError(f"{name} is {words[0]!r} in every row: drop it")
             return np.array(cells)
         if words:
-            raise DataError(f"{name} holds text ({words[0]!r}): {advice}")
+            advice = "write numbers as -1234.5, and leave a cell blank where it is missing"
+            raise DataError(f"{name} holds {words[0]!r}, which is no number: {advice}")
         column = np.array([float(cell or "nan") for cell in cells])
     if column.dtype.kind not in "fiub":
-        raise DataError(f"{name} is of type {column.dtype}, not numbers")
+        raise DataError(f"{name} is of type {column.dtype}, not numbers: drop it, or convert it")
     numbers = column.astype(np.float64)
     if infinite := int(np.isinf(numbers).sum()):
         raise DataError(f"{name} has {infinite} infinite values: mend them, or leave these cells blank, as missing")
@@ -66,23 +74,29 @@ def of_column(column: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_varies(column: np.ndarray, name: str, *, constant: bool = False) -> None:
-    """Refuse a column of which nothing is known, and one of numbers that are all equal unless it may be `constant`."""
-    known = column[column != ""] if column.dtype.kind == "U" else column[~np.isnan(column)]
+    """Refuse a column of which nothing is known, and one of equal values, numbers but where they may be `constant`."""
+    is_text = column.dtype.kind == "U"
+    known = column[column != ""] if is_text else column[~np.isnan(column)]
     if len(column) and not len(known):
         raise DataError(f"{name} has no value in any row: drop it")
-    if not constant and column.dtype.kind == "f" and len(column) and (known == known[0]).all():
-        raise DataError(f"{name} is {known[0]:g} in every row: drop it")
+    if (is_text or not constant) and len(column) and (known == known[0]).all():
+        value = repr(str(known[0])) if is_text else f"{known[0]:g}"
+        blank = ", and does not say what a blank cell means" * (len(known) < len(column))
+        raise DataError(f"{name} is {value} in every row{blank}: drop it")
 
 
 def words_of(column: np.ndarray) -> np.ndarray:
-    """Return the text of each cell of a column as `of_column` returns it, "" where it is missing.
+    """Return the text of each cell, a number in one way whatever its type, and "" where it is missing.
 
     >>> words_of(np.array([1.0, np.nan, 0.5])).tolist()
     ['1', '', '0.5']
+    >>> words_of(np.array(["1.0", None, "red"], dtype=object)).tolist()
+    ['1', '', 'red']
     """
-    if column.dtype.kind == "U":
-        return column
-    return np.array(["" if np.isnan(value) else f"{value:.12g}" for value in column.tolist()])
+    if column.dtype.kind in "OUS":
+        words = texts(column)
+        return np.array([f"{float(word):.12g}" if is_number(word) else word for word in words], dtype=np.str_)
+    return np.array(["" if np.isnan(value) else f"{value:.12g}" for value in column.tolist()], dtype=np.str_)
 
 
 def of_labels(

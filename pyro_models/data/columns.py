@@ -1,13 +1,15 @@
 """The types of a table's columns, and with them their likelihoods: inferred by a rule, or given.
 
 The rule: text is a category, of two different texts a bit; numbers that are 0 or 1 are a bit; whole numbers from 0 up
-are a count; all other numbers are real. What it cannot tell, such as a grade from a category, is given by the option
-`likelihood`.
+are a count; all other numbers are real. Where the data say that a column is one of categories, as those of pandas and
+the enumerations of polars do, it is, of text or of numbers, and ordinal if they have an order. What none of it can
+tell, such as a grade from a category, is given by the option `likelihood`.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,7 +18,16 @@ from pyro_models.base.names import COLUMN_TYPES, column_likelihoods
 from pyro_models.data import cells
 
 TYPE_OF = {likelihood: name for name, choices in COLUMN_TYPES.items() for likelihood in choices}
+NUMBERS = ("reals", "counts", "shares")
 LARGEST_COUNT = 2**24  # above it a float of 32 bits leaves out whole numbers
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What data say of a column of categories: their names, and whether they are in an order."""
+
+    names: tuple[str, ...]
+    ordered: bool
 
 
 @dataclass(frozen=True)
@@ -75,8 +86,7 @@ class Column:
                 raise DataError(f"{name} holds text ({word!r}), and in training it held numbers")
             check_values(values, self.likelihood, name)
             return values[:, None]
-        words = np.array(cells.texts(column)) if column.dtype.kind in "OUS" else cells.words_of(column)
-        words = np.array([f"{float(word):.12g}" if cells.is_number(word) else word for word in words.tolist()])
+        words = cells.words_of(column)
         known = words != ""
         if strange := sorted(set(words[known].tolist()) - set(self.categories)):
             raise DataError(
@@ -122,7 +132,12 @@ def inferred_type(values: np.ndarray) -> str:
 
 
 def columns_of(
-    columns: Mapping[str, np.ndarray], likelihood: str, source: str, *, constant: bool = False
+    columns: Mapping[str, np.ndarray],
+    likelihood: str,
+    source: str,
+    *,
+    levels: Mapping[str, Levels] = MappingProxyType({}),
+    constant: bool = False,
 ) -> list[Column]:
     """Return the columns of a table with their likelihoods and categories, not yet standardised.
 
@@ -130,6 +145,7 @@ def columns_of(
         columns: of a table as read, by name.
         likelihood: `normal`, of all columns; or as `column_likelihoods` reads it.
         source: what messages name.
+        levels: of the columns of which the data say that they are categories.
         constant: whether columns of equal numbers may be.
 
     Raises:
@@ -143,22 +159,27 @@ def columns_of(
     fitted = []
     for name, column in columns.items():
         title = f"{source}: column {name!r}"
-        values = cells.of_column(column, title)
+        declared = levels.get(name)
+        values = cells.words_of(column) if declared else cells.of_column(column, title)
         cells.check_varies(values, title, constant=constant)
         if likelihood == "normal":
             words = tuple(sorted(set(values[values != ""].tolist()))) if values.dtype.kind == "U" else ()
             fitted.append(Column(name, categories=words))
             continue
-        inferred = inferred_type(values)
-        chosen, _, levels = given.get(name, given.get(inferred, COLUMN_TYPES[inferred][0])).partition(":")
-        fitted.append(Column(name, categories=_categories(values, chosen, levels, title), likelihood=chosen))
+        inferred = "ordinals" if declared and declared.ordered else inferred_type(values)
+        chosen, _, order = given.get(name, given.get(inferred, COLUMN_TYPES[inferred][0])).partition(":")
+        if chosen == "ordinal" and declared and not order:
+            order = "/".join(declared.names)
+        elif declared and TYPE_OF[chosen] in NUMBERS:
+            values = cells.of_column(column, title)
+        fitted.append(Column(name, categories=_categories(values, chosen, order, title), likelihood=chosen))
     return fitted
 
 
 def _categories(values: np.ndarray, likelihood: str, levels: str, name: str) -> tuple[str, ...]:
     """Return the categories or the levels of a column, none of numbers as they are."""
     is_text, type_of = values.dtype.kind == "U", TYPE_OF[likelihood]
-    if type_of in ("reals", "counts", "shares"):
+    if type_of in NUMBERS:
         if is_text:
             word = next(word for word in values.tolist() if word)
             raise DataError(f"{name} holds text ({word!r}), and {likelihood} takes numbers")

@@ -258,11 +258,18 @@ def _own(name: str, raw: Raw, pixels: PixelMode, options: Options) -> Dataset:
     if len(raw) < FEWEST:
         what = "rows" if raw.columns is not None else "images"
         raise DataError(f"{raw.name}: {len(raw)} {what} are too few to split: give at least {FEWEST}")
-    index = _indices(raw, labels_of(raw)[0])
+    labels, classes = labels_of(raw)
+    if len(classes) > len(raw) // 2:
+        advice = "leave them out, or give `id_column` if they name the data"
+        raise DataError(f"{raw.name}: labels are of {len(classes)} classes, one for each datum or two: {advice}")
+    index = _indices(raw, labels)
     preprocessing = Preprocessing.fit(raw, index["train"], pixels=pixels, options=options)
     data = preprocessing.transform(raw)
     parts = {part: data[rows] for part, rows in index.items()}
-    return _of_parts(name, parts, preprocessing, tuple(notes_on(raw, preprocessing)))
+    notes = notes_on(raw, preprocessing)
+    if labels is not None and (unseen := set(range(len(classes))) - set(labels[index["train"]].tolist())):
+        notes.append(f"no training data are labelled {', '.join(classes[k] for k in sorted(unseen))}")
+    return _of_parts(name, parts, preprocessing, tuple(notes))
 
 
 def _indices(raw: Raw, labels: Tensor | None) -> dict[str, Tensor]:
@@ -271,7 +278,7 @@ def _indices(raw: Raw, labels: Tensor | None) -> dict[str, Tensor]:
     Where some labels are not known, each split gets its share of the known ones.
 
     Raises:
-        DataError: the source's own splits lack training or test data.
+        DataError: the source's own splits lack training data, or are not of as many data.
     """
     known = torch.ones(len(raw), dtype=torch.bool) if labels is None else labels >= 0
     everything = torch.arange(len(raw))
@@ -279,13 +286,14 @@ def _indices(raw: Raw, labels: Tensor | None) -> dict[str, Tensor]:
         train, test = _hold_out_index(everything, known, 1 / 6)
         train, validation = _hold_out_index(train, known, 1 / 12)
         return {"train": train, "validation": validation, "test": test}
+    if raw.parts.shape != (len(raw),):
+        raise DataError(f"{raw.name}: {len(raw)} data but splits of shape {list(raw.parts.shape)}")
     index = {part: everything[torch.from_numpy(raw.parts == part)] for part in sources.PARTS}
-    if len(index["validation"]) == 0:
-        index["train"], index["validation"] = _hold_out_index(index["train"], known, 1 / 12)
-    if len(index["test"]) == 0:
-        index["train"], index["test"] = _hold_out_index(index["train"], known, 1 / 6)
-    if empty := [part for part, rows in index.items() if len(rows) == 0]:
-        raise DataError(f"{raw.name}: there are no {empty[0]} data")
+    for part, share in (("validation", 1 / 12), ("test", 1 / 6)):
+        if len(index["train"]) < FEWEST // 2:
+            raise DataError(f"{raw.name}: {len(index['train'])} training data are too few: give at least {FEWEST // 2}")
+        if len(index[part]) == 0:
+            index["train"], index[part] = _hold_out_index(index["train"], known, share)
     return index
 
 

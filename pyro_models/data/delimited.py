@@ -2,17 +2,20 @@
 
 import codecs
 import csv
+import gzip
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pyro_models.data.cells import MISSING, is_number, texts
 
-SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas", " ": "spaces"}
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"  # the first bytes of files of these formats, .xlsx among the latter
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before those of UTF-16, which begin alike
+MARKS |= {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
 YEARS = range(1000, 3000)
 
@@ -24,13 +27,13 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], list[str], bool]:
         the columns, as text, by name; what was worked out and does not go without saying; whether the file names them.
 
     Raises:
-        ValueError: it is no table, or two columns have the same name.
+        ValueError: it is no text or no table, or two columns have the same name.
     """
     text, notes = _decoded(path.read_bytes())
     separator = _separator(text)
     if separator != ",":
         notes.append(f"columns are separated by {SEPARATORS[separator]}")
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    rows = [row for row in _rows(text, separator) if any(cell.strip() for cell in row) or len(row) > 1]
     if not rows:
         raise ValueError("it is empty")
     for number, row in enumerate(rows, 1):
@@ -48,11 +51,37 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], list[str], bool]:
     if names[0] in ("", "Unnamed: 0") and headed and numbers_the_rows(columns[0]):
         notes.append("the first column, which has no name and numbers the rows, is left out")
         names, columns = names[1:], columns[1:]
+    if names and names[-1] == "" and not any(texts(columns[-1])):
+        names, columns = names[:-1], columns[:-1]  # of a separator that ends each row
     if "" in names:
-        raise ValueError(f"column {names.index('') + 1} has no name: drop it if it only numbers the rows")
-    if len(set(names)) < len(names):
-        raise ValueError("two columns have the same name")
+        raise ValueError(f"column {names.index('') + 1} has no name: give it one, or drop it")
+    if twice := repeated(names):
+        raise ValueError(f"two columns have the same name, {twice!r}")
     return dict(zip(names, columns, strict=True)), notes, headed
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """Return the first name that is there twice."""
+    return next((name for k, name in enumerate(names) if name in names[:k]), None)
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+    """Return the cells of each row.
+
+    Raises:
+        ValueError: a quotation mark is never closed, so that all that follows it would be one cell.
+    """
+    try:
+        return list(_reader(io.StringIO(text, newline=""), separator, strict=True))
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise ValueError("a quotation mark is never closed") from None
+    return list(_reader(io.StringIO(text, newline=""), separator))
+
+
+def _reader(lines: Iterable[str], separator: str, *, strict: bool = False) -> Iterator[list[str]]:
+    """Return a reader of rows; several spaces separate as one."""
+    return csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ", strict=strict)
 
 
 def numbers_the_rows(column: np.ndarray) -> bool:
@@ -62,23 +91,37 @@ def numbers_the_rows(column: np.ndarray) -> bool:
 
 
 def _decoded(content: bytes) -> tuple[str, list[str]]:
+    """Return the text of a file, decompressed if it is gzip's, and what was worked out."""
+    if content.startswith(GZIP):
+        content = gzip.decompress(content)
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
             return content.decode(encoding), []
+    if content.startswith(ZIP) or b"\0" in content:
+        raise ValueError("it is no text: save it as .csv, with commas and in UTF-8, or as .parquet")
     try:
         return content.decode("utf-8"), []
     except UnicodeDecodeError:
-        return content.decode("cp1252", errors="strict"), ["read as Windows-1252 text, as it is not UTF-8"]
+        pass
+    try:
+        return content.decode("cp1252"), ["read as Windows-1252 text, as it is not UTF-8"]
+    except UnicodeDecodeError:
+        raise ValueError("it is neither UTF-8 nor Windows-1252 text: save it as UTF-8") from None
 
 
 def _separator(text: str) -> str:
-    """Return the separator that gives every line the same number of columns, above one; else that of the first line."""
+    """Return the separator that gives every line the same number of columns, above one; else that of the first line.
+
+    Spaces separate columns where nothing else does.
+    """
     lines = text.splitlines()[:100]
-    widths = {each: [len(row) for row in csv.reader(lines, delimiter=each) if row] for each in SEPARATORS}
+    widths = {each: [len(row) for row in _reader(lines, each) if row] for each in SEPARATORS}
+    spaces = set(widths.pop(" "))
     for separator, counts in widths.items():
         if len(set(counts)) == 1 and counts[0] > 1:
             return separator
-    return max(SEPARATORS, key=lambda each: (widths[each][:1], each == ","))
+    likeliest = max(widths, key=lambda each: (widths[each][:1], each == ","))
+    return " " if widths[likeliest][:1] == [1] and len(spaces) == 1 and max(spaces) > 1 else likeliest
 
 
 def _with_point(cell: str) -> str:

@@ -68,7 +68,8 @@ def pixel_range(images: np.ndarray, source: str, white: float | None = None) -> 
         if low < 0 or high > white:
             raise DataError(f"{source}: pixels lie in [{low:g}, {high:g}], not between 0 and `white={white:g}`")
         return PixelRange(kind, 0.0, white), f"pixels: {white:g} is white, as `white` says"
-    advice = f"pixels lie in [{low:g}, {high:g}]: give what is white, as `white={_next_white(high):g}`"
+    advice = f"give what is white, as `white={_next_white(high):g}`" if low >= 0 else "shift them, so that black is 0"
+    advice = f"pixels lie in [{low:g}, {high:g}]: {advice}"
     if kind == "b":
         return PixelRange(kind, 0.0, 1.0), "pixels are booleans: True is white"
     if kind == "u1":
@@ -104,7 +105,9 @@ def to_bytes(images: np.ndarray, rule: PixelRange, source: str) -> Tensor:
     """
     low, high = float(images.min()), float(images.max())
     slack = TOLERANCE * (rule.white - rule.black)
-    if not (rule.black - slack <= low and high <= rule.white + slack):  # NaN is in no range
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(f"{source}: {int((~np.isfinite(images)).sum())} pixels are NaN or infinite")
+    if not (rule.black - slack <= low and high <= rule.white + slack):
         raise DataError(f"{source}: pixels lie in [{low:g}, {high:g}], not between {rule.black:g} and {rule.white:g}")
     if (rule.black, rule.white) == (0.0, 255.0) and images.dtype.kind in "ui":
         return torch.from_numpy(np.ascontiguousarray(images.astype(np.uint8, copy=False)))
@@ -194,7 +197,7 @@ def read_files(paths: list[Path], source: str, size: int | None, colour: Colour)
     listed = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
     notes = [f"{len(broken)} of {len(paths)} files cannot be read and are left out: {listed}"] if broken else []
     if not read:
-        raise DataError(f"{source}: none of the {len(paths)} image files can be read")
+        raise DataError(f"{source}: none of the {len(paths)} image files can be read: they are damaged, or of 32 bits")
     sizes = Counter(tuple(image.shape[-2:]) for image in read)
     if len(sizes) > 1:
         (height, width), count = sizes.most_common(1)[0]
@@ -215,6 +218,8 @@ def _opened(paths: list[Path]) -> Iterator[Tensor | None]:
             with warnings.catch_warnings(), Image.open(path) as file:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 upright = ImageOps.exif_transpose(file)
+                if upright.mode == "F" or (upright.mode == "I" and file.format != "PNG"):
+                    raise ValueError("what is white is not known")  # as of integers of 32 bits
                 if upright.mode.startswith("I"):  # 16 bits
                     pixels = np.asarray(upright).astype(np.float32)[:, :, None] / 257
                 elif upright.mode in ("L", "1", "LA"):

@@ -15,7 +15,7 @@ from pyro_models.base.errors import DataError
 from pyro_models.base.names import COLUMN_TYPES, PixelMode
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import cells, columns, images, sources
-from pyro_models.data.attributes import Attribute, attributes_of_array
+from pyro_models.data.attributes import Attribute, attributes_of_array, indices_of_attributes
 from pyro_models.data.columns import Column
 from pyro_models.data.images import PixelRange
 from pyro_models.data.mapped import MappedRows
@@ -85,10 +85,12 @@ class Preprocessing:
                 shape = (1 if options.colour == "grey" else 3, *shape[1:])
             if options.size is not None:
                 shape = (shape[0], options.size, options.size)
+            if len(raw) > 1 and pixels_of.min() == pixels_of.max():
+                raise DataError(f"{raw.name}: every pixel of every image is {float(pixels_of.min()):g}")
             attributes = _attributes(raw, classes)
             return cls(shape, pixels, (), rule, classes, attributes, options)
         table, fitted = raw.columns or {}, []
-        for column in columns.columns_of(table, options.likelihood, raw.name, constant=constant):
+        for column in columns.columns_of(table, options.likelihood, raw.name, levels=raw.levels, constant=constant):
             values = torch.from_numpy(column.features(table[column.name], raw.name))
             values = values if train is None else values[train]
             known = values[~values.isnan()]
@@ -100,8 +102,8 @@ class Preprocessing:
             varies = len(known) > 0 and bool(known.min() < known.max())
             loc, deviation = float(known.mean()), float(known.std(correction=0)) if varies else 0.0
             if not (0 < deviation < math.inf or (constant and deviation == 0)):
-                name = f"{raw.name}: column {column.name!r}"
-                raise DataError(f"{name} has a standard deviation of {deviation} over the training rows")
+                name, advice = f"{raw.name}: column {column.name!r}", "drop it, or give it in another unit"
+                raise DataError(f"{name} has a standard deviation of {deviation:g} over the training rows: {advice}")
             fitted.append(replace(column, loc=loc, scale=deviation or 1.0))
         size = sum(len(column.names) for column in fitted)
         attributes = _attributes(raw, classes)
@@ -146,10 +148,12 @@ class Preprocessing:
         """Turn a source as read into tensors, the pixels still grey."""
         if len(raw) == 0:
             raise DataError(f"{raw.name}: there are no data")
+        if raw.images is None and not self.is_table:
+            raise DataError(f"{raw.name}: holds a table, not images of {_size(self.shape)}")
+        table = sources.check_columns(raw, [column.name for column in self.columns]) if self.is_table else {}
         labels, _ = labels_of(raw, self.classes) if self.classes else (None, ())
         ids = np.arange(len(raw)) if raw.ids is None else _ids(raw)
         if self.is_table:
-            table = sources.check_columns(raw, [column.name for column in self.columns])
             parts = [column.features(table[column.name], raw.name) for column in self.columns]
             rows = torch.from_numpy(np.concatenate(parts, axis=1))
             if empty := rows.isnan().all(1).nonzero()[:, 0].tolist():
@@ -157,8 +161,6 @@ class Preprocessing:
                 raise DataError(f"{raw.name}: of {len(empty)} rows no value is known: leave them out ({listed})")
             loc, scale = self.units.T
             return Split(((rows - loc) / scale).float(), labels, self._attributes_of(raw, labels), ids)
-        if raw.images is None:
-            raise DataError(f"{raw.name}: holds a table, not images of {_size(self.shape)}")
         pixels, rule, _ = _image(raw, self.options, self.image)
         if isinstance(pixels, Tensor):  # of files, which are read in the size and the colour of the options
             x: Any = pixels
@@ -179,7 +181,7 @@ class Preprocessing:
         if not self.attributes:
             return None
         if raw.attributes is not None:
-            indices = np.asarray(raw.attributes)
+            indices = indices_of_attributes(self.attributes, raw.attributes, raw.name)
             sizes = np.array([len(attribute.values) for attribute in self.attributes])
             if indices.shape != (len(raw), len(sizes)) or (indices < -1).any() or (indices >= sizes).any():
                 expected = ", ".join(f"{each.name}: 0 to {len(each.values) - 1}" for each in self.attributes)
@@ -201,6 +203,8 @@ class Preprocessing:
             DataError: it is none.
         """
         try:
+            if not all(each["scale"] > 0 for each in content["columns"]):
+                raise DataError("this is no stored preprocessing: the scale of a column is not above 0")
             return cls(
                 tuple(content["shape"]),
                 content["pixels"],
@@ -248,7 +252,9 @@ def labels_of(raw: Raw, classes: tuple[str, ...] | None = None) -> tuple[Tensor 
     labels = np.asarray(raw.labels)
     if labels.shape not in ((len(raw),), (len(raw), 1)):
         what = "rows" if raw.columns else "images"
-        raise DataError(f"{raw.name}: {len(raw)} {what} but labels of shape {list(labels.shape)}")
+        indicators = labels.ndim == 2 and len(labels) == len(raw) and labels.dtype.kind in "biuf"
+        advice = ": give one label for each, of indicators `labels.argmax(1)`" * indicators
+        raise DataError(f"{raw.name}: {len(raw)} {what} but labels of shape {list(labels.shape)}{advice}")
     indices, names = cells.of_labels(labels, raw.name, classes)
     return (torch.from_numpy(indices), names) if names else (None, ())
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,11 +15,13 @@ import torch
 
 from pyro_models.base.errors import DataError, first_line
 from pyro_models.data import delimited, images, mapped
-from pyro_models.data.cells import texts
+from pyro_models.data.cells import texts, words_of
+from pyro_models.data.columns import Levels
 
 LABEL = "label"
 LIKE_LABELS = {"label", "labels", "class", "classes", "target", "y", "species", "category"}
 LIKE_IDS = {"id", "ids", "index", "uuid", "row_id", "sample_id"}
+BESIDE = ("labels", "ids", "attributes", "attribute_names")
 PARTS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -48,6 +52,12 @@ class Options:
     likelihood: str = "normal"
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise DataError(f"`size` must be at least 1, not {self.size}")
+        if self.colour not in get_args(images.Colour):
+            raise DataError(f"`colour` must be one of {', '.join(get_args(images.Colour))}, not {self.colour!r}")
+
 
 PLAIN = Options()
 
@@ -60,6 +70,7 @@ class Raw:
         name: what messages name.
         images: pixels, [n, ...]; or None.
         columns: columns of a table by name, [n] each; or None.
+        levels: of the columns of which the source says that they are categories.
         named: whether the source itself names the columns.
         labels, ids: numbers or text, [n]; or None.
         attributes, attribute_names: as in a .npz file; or None.
@@ -70,6 +81,7 @@ class Raw:
     name: str
     images: np.ndarray | torch.Tensor | None = None
     columns: dict[str, np.ndarray] | None = None
+    levels: Mapping[str, Levels] = field(default_factory=dict)
     named: bool = True
     labels: np.ndarray | None = None
     ids: np.ndarray | None = None
@@ -123,13 +135,15 @@ def read(source: Any, options: Options = PLAIN) -> Raw:
     if isinstance(source, Raw):
         return source
     if isinstance(source, InMemory):
+        if source.value is None and source.sha256 == InMemory.of(None).sha256:
+            raise DataError("`data` are None: give an array, a data frame, or the path of a file or a folder")
         if source.value is None:
             raise DataError(f"the data were in memory ({source}) and are not stored: give them again, as `data`")
         return read(source.value, options)
     if isinstance(source, str | Path):
-        return _of_path(Path(source), options)
+        return _of_path(str(source), options)
     if isinstance(source, tuple) and len(source) == 2:
-        return replace(read(source[0], options), labels=_array(source[1], "labels"))
+        return replace(read(source[0], options), **_of_labels(source[1]))
     name = type(source).__name__
     if hasattr(source, "X") and hasattr(source, "var_names"):
         return _of_anndata(source, options)
@@ -140,19 +154,31 @@ def read(source: Any, options: Options = PLAIN) -> Raw:
         if not {"images", "table"} & arrays.keys() and all(value.ndim == 1 for value in arrays.values()):
             return of_columns(arrays, "dict", options)
         return _of_arrays(arrays, "dict", options)
-    array = _array(source, name)
-    if array.ndim < 2:
-        raise DataError(f"{name}: give a table [n, columns] or images [n, height, width], not {list(array.shape)}")
-    return _of_arrays({"table" if array.ndim == 2 else "images": array}, name, options)
+    return _of_arrays(_of_array(_array(source, name), name), name, options)
 
 
-def _of_path(path: Path, options: Options) -> Raw:
+def _of_labels(labels: Any) -> dict[str, Any]:
+    """Return what stands beside data: labels, [n] or [n, 1]; or attributes, several columns of text or of a frame."""
+    names = getattr(labels, "columns", None)
+    array = _array(labels, "labels")
+    if array.ndim != 2 or array.shape[1] < 2 or (names is None and array.dtype.kind not in "OUS"):
+        return {"labels": array}
+    names = [f"y{k + 1}" for k in range(array.shape[1])] if names is None else names
+    return {"attributes": array.astype(object), "attribute_names": np.array([str(name) for name in names])}
+
+
+def _of_path(source: str, options: Options) -> Raw:
     """Read a file or a folder."""
+    if not source.strip():
+        raise DataError("`data` are an empty text: give the path of a file or a folder")
+    if "://" in source:
+        raise DataError(f"{source} is an address: download the file, and give its path")
+    path = Path(source).expanduser()
     suffix, source = path.suffix.lower(), str(path)
     if path.is_dir():
         return _of_folder(path, options)
     if not path.exists():
-        raise DataError(f"no such file: {path}")
+        raise DataError(f"no such file: {path}" + ": give the folder that the files are in" * ("*" in source))
     if suffix in images.SUFFIXES:
         raise DataError(f"{path} is one image: give the folder of many")
     if suffix in (".npy", ".npz"):
@@ -163,7 +189,7 @@ def _of_path(path: Path, options: Options) -> Raw:
         columns, notes, named = delimited.read(path)
     except DataError:
         raise
-    except (OSError, ValueError, delimited.csv.Error) as error:
+    except (OSError, ValueError, EOFError, zlib.error, delimited.csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     return of_columns(columns, source, options, notes=notes, named=named)
 
@@ -176,6 +202,9 @@ def _of_folder(path: Path, options: Options) -> Raw:
     x, kept, notes = images.read_files(files, str(path), options.size, options.colour)
     where = [files[number].relative_to(path) for number in kept]
     parts = [PART_OF.get(each.parts[0].lower()) if len(each.parts) > 1 else None for each in where]
+    if any(parts) and not all(parts):
+        other = where[parts.index(None)]
+        raise DataError(f"{path}: some folders are named as splits are, and {other} is in none: rename or move them")
     inner = [each.parts[1:] for each in where] if all(parts) else [each.parts for each in where]
     labels = [each[0] if len(each) > 1 else "" for each in inner]
     return Raw(
@@ -189,26 +218,38 @@ def _of_folder(path: Path, options: Options) -> Raw:
 
 
 def _array(value: Any, name: str) -> np.ndarray:
-    """Return an array of plain values."""
+    """Return an array of plain values; what a mask leaves out is missing."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy()
+        value = value.detach().cpu().to_dense()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        return np.ma.filled(value.astype(object if value.dtype.kind in "OUS" else np.float64), np.nan)
     try:
-        return np.asarray(value)
+        return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
     except ValueError as error:
         raise DataError(f"{name}: is no array ({first_line(error)})") from None
+
+
+def _of_array(array: np.ndarray, source: str) -> dict[str, np.ndarray]:
+    """Return one array by the name of what it holds: a table, whose columns a structured array names, or images."""
+    if array.dtype.names and array.ndim == 1:
+        cells = np.array(array.tolist(), dtype=object).reshape(len(array), -1)
+        return {"table": cells, "columns": np.array(array.dtype.names)}
+    if array.ndim < 2:
+        raise DataError(f"{source}: give a table [n, columns] or images [n, height, width], not {list(array.shape)}")
+    return {"table" if array.ndim == 2 else "images": array}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a .npy or .npz file; nothing is unpickled."""
     try:
         if path.suffix.lower() == ".npy" and path.stat().st_size > mapped.LARGE:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return {"table" if array.ndim == 2 else "images": array}
+            return _of_array(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
         with path.open("rb") as file:
             content: Any = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"table" if content.ndim == 2 else "images": content}
-            return dict(content)
+            return _of_array(content, str(path)) if isinstance(content, np.ndarray) else dict(content)
+    except DataError:
+        raise
     except Exception as error:  # numpy parses the header as Python: tokenize's errors among others
         if not isinstance(error, OSError | ValueError | EOFError | SyntaxError | BadZipFile) and (
             type(error).__module__ not in ("tokenize", "zlib", "struct")
@@ -223,34 +264,29 @@ def _of_arrays(arrays: dict[str, np.ndarray], source: str, options: Options) -> 
     """Take images or a table, and what belongs to them, by their names."""
     if split := _by_part(arrays):
         return concatenated({part: _of_arrays(rest, source, options) for part, rest in split.items()})
-    ids, split_names = arrays.get("ids"), arrays.get("split")
-    parts = None if split_names is None else _parts(split_names, source)
+    if "table" in arrays and arrays["table"].dtype.names:
+        arrays = arrays | _of_array(arrays["table"], source)
+    given: dict[str, Any] = {name: arrays[name] for name in BESIDE if name in arrays}
+    if "split" in arrays:
+        given["parts"] = _parts(arrays["split"], source)
+    if ("images" in arrays) == ("table" in arrays):
+        what = "both 'images' and 'table'" if "table" in arrays else "no array named 'images' or 'table'"
+        raise DataError(f"{source}: {what} among {sorted(arrays)}: give the data one of these names")
     if "images" in arrays:
         _refuse_columns(options, source)
-        return Raw(
-            source,
-            images=arrays["images"],
-            labels=arrays.get("labels"),
-            ids=ids,
-            attributes=arrays.get("attributes"),
-            attribute_names=arrays.get("attribute_names"),
-            parts=parts,
-        )
-    if "table" not in arrays:
-        raise DataError(f"{source}: no array named 'images' or 'table', only {sorted(arrays)}")
-    rows, names = arrays["table"], arrays.get("columns")
-    if rows.ndim != 2:
-        raise DataError(f"{source}: a table must be [n, columns], not {list(rows.shape)}")
-    if names is not None and names.shape != rows.shape[1:]:
-        raise DataError(f"{source}: {rows.shape[1]} columns but names of shape {list(names.shape)}")
-    titles = [f"x[{k}]" for k in range(rows.shape[1])] if names is None else [str(name) for name in names]
-    raw = of_columns(dict(zip(titles, rows.T, strict=True)), source, options, named=names is not None)
-    given: dict[str, Any] = {
-        "labels": arrays.get("labels"),
-        "ids": ids,
-        "parts": None if parts is None else _parts(parts, source),
-    }
-    return replace(raw, **{name: value for name, value in given.items() if value is not None})
+        raw = Raw(source, images=arrays["images"])
+    else:
+        rows, names = arrays["table"], arrays.get("columns")
+        if rows.ndim != 2:
+            raise DataError(f"{source}: a table must be [n, columns], not {list(rows.shape)}")
+        if names is not None and names.shape != rows.shape[1:]:
+            raise DataError(f"{source}: {rows.shape[1]} columns but names of shape {list(names.shape)}")
+        titles = [f"x[{k}]" for k in range(rows.shape[1])] if names is None else [str(name) for name in names]
+        _check_unique(titles, source)
+        raw = of_columns(dict(zip(titles, rows.T, strict=True)), source, options, named=names is not None)
+    if unused := sorted(arrays.keys() - {"images", "table", "columns", "split", *BESIDE}):
+        raw.notes.append(f"the arrays {', '.join(unused)} are left out: the names known are {', '.join(BESIDE)}, split")
+    return replace(raw, **given)
 
 
 def _by_part(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
@@ -265,20 +301,43 @@ def _by_part(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
 
 def _of_frame(frame: Any, source: str, options: Options, notes: list[str] | None = None) -> Raw:
     """Take the columns of a data frame; a named index, or one of text, holds the ids."""
-    columns = {str(name): np.asarray(frame[name].to_numpy()) for name in frame.columns}
-    if len(columns) < len(frame.columns):
-        raise DataError(f"{source}: two columns have the same name")
-    raw = of_columns(columns, source, options, notes=notes)
+    _check_unique([str(name) for name in frame.columns], source)
+    columns = {str(name): _array(frame[name].to_numpy(), str(name)) for name in frame.columns}
+    raw = of_columns(columns, source, options, notes=notes, levels=levels_of(frame))
     index = getattr(frame, "index", None)
     if raw.ids is None and index is not None and index.nlevels == 1 and (index.name or index.dtype.kind not in "iu"):
+        title = f"the index {index.name}" if index.name else "the index"
+        if not index.is_unique:
+            raw.notes.append(f"{title} repeats itself and is left out: the rows are numbered")
+            return raw
         raw = replace(raw, ids=index.to_numpy())
-        raw.notes.append(f"the index {index.name or 'of text'} holds the ids")
+        raw.notes.append(f"{title} holds the ids")
     return raw
+
+
+def levels_of(frame: Any) -> dict[str, Levels]:
+    """Return the levels of the columns of a data frame that are categories: pandas' categoricals, polars' enumerations.
+
+    An enumeration is in the order that it is declared in, a categorical if it says so.
+    """
+    levels = {}
+    for name in frame.columns:
+        dtype = frame[name].dtype
+        if hasattr(dtype, "categories") and str(dtype).lower().startswith(("category", "enum")):
+            names = words_of(np.asarray(list(dtype.categories))).tolist()
+            levels[str(name)] = Levels(tuple(names), bool(getattr(dtype, "ordered", True)))
+    return levels
+
+
+def _check_unique(names: list[str], source: str) -> None:
+    """Refuse names of columns of which two are the same."""
+    if twice := delimited.repeated(names):
+        raise DataError(f"{source}: two columns have the same name, {twice!r}")
 
 
 def _of_anndata(value: Any, options: Options) -> Raw:
     """Take the matrix of an AnnData, named by its variables; `options` may name columns of its observations."""
-    matrix = value.X.toarray() if hasattr(value.X, "toarray") else np.asarray(value.X)
+    matrix = _array(value.X, "AnnData")
     columns = dict(zip(map(str, value.var_names), matrix.T, strict=True))
     for name in (options.label_column, options.split_column):
         if name is not None:
@@ -293,16 +352,20 @@ def _of_anndata(value: Any, options: Options) -> Raw:
 def _of_parquet(path: Path, options: Options) -> Raw:
     try:
         from pyarrow import ArrowException, parquet
+        from pyarrow.types import is_dictionary
     except ImportError:
         raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'pyro-stories[parquet]'") from None
     try:
         table = parquet.read_table(path)
     except ArrowException as error:
         raise ValueError(first_line(error)) from None
-    if len(set(table.column_names)) < len(table.column_names):
-        raise ValueError("two columns have the same name")
+    _check_unique(table.column_names, str(path))
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    notes = []
+    levels, notes = {}, []
+    for entry in table.schema:
+        if is_dictionary(entry.type) and table[entry.name].num_chunks:
+            names = table[entry.name].unify_dictionaries().chunk(0).dictionary.to_pylist()
+            levels[entry.name] = Levels(tuple(words_of(np.asarray(names)).tolist()), entry.type.ordered)
     for index in (table.schema.pandas_metadata or {}).get("index_columns", ()):
         if isinstance(index, str) and index.startswith("__index_level_") and index in columns:
             del columns[index]
@@ -310,7 +373,7 @@ def _of_parquet(path: Path, options: Options) -> Raw:
         elif isinstance(index, str) and index in columns and options.id_column is None:
             options = replace(options, id_column=index)
             notes.append(f"the index of the data frame, {index!r}, holds the ids")
-    return of_columns(columns, str(path), options, notes=notes)
+    return of_columns(columns, str(path), options, notes=notes, levels=levels)
 
 
 def of_columns(
@@ -320,14 +383,26 @@ def of_columns(
     *,
     notes: list[str] | None = None,
     named: bool = True,
+    levels: Mapping[str, Levels] = MappingProxyType({}),
 ) -> Raw:
     """Separate the labels, ids and splits of a table from its features; labels are `label_column`, else `label`.
 
+    Several columns, as `label_column=species,sex`, are attributes.
+
     Raises:
-        DataError: a column that `options` names does not exist, or there is no other.
+        DataError: columns differ in length, one that `options` names does not exist, or there is no other.
     """
     rest, notes = dict(columns), list(notes or ())
+    lengths = {name: len(column) for name, column in rest.items()}
+    if len(set(lengths.values())) > 1:
+        long, short = max(lengths, key=lengths.__getitem__), min(lengths, key=lengths.__getitem__)
+        raise DataError(f"{source}: column {long!r} has {lengths[long]} rows, and {short!r} {lengths[short]}")
     label = LABEL if options.label_column is None and LABEL in rest else options.label_column
+    several = label.split(",") if label and label not in rest and "," in label else []
+    if several and (lacking := [name for name in several if name not in rest]) and not options.optional:
+        raise DataError(f"{source}: no column {lacking[0]!r} for `label_column`: choose from {', '.join(columns)}")
+    attributes = {name: rest.pop(name) for name in several if name in rest}
+    label = None if several else label
     special: dict[str, np.ndarray | None] = {}
     for role, name in (("label", label), ("id", options.id_column), ("split", options.split_column)):
         if name is not None and name not in columns:
@@ -344,7 +419,11 @@ def of_columns(
         if special["id"] is None and name.lower() in LIKE_IDS:
             notes.append(f"column {name!r} is a feature: give `id_column={name}` if it names the rows")
     parts = special["split"]
-    raw = Raw(source, columns=rest, named=named, labels=special["label"], ids=special["id"], notes=notes)
+    declared = {name: each for name, each in levels.items() if name in rest}
+    raw = Raw(source, None, rest, declared, named, labels=special["label"], ids=special["id"], notes=notes)
+    if several and len(attributes) == len(several):
+        values = np.stack([np.asarray(each, dtype=object) for each in attributes.values()], 1)
+        raw = replace(raw, attributes=values, attribute_names=np.array(several))
     return raw if parts is None else replace(raw, parts=_parts(parts, source))
 
 
@@ -446,7 +525,7 @@ def _hash_of(value: Any) -> str:
             for number, each in enumerate(part):
                 add(str(number), each)
         elif hasattr(part, "X") and hasattr(part, "var_names"):
-            add("X", part.X.toarray() if hasattr(part.X, "toarray") else part.X)
+            add("X", part.X)
             add("var_names", list(part.var_names))
             add("obs", part.obs)
         elif hasattr(part, "columns"):

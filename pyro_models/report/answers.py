@@ -13,13 +13,16 @@ import numpy as np
 
 from pyro_models.base.errors import UserError
 from pyro_models.base.files import replace, write
-from pyro_models.data import sources
+from pyro_models.data import delimited, sources
+from pyro_models.data.images import SUFFIXES
 from pyro_models.runs import Run
 
 FORMATS = (".csv", ".npz", ".parquet")
 
 
-def write_answer(run: Run, verb: str, data: Any, out: Path, *, samples: int = 100, seed: int = 0) -> str:
+def write_answer(
+    run: Run, verb: str, data: Any, out: Path, *, samples: int = 100, seed: int = 0, interval: float | None = None
+) -> str:
     """Ask a run about data, and write the answers to a file.
 
     Args:
@@ -29,6 +32,7 @@ def write_answer(run: Run, verb: str, data: Any, out: Path, *, samples: int = 10
         out: a .csv, .npz or .parquet file; of images also a folder, for a PNG file each.
         samples: draws for each datum, where there are any.
         seed: of these.
+        interval: of `impute`, as of `Run.impute`: the bounds are written beside, `low` and `high`.
 
     Returns:
         a line that says what was written.
@@ -37,12 +41,22 @@ def write_answer(run: Run, verb: str, data: Any, out: Path, *, samples: int = 10
         UserError: the run cannot answer, the data do not fit it, or the file cannot be written.
     """
     check_format(out, images=verb in ("reconstruct", "impute") and not run.dataset.is_table)
+    if isinstance(data, str | Path) and out.is_file() and Path(data).exists() and out.samefile(data):
+        raise UserError(f"`out={out}` holds the data: give another file")
     if verb == "impute":
         if data is None:
             raise UserError("give `data`, with what is missing in it: the test data of the run are complete")
-        filled = run.impute(data, samples=samples, seed=seed)
+        if interval is not None and not out.suffix:
+            raise UserError(f"`out={out}`: give FILE.npz, as a picture does not show an interval")
+        answers = run.impute(data, samples=samples, seed=seed, interval=interval)
         ids = sources.read(data, dataclasses.replace(run.preprocessing.options, optional=True)).ids
-        arrays = filled if isinstance(filled, dict) else _data(run, np.asarray(filled))
+        titles = ("{}",) if interval is None else ("{}", "{} (low)", "{} (high)")
+        arrays: dict[str, np.ndarray] = {}
+        for title, filled in zip(titles, answers if interval is not None else (answers,), strict=True):
+            if not isinstance(filled, dict):
+                names = [column.name for column in run.preprocessing.columns]
+                filled = dict(zip(names, np.asarray(filled).T, strict=True)) if names else {"images": filled}
+            arrays |= {title.format(name): array for name, array in filled.items()}
         return write_arrays(out, np.arange(len(next(iter(arrays.values())))) if ids is None else ids, arrays)
     split = run.prepared(run.dataset.test if data is None else data)
     meaning = ""
@@ -141,7 +155,9 @@ def _write_pictures(folder: Path, ids: Sequence[Any] | np.ndarray, images: np.nd
         raise UserError(f"cannot write {folder}: {error.strerror}") from None
     if images.shape[1] not in (1, 3):
         raise UserError(f"images of {images.shape[1]} channels are no pictures: give `out=FILE.npz`")
-    for name, image in zip(ids, (images.clip(0, 1) * 255).round().astype(np.uint8), strict=True):
-        stem = re.sub(r"[^\w.-]+", "-", str(Path(str(name)).with_suffix("")))
+    stems = [re.sub(r"[^\w.-]+", "-", re.sub(f"({'|'.join(SUFFIXES)})$", "", str(name))) for name in ids]
+    if twice := delimited.repeated(stems):  # as of a/1.png and a-1.png
+        raise UserError(f"two images would be written to {folder / twice}.png: give `out=FILE.npz`")
+    for stem, image in zip(stems, (images.clip(0, 1) * 255).round().astype(np.uint8), strict=True):
         picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
         replace(folder / f"{stem}.png", picture.save)

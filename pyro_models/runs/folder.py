@@ -173,7 +173,11 @@ def prepare(
         UserError: the folder cannot be used, or the checkpoint in it is of another run.
     """
     state = None
-    if options.resume and options.out and (options.out / "checkpoint.pt").exists():
+    if options.resume and options.out and not (options.out / "checkpoint.pt").exists():
+        if (options.out / "model.safetensors").exists():
+            what = "holds a finished run and no checkpoint.pt, without which it cannot be continued"
+            raise UserError(f"{options.out} {what}: give another `out`, or `overwrite=True`")
+    elif options.resume and options.out:
         state = checkpoint.load(options.out / "checkpoint.pt")
         in_memory = {name: getattr(recipe, name) for name in ("data", "encoder", "decoder") if hasattr(recipe, name)}
         saved = from_json(read_json(options.out / "recipe.json") | in_memory)
@@ -321,7 +325,10 @@ def load_trained(run: Run) -> None:
     """
     try:
         load_weights(run.pair, safetensors.torch.load_file(run.folder / "model.safetensors"))
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except RuntimeError as error:  # whose first line says nothing
+        reason = first_line(ValueError(" ".join(str(error).split("\n", 1)[1:])))
+        raise UserError(f"the weights in {run.folder} are not of its recipe.json and data.json: {reason}", 1) from None
+    except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read the weights in {run.folder}: {first_line(error)}", 1) from None
 
 

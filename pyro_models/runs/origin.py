@@ -134,5 +134,5 @@ def provenance(folder: Path, recipe: Recipe, data_dir: Path | None = None) -> Pr
             raise UserError(f"the run in {folder} is of pyro-stories {version}, newer than this: {__version__}; update")
         stored = Preprocessing.from_json(content["preprocessing"])
         return Provenance(folder, content["name"], content["sizes"], stored, content["sources"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, DataError) as error:
         raise UserError(f"{path} lacks what a run needs: {error}") from None

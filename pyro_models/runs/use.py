@@ -273,7 +273,7 @@ class Inference:
 
     def _check_latent(self) -> None:
         if not hasattr(self.guide, "posterior"):
-            raise UserError(f"the {self.recipe.name} has no latent z: ask it by `predict`")
+            raise UserError(f"the {self.recipe.name} has no latent z: it predicts classes, and that alone")
 
     def _in_units(self, x: Tensor) -> np.ndarray:
         """Return rows in the units of their table, and images as they are."""

@@ -21,7 +21,7 @@ from pyro_models.base.files import read_json, write
 from pyro_models.checking.replicates import as_drawn, in_parts
 from pyro_models.data import Attribute, Dataset, InMemory, Preprocessing, Split, stand_in
 from pyro_models.data.preprocessing import binarised
-from pyro_models.data.sources import Options, Raw
+from pyro_models.data.sources import Options, Raw, levels_of
 from pyro_models.reading import Story
 from pyro_models.recipes import Recipe
 from pyro_models.recipes.latent import OF_IMAGES
@@ -138,7 +138,8 @@ class Estimator(BaseEstimator):
         least = 2 if fitting else 1
         if hasattr(X, "columns") and hasattr(X, "dtypes") and not _is_numeric(X):
             validate_data(self, X, reset=fitting, skip_check_array=True)
-            return Raw("X", columns={str(name): np.asarray(X[name]) for name in X.columns})
+            columns = {str(name): np.asarray(X[name]) for name in X.columns}
+            return Raw("X", columns=columns, levels=levels_of(X))
         rules: Any = {"allow_nd": True, "dtype": "numeric", "ensure_min_samples": least}
         array = validate_data(self, X, reset=fitting, ensure_all_finite="allow-nan", **rules)  # NaN is a missing cell
         if array.ndim > 2:
@@ -297,7 +298,7 @@ def attribute_of(name: str, classes: np.ndarray) -> Attribute:
 
 def _is_numeric(frame: Any) -> bool:
     dtypes = [getattr(np.asarray(frame[name]).dtype, "kind", "O") for name in frame.columns]
-    return all(dtype in "fiubc" for dtype in dtypes)
+    return all(dtype in "fiubc" for dtype in dtypes) and not levels_of(frame)
 
 
 def _hash(split: Split) -> str:

@@ -154,7 +154,10 @@ class FewLabelsClassifier(
 
 
 class JMVAE(Latent, recipe=JMVAERecipe):
-    """Joint multimodal VAE of data and their labels, or of several attributes, `y` [n, attributes]."""
+    """Joint multimodal VAE of data and their labels, or of several attributes, `y` [n, attributes].
+
+    Attributes are classes by number or by name, and have the names of the columns of a data frame, else y1, y2, ...
+    """
 
     def _encoded(self, y: Any, n: int) -> Any:
         if y is None:
@@ -163,6 +166,8 @@ class JMVAE(Latent, recipe=JMVAERecipe):
         columns = columns[:, None] if columns.ndim == 1 else columns
         encoded = [indices_of(column, n) for column in columns.T]
         self.attributes_ = [classes for _, classes in encoded]
+        numbered = ["label"] if len(encoded) == 1 else [f"y{k + 1}" for k in range(len(encoded))]
+        self.attribute_names_ = [str(name) for name in getattr(y, "columns", numbered)]
         if least := [k for k, classes in enumerate(self.attributes_) if len(classes) < 2]:
             raise ValueError(f"attribute {least[0]} of y holds one class: give two classes or more")
         return np.stack([indices for indices, _ in encoded], 1)
@@ -172,8 +177,7 @@ class JMVAE(Latent, recipe=JMVAERecipe):
 
     def _options(self, is_table: bool, split: Split) -> tuple[dict[str, Any], dict[str, Any]]:
         options, _ = super()._options(is_table, split)
-        names = ["label"] if len(self.attributes_) == 1 else [f"y{k + 1}" for k in range(len(self.attributes_))]
-        attributes = [attribute_of(*each) for each in zip(names, self.attributes_, strict=True)]
+        attributes = [attribute_of(*each) for each in zip(self.attribute_names_, self.attributes_, strict=True)]
         return options, {"attributes": tuple(attributes)}
 
     def predict_proba(self, X: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -109,3 +110,48 @@ def test_a_count_that_single_precision_would_round_is_real():
     columns = load({"a": large, "b": MIXED["height"]}, likelihood="columns").preprocessing.columns
     assert columns[0].likelihood == "normal"
     assert torch.finfo(torch.float32).eps > 2**-24
+
+
+def test_categories_that_the_data_declare_are_categories_and_in_their_order_ordinal(tmp_path):
+    pytest.importorskip("pyarrow")
+    turn = np.arange(N) % 3
+    frame = pd.DataFrame({"height": MIXED["height"]})
+    frame["grade"] = pd.Categorical(np.array(["low", "mid", "high"])[turn], ["low", "mid", "high", "top"], ordered=True)
+    frame["stars"] = pd.Categorical(np.where(turn == 0, np.nan, turn), [1.0, 2.0, 3.0], ordered=True)
+    frame["plot"] = pd.Categorical(10 * turn)
+    frame["few"] = pd.array(np.where(turn == 0, None, turn - 1), dtype="Int64")
+    frame["ill"] = pd.array(np.where(turn == 0, None, turn == 1), dtype="boolean")
+    frame["word"] = pd.array(np.where(turn == 0, None, np.array(["", "p", "q"])[turn]), dtype="string")
+    frame.drop(columns=["stars", "plot"]).to_parquet(tmp_path / "own.parquet")  # which keeps categories of text alone
+    stored = load(tmp_path / "own.parquet", likelihood="columns").preprocessing.columns
+    assert stored == load(frame.drop(columns=["stars", "plot"]), likelihood="columns").preprocessing.columns
+    dataset = load(frame, likelihood="columns")
+    expected = ["normal", "ordinal", "ordinal", "categorical", "bernoulli", "bernoulli", "bernoulli"]
+    assert [column.likelihood for column in dataset.preprocessing.columns] == expected
+    x = dict(zip(dataset.columns, dataset.preprocessing.apply(frame).x.T, strict=True))
+    np.testing.assert_array_equal(x["grade"], turn)
+    np.testing.assert_array_equal(x["stars"], np.where(turn == 0, np.nan, turn - 1))
+    np.testing.assert_array_equal(x["plot=20"], turn == 2)
+    np.testing.assert_array_equal(x["few"], np.where(turn == 0, np.nan, turn - 1))
+    np.testing.assert_array_equal(x["ill"], np.where(turn == 0, np.nan, turn == 1))
+    np.testing.assert_array_equal(x["word=q"], np.where(turn == 0, np.nan, turn == 2))
+    plain = frame.astype({"plot": int, "ill": object}).assign(grade=frame["grade"].astype(str))
+    torch.testing.assert_close(
+        dataset.preprocessing.apply(plain).x, dataset.preprocessing.apply(frame).x, equal_nan=True
+    )
+    changed = load(frame, likelihood="plot=poisson,grade=categorical,stars=ordinal:3/2/1").preprocessing
+    assert [column.likelihood for column in changed.columns[1:4]] == ["categorical", "ordinal", "poisson"]
+    assert changed.columns[2].categories == ("3", "2", "1")
+    assert load(frame[["height", "plot"]]).columns == ("height", "plot=0", "plot=10", "plot=20")
+    with pytest.raises(UserError, match="column 'ill' is 1 in every row, and does not say what a blank cell means"):
+        load(frame.assign(ill=np.where(turn == 0, None, True)))
+
+
+def test_frames_of_polars_are_those_of_pandas():
+    polars = pytest.importorskip("polars")
+    levels = [None if k % 3 == 0 else ("mid", "high")[k % 2] for k in range(N)]
+    columns = {"height": MIXED["height"], "grade": polars.Series(levels, dtype=polars.Enum(["low", "mid", "high"]))}
+    of_polars = load(polars.DataFrame(columns), likelihood="columns")
+    grade = pd.Categorical(levels, ["low", "mid", "high"], ordered=True)
+    of_pandas = load(pd.DataFrame({"height": MIXED["height"], "grade": grade}), likelihood="columns")
+    assert of_polars.preprocessing == of_pandas.preprocessing

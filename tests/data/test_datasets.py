@@ -194,12 +194,13 @@ def own(tmp_path, **arrays):
 
 def test_images_of_ones_own(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 5, 4), dtype=np.uint8)
-    dataset = own(tmp_path, images=images, labels=np.arange(60))
+    dataset = own(tmp_path, images=images, labels=np.arange(60) % 30)
     assert dataset.shape == (3, 5, 4)
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert (split.x.numpy() == images[split.labels.numpy()]).all()
-    np.save(tmp_path / "swapped.npy", np.full((30, 2, 2), 0.5, ">f8"))
-    assert (load(str(tmp_path / "swapped.npy")).train.x == 128).all()
+        assert (split.x.numpy() == images[split.ids.astype(int)]).all()
+        assert (split.labels.numpy() == split.ids.astype(int) % 30).all()
+    np.save(tmp_path / "swapped.npy", np.tile(np.array([0.5, 1.0], ">f8"), (30, 2, 1)))
+    assert (load(str(tmp_path / "swapped.npy")).train.x == torch.tensor([128, 255])).all()
     np.save(tmp_path / "grey.npy", np.linspace(0, 1, 30 * 4).reshape(30, 2, 2))
     floats = load(str(tmp_path / "grey.npy"))
     assert floats.shape == (1, 2, 2)

@@ -162,6 +162,18 @@ def test_folders_may_hold_the_splits(folder):
     assert {name.split("/")[0] for name in dataset.test.ids} == {"test"}
 
 
+def test_images_of_floats_have_no_white_and_are_left_out_and_folders_beside_splits_are_named(folder):
+    from PIL import Image
+
+    for kind, value in (("f4", 0.5), ("i4", 2**30)):
+        Image.fromarray(np.full((9, 8), value, kind)).save(folder / "cat" / f"{kind}.tif")
+    dataset = load(folder)
+    assert any("3 of 27 files cannot be read and are left out" in note for note in dataset.notes)
+    (folder / "cat").rename(folder / "train")
+    with pytest.raises(UserError, match=r"some folders are named as splits are, and dog/.*png is in none"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

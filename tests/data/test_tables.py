@@ -1,5 +1,9 @@
+import gzip
+
 import numpy as np
+import pandas
 import pytest
+import scipy.sparse
 import torch
 
 from pyro_models.base.errors import UserError
@@ -187,7 +191,7 @@ def test_whole_numbers_as_labels_are_numbered_in_their_order_and_keep_their_name
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.float32, np.float64, bool])
 def test_labels_beside_a_table_stay_with_their_rows(tmp_path, dtype):
-    labels = np.arange(ROWS).astype(dtype)
+    labels = (np.arange(ROWS) // 2).astype(dtype)
     dataset = npz(tmp_path, table=POINTS, labels=labels)
     nearest = assert_same_rows(dataset, POINTS)
     assert torch.equal(torch.cat([part.labels for part in parts(dataset)]), torch.from_numpy(labels)[nearest].long())
@@ -211,7 +215,7 @@ def one_line(error):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (holed("tall"), r"column 'b' holds text \('tall'\): drop it"),
+        (holed("tall"), r"column 'b' holds 'tall', which is no number: .* leave a cell blank"),
         (holed("-inf"), "column 'b' has 1 infinite values: mend them, or leave these cells blank"),
         ("a,b\n" + "".join(f"{a},\n" for a in POINTS[:, 0].tolist()), "column 'b' has no value in any row: drop it"),
         ("a,b\n" + "".join(f"{a},3\n" for a in POINTS[:, 0].tolist()), "column 'b' is 3 in every row: drop it"),
@@ -268,9 +272,9 @@ def test_arrays_that_are_no_table_get_one_line_that_names_file_and_column(tmp_pa
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"a": POINTS[:, 0], "b": ["tall", "0.5"] * (ROWS // 2)}, {}, r"column 'b' holds text \('tall'\)"),
+        ({"a": POINTS[:, 0], "b": ["tall", "0.5"] * (ROWS // 2)}, {}, r"column 'b' holds 'tall', which is no number"),
         ({"a": POINTS[:, 0], "b": [None] * ROWS}, {}, "column 'b' has no value in any row"),
-        ({"a": POINTS[:, 0], "b": np.arange(ROWS).astype("M8[s]")}, {}, r"column 'b' is of type datetime64\[.*not num"),
+        ({"a": POINTS[:, 0], "b": np.arange(ROWS).astype("M8[s]")}, {}, r"column 'b' holds dates or times: drop it"),
         ({"a": POINTS[:, 0], "b": [0.5] * ROWS}, {}, "column 'b' is 0.5 in every row"),
         ({"a": POINTS[:23, 0]}, {}, "23 rows are too few"),
         ([POINTS[:, 0], POINTS[:, 1]], {"names": ["a", "a"]}, "cannot be read as a table"),
@@ -435,9 +439,12 @@ def test_text_with_few_values_becomes_indicators_and_other_text_is_refused(tmp_p
     assert dataset.columns == ("a", "size=big", "size=small", "size=tiny", "sex=m")
     assert torch.equal(dataset.train.x[:, 1:4].argmax(1), dataset.train.labels)
     assert set(dataset.train.x[:, 1:].unique().tolist()) == {0.0, 1.0}
-    for word in ("'{}'", "1,{}", "2024-01-{}"):
+    other = "column 'b' holds .*, which is no number"
+    refused = {"'{}'": other, "1,{}": other, "{}%": other, "−{}": other, "{}.1.2024": "column 'b' holds dates"}
+    refused |= {"n{}": r"column 'b' holds text .* give `label_column` or `id_column`", "1_{}": "holds text"}
+    for word, message in refused.items():
         text = "".join(f'{a},"{word.format(k)}"\n' for k, a in enumerate(POINTS[:, 0].tolist()))
-        with pytest.raises(UserError, match=r"column 'b' holds text .* give `label_column` or `id_column`"):
+        with pytest.raises(UserError, match=message):
             csv(tmp_path, "a,b\n" + text)
 
 
@@ -534,3 +541,126 @@ def test_the_matrix_of_an_anndata_is_a_table_with_its_own_names():
     row = int(dataset.test.ids[0].split()[1])
     assert dataset.test.labels[0] == [1, 0, -1][row % 3]
     assert_same_rows(dataset, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04" + bytes(90), "it is no text: save it as .csv"),
+        (f"a,b\n{BODY}".encode("utf-16-le"), "it is no text"),
+        (b"a,\x81\n" + BODY.encode(), "neither UTF-8 nor Windows-1252"),
+        (gzip.compress(f"a,b\n{BODY}".encode())[:200], "cannot be read as a table"),
+        (f'a,b\n1,"2\n{BODY}'.encode(), "a quotation mark is never closed"),
+        (f"a,a\n{BODY}".encode(), "two columns have the same name, 'a'"),
+        (f"a,\n{BODY}".encode(), "column 2 has no name: give it one"),
+    ],
+)
+def test_files_that_are_no_tables_say_what_to_do(tmp_path, content, message):
+    (tmp_path / "own.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path / "own.csv")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(f"a,b\n{BODY}".encode()),
+        f"a,b\n{BODY}".encode("utf-32"),
+        f"a,b\n{BODY}".replace(",", "  ").encode(),
+        f"a,b\n{BODY}".replace("\n", ",\n").encode(),
+        f" a , b \n\n  \n{BODY}".encode(),
+    ],
+    ids=["gzip", "utf-32", "spaces", "a separator at the end", "blanks"],
+)
+def test_a_table_is_the_same_however_it_is_written(tmp_path, content):
+    (tmp_path / "own.csv").write_bytes(content)
+    dataset = load(tmp_path / "own.csv")
+    assert dataset.columns == ("a", "b")
+    assert_same_rows(dataset, POINTS)
+
+
+def test_true_and_false_are_1_and_0_in_text_and_in_memory(tmp_path):
+    true = np.arange(ROWS) % 3 == 0
+    texts = csv(tmp_path, "a,b\n" + "".join(f"{a},{b}\n" for a, b in zip(POINTS[:, 0], true, strict=True)))
+    arrays = load({"a": POINTS[:, 0], "b": true})
+    assert texts.preprocessing == arrays.preprocessing
+    torch.testing.assert_close(texts.train.x, arrays.train.x)
+
+
+def test_masked_sparse_and_structured_arrays_are_what_they_hold():
+    hole = np.arange(ROWS) % 7 == 3
+    known = load(np.column_stack([POINTS[:, 0], np.where(hole, np.nan, POINTS[:, 1])])).preprocessing
+    masked = np.ma.MaskedArray(POINTS, np.column_stack([np.zeros_like(hole), hole]))
+    assert load(masked).preprocessing == known
+    plain = load(POINTS)
+    for same in (torch.from_numpy(POINTS).to_sparse(), scipy.sparse.csr_matrix(POINTS)):
+        assert load(same).preprocessing == plain.preprocessing
+    structured = np.array(list(map(tuple, POINTS)), dtype=[("a", "f8"), ("b", "f8")])
+    for same in (structured, {"table": structured}):
+        assert load(same).columns == ("a", "b")
+        assert_same_rows(load(same), POINTS)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "`data` are None: give an array"),
+        ("", "an empty text: give the path"),
+        ("https://host/own.csv", "is an address: download"),
+        ({"a": POINTS[:, 0], "b": POINTS[1:, 1]}, "column 'a' has 60 rows, and 'b' 59"),
+        ({"table": POINTS, "images": np.zeros((ROWS, 2, 2))}, "both 'images' and 'table'"),
+        ({"table": POINTS, "columns": np.array(["a", "a"])}, "two columns have the same name, 'a'"),
+        ({"table": POINTS, "split": np.array(["train"])}, r"60 data but splits of shape \[1\]"),
+        ({"table": POINTS, "split": np.full(ROWS, "test")}, "0 training data are too few"),
+        ((POINTS, np.eye(ROWS)[:, :3]), r"labels of shape \[60, 3\]: give one label .* `labels.argmax\(1\)`"),
+        ((POINTS, np.arange(ROWS)), "labels are of 60 classes, one for each datum or two: leave them out"),
+        ({"images": np.full((ROWS, 2, 2), 7)}, "every pixel of every image is 7"),
+        ({"images": np.linspace(-0.5, 7, 4 * ROWS).reshape(ROWS, 2, 2)}, "shift them, so that black is 0"),
+    ],
+)
+def test_data_that_make_no_sense_are_refused_with_what_to_do(data, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(data)
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_left_out_and_labels_without_training_data_are_said():
+    dataset = load({"table": POINTS, "target": np.arange(ROWS)})
+    assert any("the arrays target are left out" in note for note in dataset.notes)
+    part = np.where(np.arange(ROWS) < 20, "test", "train")
+    names = np.where(np.arange(ROWS) < 3, "new", np.where(np.arange(ROWS) % 2, "p", "q"))
+    dataset = load({"table": POINTS, "labels": names, "split": part})
+    assert "no training data are labelled new" in dataset.notes
+
+
+def test_an_index_that_repeats_itself_holds_no_ids():
+    frame = pandas.DataFrame(POINTS, index=["a", "b"] * (ROWS // 2))
+    assert any("repeats itself and is left out" in note for note in load(frame).notes)
+
+
+def test_several_label_columns_and_frames_of_labels_are_attributes_with_their_names(tmp_path):
+    side, kind = (np.array(words)[np.arange(ROWS) % len(words)] for words in (["left", "right"], ["p", "q", "r"]))
+    kind = np.where(np.arange(ROWS) < 2, "NA", kind)
+    frame = pandas.DataFrame({"a": POINTS[:, 0], "b": POINTS[:, 1], "side": side, "kind": kind})
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    datasets = [
+        load(tmp_path / "own.csv", label_column="side,kind"),
+        load((frame[["a", "b"]], frame[["side", "kind"]])),
+        load({"table": POINTS, "attributes": frame[["side", "kind"]].to_numpy(), "attribute_names": ["side", "kind"]}),
+    ]
+    for dataset in datasets:
+        assert [(each.name, each.values) for each in dataset.attributes] == [
+            ("side", ("left", "right")),
+            ("kind", ("p", "q", "r")),
+        ]
+        index = np.concatenate([part.ids.astype(int) for part in parts(dataset)])
+        attributes = torch.cat([part.attributes for part in parts(dataset)]).numpy()
+        expected = np.where(index < 2, -1, index % 3)
+        np.testing.assert_array_equal(attributes, np.column_stack([index % 2, expected]))
+    new = datasets[0].preprocessing.apply(frame[["kind", "b", "side", "a"]].iloc[:4])
+    assert new.attributes.tolist() == [[0, -1], [1, -1], [0, 2], [1, 0]]
+    assert datasets[0].preprocessing.apply(frame[["a", "b"]]).attributes is None
+    with pytest.raises(UserError, match="attribute 'side': label 'up' is none of the classes in training, left, right"):
+        datasets[0].preprocessing.apply(frame.assign(side="up"))

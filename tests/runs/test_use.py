@@ -218,6 +218,14 @@ def test_verbs_write_an_answer_for_each_datum_with_its_id(tmp_path, capsys):
         assert first == ["id", *head]
         assert [row[0] for row in written] == [f"q{k}" for k in range(5)]
     assert np.array([row[1:] for row in written], dtype=float) == pytest.approx(np.array(new))
+    (tmp_path / "holes.csv").write_text("name,a,b,c\nq0,,1.5,2.5\n")
+    words = ["impute", str(tmp_path / "run"), "--data", str(tmp_path / "holes.csv"), "--interval", "0.9"]
+    assert verbs([*words, "--out", str(tmp_path / "filled.npz")]) == 0
+    filled = np.load(tmp_path / "filled.npz")
+    assert filled["a (low)"] < filled["a"] < filled["a (high)"]
+    assert filled["b (low)"] == filled["b"] == filled["b (high)"] == 1.5
+    assert verbs([*words, "--out", str(tmp_path / "holes.csv")]) == 2
+    assert "holds the data: give another file" in capsys.readouterr().err
     out = tmp_path / "drawn.npz"
     assert verbs(["sample", str(tmp_path / "run"), "--given", "y=x", "--count", "3", "--out", str(out)]) == 0
     assert np.load(out)["a"].shape == (3,)

@@ -139,4 +139,8 @@ def test_images_and_several_attributes():
     assert predicted.shape == (60, 2)
     assert (predicted[:, 0] == bright).mean() > 0.95
     assert model.sample(2, y1="dark").shape == (2, 1, 6, 6)
+    named = JMVAE(width=8, epochs=1, steps=1).fit(
+        images, pd.DataFrame({"light": pd.Categorical(bright), "turn": y[:, 1]})
+    )
+    assert named.sample(2, light="dark", turn=2).shape == (2, 1, 6, 6)
     assert model.transform(images).shape == (60, 2)
