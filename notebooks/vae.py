@@ -28,7 +28,6 @@ import os
 import warnings
 from functools import partial
 
-import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
@@ -169,7 +168,7 @@ for beta in (1.0, 4.0):
 # %%
 images = article.batch(dataset, dataset.test[: 20 if SHORT else 100])
 values = [(k, ps.log_likelihood(model, guide, images, samples=k).mean()) for k in (1, 10, 100, 1000)]
-axes = plt.figure(figsize=(4.5, 3)).subplots()
-axes.semilogx(*zip(*values, strict=True), marker="o")
-axes.set(xlabel="samples", ylabel="nats per image (grey pixels)", title=f"log p(x) of {len(images['x'])} test images")
-plt.show()
+curve = {"by importance sampling": tuple(zip(*values, strict=True))}
+figure = plots.lines({f"log p(x) of {len(images['x'])} test images": curve}, "samples", "nats per image (grey pixels)")
+figure.axes[0].set_xscale("log")
+display(figure)

@@ -119,6 +119,7 @@ def compare_training(
                         batch_size=batch_size,
                         seed=seed,
                         learning_rate=learning_rate,
+                        compile="off",  # trying it would take much of the seconds, and not the same of each
                     )
                 except UserError as error:
                     curves[name] = TrainingCurve(refused=first_line(error))

@@ -23,6 +23,7 @@ from pyro_models.runs import Run
 
 DRAWN_BY_THE_PAGE = ("learning-curves", "reconstructions", "check-statistics")
 BROAD = 2  # width by height of a picture
+FIRST_CHECKS = 15  # statistics that are shown at once: all of images
 AGAINST_LABELS = ("confusion", "scores-of-classes", "labelled", "adversaries")
 CAPTIONS = {
     "check-pixel-means": "the mean of each pixel, of the data and of replicates",
@@ -218,10 +219,20 @@ def _checks(content: Mapping[str, Any] | None, figures: Sequence[Path], unanswer
     drawn = [path for path in figures if path.stem.startswith("check-") and not _is_drawn(path, content)]
     checks = sorted(content.get("checks", []), key=_lowest)
     several = len({each["site"] for each in checks}) > 1
-    rows = "".join(_check(each, several) for each in checks)
-    notes = {note for each in checks for note in each.get("notes", {}).values()}
+    rows = [_check(each, several) for each in checks]
+    notes: dict[str, list[str]] = {}
+    for each in checks:
+        for note in each.get("notes", {}).values():
+            notes.setdefault(note, []).append(each["statistic"])
     head = "".join(f'<th scope="col">{name}</th>' for name in ("statistic", "data", "prior replicates", "posterior"))
-    table = f'<table class="checks"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>' if rows else ""
+    first, more = (
+        f'<table class="checks"><thead><tr>{head}</tr></thead><tbody>{"".join(part)}</tbody></table>' if part else ""
+        for part in (rows[:FIRST_CHECKS], rows[FIRST_CHECKS:])
+    )
+    if more:
+        fail = sum(_lowest(each) <= LEVEL for each in checks[FIRST_CHECKS:])
+        summary = f"{count(len(rows) - FIRST_CHECKS, 'more statistic')}, of which {fail} fail"
+        more = f"<details><summary>{summary}</summary>{more}</details>"
     legend = (
         f"<p>{content['replicates']} replicates of {content['data']} {content['split']} data, {content['unit']}. "
         "Bars are replicates, the line is the data; p is the share of replicates that are not below the data. "
@@ -229,7 +240,8 @@ def _checks(content: Mapping[str, Any] | None, figures: Sequence[Path], unanswer
         if "data" in content
         else ""
     )
-    return "\n".join([legend, table, *(f"<p>{html.escape(note)}</p>" for note in sorted(notes)), pictures(drawn)])
+    said = (f"<p>{html.escape(', '.join(of))}: {html.escape(note)}</p>" for note, of in notes.items())
+    return "\n".join([legend, first, more, *said, pictures(drawn)])
 
 
 def _is_drawn(path: Path, content: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from pyro_models.checking import LEVEL
 from pyro_models.report.words import count, failing, number, score_name
 from pyro_models.runs import Run
 
-FEWEST_EPOCHS = 20  # on which convergence can be judged
+FEWEST_EPOCHS = 10  # on which convergence can be judged
 RISE = 0.005  # of all that validation gained since the first epoch: less over the last tenth of a run counts as flat
 LEAST_KL = 0.5  # nats, below which a latent says less than one bit about x
 LARGE_GAP = 0.25, 0.5  # log p(x) - ELBO by KL(q || p): above the first doubtful, above the second bad
@@ -47,9 +47,10 @@ def trained(run: Run, rows: Sequence[Mapping[str, float]], results: Mapping[str,
     """Judge by the validation curve whether training has converged, and whether latents and clusters are in use."""
     state, text = converged(rows, score_name("elbo"), run.recipe.schedule != "constant")
     test, clusters = results["test"], len(run.recipe.category_names(run.dataset))
-    if state != "unknown" and not run.recipe.unanswered.get("replicates") and test.get("kl", LEAST_KL) < LEAST_KL:
-        state = "bad"
-        text += f" The latents carry {number(test['kl'])} nats about x: q has collapsed onto the prior."
+    if not run.recipe.unanswered.get("replicates") and test.get("kl", LEAST_KL) < LEAST_KL:
+        state = "doubtful" if state == "unknown" else "bad"
+        text += f" The latents carry {number(test['kl'])} nats about x: q "
+        text += "has not left the prior." if state == "doubtful" else "has collapsed onto the prior."
     if test.get("clusters_used", clusters) < clusters:
         state = "bad" if state == "bad" else "doubtful"
         text += f" Of {clusters} clusters {test['clusters_used']:.0f} are used."
@@ -63,7 +64,7 @@ def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> t
     tenths. A change counts that is above two standard errors, by the noise from epoch to epoch, and above 0.5 % of what
     was gained since the first epoch.
 
-    >>> converged([{"validation_elbo": -100 + 50 / (k + 1)} for k in range(10)], "ELBO", False)[0]
+    >>> converged([{"validation_elbo": -100 + 50 / (k + 1)} for k in range(9)], "ELBO", False)[0]
     'unknown'
     >>> rising = [{"validation_elbo": float(k)} for k in range(40)]
     >>> falling = [{"validation_elbo": -abs(k - 10.0)} for k in range(40)]
@@ -82,9 +83,11 @@ def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> t
     noise = 2 * stdev(changes) / width**0.5
     tolerance = max(noise, RISE * (best - values[0]))
     if best - tenths[-1] > tolerance:
-        peak = rows[tenths.index(best) + width // 2].get("epoch", tenths.index(best) + width // 2 + 1)
-        lost = number(best - tenths[-1])
-        return "bad", f"No: the validation {name} peaked near epoch {peak:g} and has lost {lost} since (overfitting)."
+        peak, lost = tenths.index(best) + width // 2, number(best - tenths[-1])
+        trained = [row.get("train_elbo", 0.0) for row in (rows[peak], rows[-1])]
+        epoch = rows[peak].get("epoch", peak + 1)
+        why = ", while that of training data rose: it overfits" if trained[0] < trained[1] else ""
+        return "bad", f"No: the validation {name} peaked near epoch {epoch:g} and has lost {lost} since{why}."
     if gain > tolerance:
         gained = number(gain)
         return "doubtful", f"Not yet: the validation {name} gained {gained} over the last {width} epochs; train longer."

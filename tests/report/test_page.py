@@ -259,6 +259,7 @@ CHECKS = [
     {"site": "x", "statistic": "symmetry, mean", "observed": 0.5, "prior": result(0.5, 0.9)},
     {"site": "x", "statistic": "holes, sd", "observed": 1.0, "prior": result(2.0, 0.04), "posterior": result(1.5, 0.3)},
 ]
+CHECKS[1]["notes"] = {"posterior": "no replicate has any"}
 
 
 def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, page):
@@ -286,9 +287,10 @@ def test_checks_and_the_log_likelihood_are_shown_when_they_are_there(tmp_path, p
     assert [row[:2] for row in cells] == [["holes, sd", "1"], ["symmetry, mean", "0.5"]]  # what fails comes first
     assert "p = 0.02 ± 0.01 ✗" in cells[0][2]
     assert "✗" not in cells[0][3] + cells[1][2]
+    assert page.get_by_text("holes, sd: no replicate has any").count() == 1
     assert page.locator("#checks .fails").count() == 1
     assert page.locator("#checks .histogram").count() == 2
-    for name in ("ink", "compare", "samples seed 0"):
+    for name in ("ink", "bound, signal to noise of the gradient", "samples seed 0"):
         assert page.get_by_alt_text(name).count() == 1
     first, more = (table.locator("tr").all_inner_texts() for table in page.locator("#bound table").all())
     assert first[-1].split() == ["log", "p(x),", "500", "samples", "nats", "per", "<image>", "−88.12", "±", "0.25"]
@@ -345,6 +347,19 @@ def test_the_page_of_every_recipes_default_run(recipe, tmp_path, page):
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         assert page.evaluate(TOO_FAINT) == []
     assert accessibility_faults(page, contrast=False) == []
+
+
+def test_many_statistics_are_folded_up_and_long_names_fit_a_phone(tmp_path, page):
+    run = untrained(ARTICLE, tmp_path)
+    many = [CHECKS[0] | {"statistic": f"od280/od315_of_diluted_wines_{k}, share outside"} for k in range(17)]
+    (tmp_path / "checks.json").write_text(json.dumps({"checks": [*many, CHECKS[1]], "replicates": 99}))
+    write_page(run)
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator("#checks tbody tr:visible").count() == 15
+    page.get_by_text("3 more statistics, of which 0 fail").click()
+    assert page.locator("#checks tbody tr:visible").count() == 18
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
 
 
 def test_the_film_shows_each_epoch(tmp_path, page):
