@@ -87,10 +87,11 @@ def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> t
         lost = number(best - tenths[-1])
         return "bad", f"No: the validation {name} peaked near epoch {peak:g} and has lost {lost} since (overfitting)."
     if gain > tolerance:
-        gained = number(gain)
-        return "doubtful", f"Not yet: the validation {name} gained {gained} over the last {width} {unit}s; train longer."
+        gained = f"{number(gain)} over the last {width} {unit}s"
+        return "doubtful", f"Not yet: the validation {name} gained {gained}; train longer."
     caution = " The learning rate decayed, which flattens any curve: a longer run may still gain." if decays else ""
-    return "good", f"The validation {name} is flat: it changed by {number(gain)} over the last {width} {unit}s.{caution}"
+    changed = f"{number(gain)} over the last {width} {unit}s"
+    return "good", f"The validation {name} is flat: it changed by {changed}.{caution}"
 
 
 def replicated(content: Mapping[str, Any] | None, unanswered: str | None, command: str) -> Answer:
