@@ -76,10 +76,13 @@ class Job:
             return read_json(path)
         if not (epochs := self.epochs()):
             return {}
+        last = {name: float(value) for name, value in epochs[-1].items() if value and name != "unit"}
         parts = {
-            part: {name.removeprefix(f"{part}_"): float(v) for name, v in epochs[-1].items() if name.startswith(part)}
+            part: {name.removeprefix(f"{part}_"): value for name, value in last.items() if name.startswith(part)}
             for part in ("test", "validation")
         }
+        if not parts["test"]:  # its test data are evaluated at its end
+            return {}
         seconds = sum(float(epoch["seconds"]) + float(epoch["evaluation_seconds"]) for epoch in epochs)
         return {"recipe": self.recipe.name, "seed": self.seed, "seconds": seconds, "units": defaultdict(str), **parts}
 

@@ -1,6 +1,6 @@
 """Scores and terms over the epochs."""
 
-from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from pyro_models import plots
@@ -12,7 +12,7 @@ def learning_curves(run: Trained) -> dict[str, Any]:
 
     Test data are left out: their curve would invite to choose by it.
     """
-    train, validation = (_columns(run.metrics[0], split) for split in ("train", "validation"))
+    train, validation = (_columns(run, split) for split in ("train", "validation"))
     names = {
         "learning-curves": [name for name in train if name in validation and name != "mse"],
         "learning-curves-terms": sorted(name for name in train if name not in validation and name != "loss"),
@@ -27,9 +27,10 @@ def error_curves(run: Trained) -> dict[str, Any]:
 
 
 def _curves(run: Trained, names: list[str]) -> Any:
-    splits = [each for each in ("train", "validation") if f"{each}_{names[0]}" in run.metrics[0]]
+    splits = [each for each in ("train", "validation") if names[0] in _columns(run, each)]
     return plots.learning_curves(run.metrics, {name: run.recipe.unit_of(name, run.dataset) for name in names}, splits)
 
 
-def _columns(row: Mapping[str, float], split: str) -> list[str]:
-    return [name.removeprefix(f"{split}_") for name in row if name.startswith(f"{split}_")]
+def _columns(run: Trained, split: str) -> list[str]:
+    names = dict.fromkeys(chain.from_iterable(run.metrics))
+    return [name.removeprefix(f"{split}_") for name in names if name.startswith(f"{split}_")]

@@ -16,15 +16,16 @@ def learning_curves(
     """Draw each term over the epochs.
 
     Args:
-        metrics: for each epoch, from `epoch` and `SPLIT_TERM` to numbers.
+        metrics: for each epoch, from `epoch` and `SPLIT_TERM` to numbers; some epochs may lack some.
         terms: from the terms, one panel each, to their units, the pixel mode included.
         splits: the splits to draw in each panel; None draws those of train, validation and test that there are.
     """
     figure, panels = new_panels(len(terms), 3, 3.6, 2.7)
-    epochs, shared = [row["epoch"] for row in metrics], len(set(terms.values())) == 1 and len(terms) > 1
+    shared, names = len(set(terms.values())) == 1 and len(terms) > 1, {name for row in metrics for name in row}
     for panel, (term, unit) in zip(panels, terms.items(), strict=True):
-        for split in splits or [each for each in ("train", "validation", "test") if f"{each}_{term}" in metrics[0]]:
-            values = [row[f"{split}_{term}"] for row in metrics]
+        for split in splits or [each for each in ("train", "validation", "test") if f"{each}_{term}" in names]:
+            name = f"{split}_{term}"
+            epochs, values = zip(*((row["epoch"], row[name]) for row in metrics if name in row), strict=True)
             panel.plot(epochs, values, label=split, marker="." if len(epochs) < 10 else None)
         panel.set(xlabel="epoch", ylabel="" if shared else wrapped(unit, 2.1, STYLE["axes.labelsize"]))
         set_title(panel, term)

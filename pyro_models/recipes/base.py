@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -101,9 +102,18 @@ class Recipe:
     optimizer: str = option(
         "Adam", "optimiser of torch.optim, with options of its own as in Python: 'AdamW(weight_decay=0.01)'"
     )
+    evaluate_every: int = option(1, "evaluate after every so many epochs; the last is always evaluated", 1, 10**5)
+    evaluate_on: float | None = option(
+        None,
+        "validation data to evaluate while training, drawn once: a share of at most 1, or their number; the others and "
+        "test data follow when training is over; none: all validation and test data each time",
+        1e-6,
+        1e9,
+    )
     early_stopping: int | None = option(
         None,
-        "end training after so many epochs without a higher validation ELBO; none: train to the last of `epochs`",
+        "end training after so many evaluations, one an epoch unless `evaluate_every` says otherwise, without a higher "
+        "validation ELBO; none: train to the last of `epochs`",
         1,
         10**5,
     )
@@ -125,6 +135,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.evaluate_on is not None and self.evaluate_on > 1 and self.evaluate_on % 1:
+            raise UserError(f"`evaluate_on` must be a share of at most 1 or a whole number, not {self.evaluate_on:g}")
         parse_call(self.optimizer)
         name, _ = parse_call(self.schedule)
         if name not in SCHEDULES and name[:1].islower():
@@ -356,7 +368,9 @@ class Recipe:
 
     def evaluate(self, run: Trained, split: datasets.Split) -> dict[str, float]:
         """Average the terms of the bound over a split, nats per datum, and the squared error of reconstructions."""
+        return self._evaluate(run, split, self.bound())
 
+    def _evaluate(self, run: Trained, split: datasets.Split, objective: objectives.Objective) -> dict[str, float]:
         def error(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
             reconstruction, x = metrics.reconstruct(run.model, run.guide, self.inputs_of(batch)), batch["x"]
             if columns is not None:
@@ -365,7 +379,7 @@ class Recipe:
 
         columns = self.columns(run.dataset)
         batches = self.evaluation_batches(run, split, self.evaluation_size)
-        return metrics.evaluate(run.model, run.guide, self.bound(), batches, scores=error)
+        return metrics.evaluate(run.model, run.guide, objective, batches, scores=error)
 
     def inputs_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the part of a batch that latents are inferred from, where these are shown or decoded again."""
@@ -381,8 +395,24 @@ class Recipe:
         return self.evaluate(run, split)
 
     def training_scores(self, run: Trained) -> dict[str, float]:
-        """Return the scores of as many training data as there are validation data, after an epoch."""
-        return {"mse": self.evaluate(run, run.dataset.train[: len(run.dataset.validation)])["mse"]}
+        """Return the scores of as many training data as validation data are watched, after an epoch."""
+        train = run.dataset.train[: len(self.watched(run.dataset))]
+        return self._evaluate(run, train, lambda *pair, **batch: {})  # without a bound, which takes as long again
+
+    def evaluates(self, epoch: int) -> bool:
+        """Return whether the scores are measured after an epoch."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+    def watched(self, dataset: datasets.Dataset) -> datasets.Split:
+        """Return the validation data that are evaluated after an epoch, the same each time."""
+        validation, wanted = dataset.validation, self.evaluate_on
+        if wanted is None:
+            return validation
+        import torch
+
+        count = ceil(wanted * len(validation)) if wanted <= 1 else int(wanted)
+        order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))
+        return validation[order[:count].sort().values]
 
     def final_scores(self, run: Trained) -> dict[str, dict[str, float]]:
         """Return further scores of the trained pair for `validation` and `test`: those of results.json."""

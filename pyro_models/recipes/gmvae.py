@@ -46,6 +46,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             "epochs": 100,
             "batch_size": 100,
             "schedule": "constant",
+            "evaluate_on": 1000,
         },
         "vat": {"network": "strided", "vat": 100.0, "epochs": 7},
         "table": {

@@ -53,7 +53,7 @@ def check(options: Any) -> None:
             continue
         if hint is Any:
             continue
-        if not isinstance(value, hint) and not (isinstance(value, int) and hint is float):
+        if not isinstance(value, hint) and not (isinstance(value, int) and hint in (float, float | None)):
             raise UserError(f"{name} must be of type {getattr(hint, '__name__', hint)}, not {value!r}")
         if isinstance(value, int | float) and not low <= value <= high:
             raise UserError(f"{name} must be {bounds(low, high)}, not {value:.10g}")

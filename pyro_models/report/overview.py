@@ -114,12 +114,13 @@ def _overlaid(runs: Sequence[Finished]) -> str:
     """Return a chart of the validation ELBO for each unit, as those of other units do not compare; seeds as a band."""
     charts: dict[str, list[Curve]] = {}
     for number, run in enumerate(runs):
-        epochs = min(map(len, run.metrics))
-        if not epochs:
+        evaluated = [[row for row in rows if "validation_elbo" in row] for rows in run.metrics]
+        common = list(zip(*evaluated, strict=False))  # of each epoch that all seeds have
+        if not common:
             continue
-        values = [[rows[k]["validation_elbo"] for rows in run.metrics] for k in range(epochs)]
-        spread = [stdev(each) for each in values] if len(run.metrics) > 1 else None
-        x = [rows["epoch"] for rows in run.metrics[0][:epochs]]
+        values = [[row["validation_elbo"] for row in rows] for rows in common]
+        spread = [stdev(each) for each in values] if len(evaluated) > 1 else None
+        x = [rows[0]["epoch"] for rows in common]
         curve = Curve(_name(run), x, [fmean(each) for each in values], spread, number % COLOURS)
         charts.setdefault(run.results["units"]["elbo"], []).append(curve)
     title = f"validation {score_name('elbo')}"

@@ -4,6 +4,7 @@ import csv
 import html
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,27 @@ ENLARGED = 2.5  # pixels of the screen to one of an image
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Return the rows of metrics.csv without their unit; none where there is no such file yet."""
+    """Return the rows of metrics.csv without their unit and blanks; none where there is no such file yet."""
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{name: float(cell) for name, cell in row.items() if name != "unit"} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{name: float(cell) for name, cell in row.items() if cell and name != "unit"} for row in rows]
 
 
 def curves(rows: Sequence[Mapping[str, float]], units: Mapping[str, str]) -> str:
     """Return a chart of each score over the epochs, of training and validation data: HTML."""
     if not rows:
         return "<p>There is no metrics.csv, from which curves could be drawn.</p>"
-    epochs = [row["epoch"] for row in rows]
-    names = list(dict.fromkeys(key.split("_", 1)[1] for key in rows[0] if key.startswith(("train_", "validation_"))))
+    columns = {key: [row for row in rows if key in row] for key in dict.fromkeys(chain.from_iterable(rows))}
+    names = list(dict.fromkeys(key.split("_", 1)[1] for key in columns if key.startswith(("train_", "validation_"))))
     charts = []
     for name in names:
         drawn = [
-            Curve(split, epochs, [row[f"{split}_{name}"] for row in rows], colour=k)
+            Curve(split, [row["epoch"] for row in columns[key]], [row[key] for row in columns[key]], colour=k)
             for k, split in enumerate(SPLITS)
-            if f"{split}_{name}" in rows[0]
+            if (key := f"{split}_{name}") in columns
         ]
         if name not in LEFT_OUT:
             title, unit = score_name(name), units.get(name, "")

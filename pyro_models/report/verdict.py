@@ -60,9 +60,9 @@ def trained(run: Run, rows: Sequence[Mapping[str, float]], results: Mapping[str,
 def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> tuple[str, str]:
     """Judge the curve of `validation_elbo` over the epochs: a state, and a sentence.
 
-    The mean of the last tenth of the epochs is compared with that of the tenth before it and with the best of all
-    tenths. A change counts that is above two standard errors, by the noise from epoch to epoch, and above 0.5 % of what
-    was gained since the first epoch.
+    The mean of the last tenth of the epochs, of those that were evaluated, is compared with that of the tenth before it
+    and with the best of all tenths. A change counts that is above two standard errors, by the noise from epoch to
+    epoch, and above 0.5 % of what was gained since the first epoch.
 
     >>> converged([{"validation_elbo": -100 + 50 / (k + 1)} for k in range(9)], "ELBO", False)[0]
     'unknown'
@@ -72,9 +72,10 @@ def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> t
     >>> [converged(rows, "ELBO", False)[0] for rows in (rising, falling, flat)]
     ['doubtful', 'bad', 'good']
     """
-    values = [row["validation_elbo"] for row in rows]
+    every, rows = len(rows), [row for row in rows if "validation_elbo" in row]
+    values, unit = [row["validation_elbo"] for row in rows], "epoch" if len(rows) == every else "evaluation"
     if len(values) < FEWEST_EPOCHS:
-        too_few = f"{count(len(values), 'epoch')} {'is' if len(values) == 1 else 'are'} too few"
+        too_few = f"{count(len(values), unit)} {'is' if len(values) == 1 else 'are'} too few"
         return "unknown", f"{too_few} to judge whether the validation {name} has converged."
     width = max(3, len(values) // 10)
     tenths = [fmean(values[k : k + width]) for k in range(len(values) - width + 1)]
@@ -89,10 +90,11 @@ def converged(rows: Sequence[Mapping[str, float]], name: str, decays: bool) -> t
         why = ", while that of training data rose: it overfits" if trained[0] < trained[1] else ""
         return "bad", f"No: the validation {name} peaked near epoch {epoch:g} and has lost {lost} since{why}."
     if gain > tolerance:
-        gained = number(gain)
-        return "doubtful", f"Not yet: the validation {name} gained {gained} over the last {width} epochs; train longer."
+        gained = f"{number(gain)} over the last {width} {unit}s"
+        return "doubtful", f"Not yet: the validation {name} gained {gained}; train longer."
     caution = " The learning rate decayed, which flattens any curve: a longer run may still gain." if decays else ""
-    return "good", f"The validation {name} is flat: it changed by {number(gain)} over the last {width} epochs.{caution}"
+    changed = f"{number(gain)} over the last {width} {unit}s"
+    return "good", f"The validation {name} is flat: it changed by {changed}.{caution}"
 
 
 def replicated(content: Mapping[str, Any] | None, unanswered: str | None, command: str) -> Answer:

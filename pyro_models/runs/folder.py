@@ -6,7 +6,7 @@ import json
 import shutil
 import warnings
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +149,22 @@ def leg(recipe: Recipe) -> tuple[int, float]:
 
 
 def best_epoch(metrics: list[dict[str, float]]) -> int:
-    """Return the first epoch with the highest validation ELBO."""
-    return 1 + max(range(len(metrics)), key=lambda k: metrics[k]["validation_elbo"])
+    """Return the first epoch with the highest validation ELBO; 0 where none has been evaluated."""
+    return max(evaluated(metrics), key=lambda epoch: metrics[epoch - 1]["validation_elbo"], default=0)
+
+
+def evaluated(metrics: list[dict[str, float]]) -> list[int]:
+    """Return the epochs whose scores were measured."""
+    return [epoch for epoch, row in enumerate(metrics, 1) if "validation_elbo" in row]
 
 
 def is_over(recipe: Recipe, metrics: list[dict[str, float]]) -> bool:
-    """Return whether a run has trained for all its epochs, or for `early_stopping` of them without a better bound."""
+    """Return whether a run has all its epochs, or `early_stopping` evaluations without a better bound."""
     patience = recipe.early_stopping
     if patience is None or not metrics or len(metrics) >= recipe.epochs:
         return len(metrics) >= recipe.epochs
-    return len(metrics) - max(best_epoch(metrics), leg(recipe)[0]) >= patience
+    best = max(best_epoch(metrics), leg(recipe)[0])
+    return sum(epoch > best for epoch in evaluated(metrics)) >= patience
 
 
 def prepare(
@@ -349,7 +355,8 @@ def save_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None, compiled:
     Without an optimiser, of a run that is over, it holds no weights.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=[*run.metrics[0], "unit"], lineterminator="\n")
+    columns = dict.fromkeys(chain.from_iterable(run.metrics))  # rows of epochs without an evaluation lack some
+    writer = csv.DictWriter(text, fieldnames=[*columns, "unit"], lineterminator="\n")
     writer.writeheader()
     unit = run.recipe.unit_of("elbo", run.dataset)
     writer.writerows(row | {"unit": unit} for row in run.metrics)

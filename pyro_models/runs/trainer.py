@@ -239,14 +239,17 @@ def _interrupt_after_the_epoch() -> Iterator[list[int]]:
 
 
 def _row(run: Run, epoch: Epoch) -> dict[str, float]:
-    """One line of metrics.csv: the epoch's training terms, and validation's and test's scores after it."""
+    """One line of metrics.csv: the epoch's training terms and, where it is evaluated, the scores after it."""
     row = {"epoch": epoch.number, "seconds": epoch.seconds}
     row |= {f"train_{name}": value for name, value in epoch.terms.items()}
-    start = time.perf_counter()
-    row |= {f"train_{name}": value for name, value in run.recipe.training_scores(run).items()}
-    for split in ("validation", "test"):
-        scores = run.recipe.scores(run, run.dataset.parts[split])
-        row |= {f"{split}_{name}": value for name, value in scores.items()}
+    start, recipe = time.perf_counter(), run.recipe
+    if recipe.evaluates(epoch.number):
+        row |= {f"train_{name}": value for name, value in recipe.training_scores(run).items()}
+        parts = {"validation": recipe.watched(run.dataset)}
+        if recipe.evaluate_on is None:
+            parts["test"] = run.dataset.test
+        for split, part in parts.items():
+            row |= {f"{split}_{name}": value for name, value in recipe.scores(run, part).items()}
     row["evaluation_seconds"] = time.perf_counter() - start
     return row
 
@@ -373,7 +376,9 @@ def _finish(run: Run) -> None:
 
 
 def _last_scores(run: Run, split: str) -> dict[str, float]:
-    """Read a split's scores off the row of metrics.csv that was measured with the final weights."""
+    """Return the scores of a split: where it was evaluated whole, off the row of metrics.csv of the final weights."""
+    if run.recipe.evaluate_on is not None:
+        return run.recipe.scores(run, run.dataset.parts[split])
     row = run.metrics[best_epoch(run.metrics) - 1 if run.best else -1]
     return {name.removeprefix(f"{split}_"): value for name, value in row.items() if name.startswith(split)}
 

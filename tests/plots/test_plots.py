@@ -31,6 +31,8 @@ def test_learning_curves_draw_each_split_and_name_the_unit():
     assert elbo.get_ylabel().split() == ["nats", "per", "image,", "static", "pixels"]
     (alone,) = plots.learning_curves(metrics, {"kl": "nats"}, ["validation"]).axes[0].lines
     assert list(alone.get_ydata()) == [2, 4, 6]
+    seldom = [{"epoch": 0}, *metrics]  # an epoch that was not evaluated has no point
+    assert list(plots.learning_curves(seldom, {"kl": "nats"}).axes[0].lines[1].get_xdata()) == [1, 2, 3]
     shared = plots.learning_curves(metrics, {"elbo": "nats", "kl": "nats"})  # a unit of all stands once, above
     assert [shared.get_suptitle(), *(panel.get_ylabel() for panel in shared.axes)] == ["nats", "", ""]
 

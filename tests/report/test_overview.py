@@ -32,6 +32,8 @@ def make_run(folder, elbos, epochs=4, finished=True, **options):
 def test_several_runs_stand_beside_each_other(tmp_path, page):
     first = make_run(tmp_path / "a", [-300.0, -200.0], beta=2.0)
     second = make_run(tmp_path / "b", [-310.0, -190.0])
+    head, *rows = (second / "metrics.csv").read_text().splitlines()  # an epoch that was not evaluated
+    (second / "metrics.csv").write_text("\n".join([head, f"0,30,-320.0,,0,{UNIT}", *rows]) + "\n")
     for run in (first, second):
         (run / "figures" / "02-prior-samples.png").write_bytes(b"")
     assert verbs(["report", str(first), str(second), "--out", str(tmp_path / "report.html")]) == 0
@@ -43,6 +45,7 @@ def test_several_runs_stand_beside_each_other(tmp_path, page):
     assert [row[-1] for row in table] == ["4.0", "4.0"]  # minutes
     assert page.locator("#runs a").first.get_attribute("href") == "a/report.html"
     assert page.locator("#curves polyline").count() == 2
+    assert "b from -310 to -190" in page.locator("#curves svg").get_attribute("aria-label")
     assert page.locator("#pictures figcaption").all_inner_texts() == ["prior samples: a", "prior samples: b"]
 
 

@@ -242,6 +242,37 @@ def test_training_ends_early_and_keeps_the_epoch_with_the_best_bound(tmp_path, m
     assert all(torch.equal(weight, two[name]) for name, weight in weights(tmp_path / "run").items())
 
 
+def test_evaluating_seldom_and_on_a_share_moves_neither_weights_nor_results(tmp_path):
+    words = [*OPTIONS, "--epochs", "3", "--out"]
+    for name, options in {"whole": [], "share": ["--evaluate-every", "2", "--evaluate-on", "0.1"]}.items():
+        assert main([*words, str(tmp_path / name), *options]) == 0
+    whole, share = (open_run(tmp_path / name) for name in ("whole", "share"))
+    assert all(torch.equal(weight, weights(share.folder)[name]) for name, weight in weights(whole.folder).items())
+    results = [json.loads((run.folder / "results.json").read_text()) for run in (whole, share)]
+    assert [results[0][name] for name in ("test", "validation")] == [
+        results[1][name] for name in ("test", "validation")
+    ]
+    rows = list(csv.DictReader((share.folder / "metrics.csv").read_text().splitlines()))
+    assert (
+        [row["validation_elbo"] != "" for row in rows]
+        == [row["train_mse"] != "" for row in rows]
+        == [False, True, True]
+    )
+    assert "test_elbo" not in rows[0]
+    watched = share.recipe.watched(share.dataset)
+    assert len(watched) == -(-len(share.dataset.validation) // 10)
+    assert float(rows[2]["validation_elbo"]) == pytest.approx(share.recipe.scores(share, watched)["elbo"], rel=1e-5)
+    assert share.metrics[0].keys() < share.metrics[1].keys() < whole.metrics[0].keys()
+    assert float(rows[2]["train_elbo"]) == pytest.approx(whole.metrics[2]["train_elbo"])
+
+
+def test_early_stopping_counts_evaluations():
+    recipe = VAERecipe(epochs=9, early_stopping=2, evaluate_every=2)
+    rows = [{"validation_elbo": BOUNDS[k // 2]} if k % 2 else {} for k in range(8)]
+    assert [folder_module.is_over(recipe, rows[:k]) for k in range(1, 9)] == [False] * 7 + [True]
+    assert [folder_module.best_epoch(rows[:k]) for k in (1, 2, 8)] == [0, 2, 4]
+
+
 class Scalars:
     """In place of TensorBoard's writer, which is an extra."""
 
@@ -280,6 +311,7 @@ def test_rows_of_metrics_are_logged_for_tensorboard(tmp_path, monkeypatch, capsy
         ("--optimizer LBFGS", "does not train on batches"),
         ("--schedule StepLRR(step_size=2)", "--schedule StepLRR is not in torch: did you mean 'StepLR'?"),
         ("--schedule StepLR", "--schedule StepLR: "),
+        ("--evaluate-on 2.5", "--evaluate-on must be a share of at most 1 or a whole number, not 2.5"),
         ("--schedule ReduceLROnPlateau", "depends on how training goes: use --early-stopping"),
         ("--amp", "--amp is for a GPU"),
         ("--device mps", "use --device cpu"),
