@@ -169,7 +169,8 @@ def _planes(z: Tensor, order: list[int], site: str) -> list[dict[str, Any]]:
     """
     if len(order) == 1:
         return []
-    unit, planes = torch.eye(len(order)), []
+    unit = torch.eye(len(order))
+    planes: list[dict[str, Any]] = []
     for across, up in list(zip(order[::2], order[1::2], strict=False))[:PAIRS]:
         planes.append({"name": f"{site}[{across}], {site}[{up}]", "axes": unit[[across, up]].tolist()})
     if len(order) > 2:
