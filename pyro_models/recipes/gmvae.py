@@ -178,6 +178,16 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             relaxed += f" (falling from {self.temperature:g} in training)"
         return f"neither story: {relaxed}, discrete kl" if self.elbo == "mean-field" else f"the story with {relaxed}"
 
+    @property
+    def note(self) -> str | None:
+        """What the bound is a bound of, and that training adds the imitation of a mixture."""
+        where = "" if self.start == "mixture" else ", unless one of more components models the rows better"
+        imitation = (
+            f"in training {IMITATION * KEPT:g} imitation, at first {IMITATION:g}, of a Gaussian mixture is added"
+        )
+        added = None if self.start == "random" or self.labels else imitation + where
+        return "; ".join(filter(None, [super().note, added])) or None
+
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
         """Build the GMVAE and its guide."""
         shape, clusters, latent = dataset.shape, self.clusters, self.latent_dim
@@ -218,7 +228,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         classify: Any = guide.classify
         bound = self.eased(self.bound(progress), progress)
         terms = self.terms(guide)
-        if self.imitates(rows := self.rows(guide, train)):
+        if progress < 1 and self.imitates(rows := self.rows(guide, train)):
             terms = self._starting(terms, progress, rows, guide)
         objective = objectives.regularised(bound, terms, classify)
         if not self.labels:
@@ -230,7 +240,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     def _starting(self, terms: dict[str, Any], progress: float, rows: Tensor, guide: Any) -> dict[str, Any]:
         """Return the terms after a fraction of the run: the imitation weakens, the terms of clusters fade in.
 
-        None of them is ever left out, so that every epoch reports the same terms.
+        None of them is left out before the end, so that every epoch reports the same terms.
         """
         share = min(1.0, max(progress / START, LEAST))
         faded = {name: (weight * share, term) for name, (weight, term) in terms.items() if name in FADED}

@@ -240,8 +240,8 @@ def _checks(content: Mapping[str, Any] | None, figures: Sequence[Path], unanswer
         if "data" in content
         else ""
     )
-    said = (f"<p>{html.escape(', '.join(of))}: {html.escape(note)}</p>" for note, of in notes.items())
-    return "\n".join([legend, first, more, *said, pictures(drawn)])
+    remarks = (f"<p>{html.escape(', '.join(of))}: {html.escape(note)}</p>" for note, of in notes.items())
+    return "\n".join([legend, first, more, *remarks, pictures(drawn)])
 
 
 def _is_drawn(path: Path, content: Mapping[str, Any]) -> bool:

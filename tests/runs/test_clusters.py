@@ -152,7 +152,7 @@ def test_labels_that_do_not_do_are_one_line(line, tmp_path):
     assert "the data are labelled 0 to 9, and 4 classes are labelled 0 to 3" in line(
         "--labels", "50", "--clusters", "4"
     )
-    images = np.zeros((60, 28, 28), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
     np.savez(tmp_path / "bare.npz", images=images)
     assert "the data have none" in line("--labels", "20", "--data", str(tmp_path / "bare.npz"), "--batch-size", "20")
     np.savez(tmp_path / "odd.npz", images=images, labels=np.arange(60) - 3)

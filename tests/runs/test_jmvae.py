@@ -475,7 +475,7 @@ def test_wrong_inputs_get_one_line(line, words, complaint):
 
 
 def test_images_without_attributes_get_one_line(line, tmp_path):
-    images = np.zeros((N, 8, 8), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (N, 8, 8), np.uint8)
     np.savez(tmp_path / "bare.npz", images=images)
     complaint = line("--data", str(tmp_path / "bare.npz"))
     assert "bare.npz has no attributes: give labels, or an array named attributes" in complaint
