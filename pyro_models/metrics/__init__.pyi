@@ -13,7 +13,6 @@ from .clusters import fitted_mixture as fitted_mixture
 from .clusters import gaussian_mixture as gaussian_mixture
 from .clusters import matching as matching
 from .clusters import mixture_posterior as mixture_posterior
-from .clusters import needs_more_components as needs_more_components
 from .clusters import score as score
 from .clusters import standardised as standardised
 from .clusters import used as used

@@ -16,7 +16,8 @@ from torch.distributions import MultivariateNormal
 
 from pyro_models.metrics.classification import agreement
 
-DONORS = 2000  # rows that missing values of others are taken from
+DONORS = 2000  # rows that missing values of others are taken from, and that components are merged by
+CLEARER = 0.2  # of the doubt of as many components as clusters: what merged ones may leave
 
 
 def contingency(inferred: Tensor, labels: Tensor, clusters: int) -> Tensor:
@@ -184,7 +185,11 @@ def _log_joint(mixture: GaussianMixture, device: torch.device, whole: bool) -> C
     return of_known
 
 
-@lru_cache(maxsize=1)
+def _more(clusters: int, rows: int) -> int:
+    """How many components stand for groups that are bent."""
+    return min(4 * clusters, rows // 10)
+
+
 def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
     """Return whether a mixture of four times as many components models held-out rows better: groups are bent then.
 
@@ -193,7 +198,7 @@ def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
     x = _complete(rows)
     order = np.random.default_rng(seed).permutation(len(x))
     held_out, kept = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
-    more = min(4 * clusters, len(kept) // 10)
+    more = _more(clusters, len(kept))
     if more <= clusters or len(held_out) < 2:
         return False
     few, many = (
@@ -204,18 +209,67 @@ def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
     return bool(gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5)
 
 
+def merged(posterior: Tensor, clusters: int) -> list[list[int]]:
+    """Merge components into clusters, two at a time, each time those which leave the least entropy.
+
+    Baudry, Raftery, Celeux, Lo and Gottardo, Combining mixture components for clustering, 2010.
+
+    Args:
+        posterior: p(component | x) of some rows: [n, components].
+        clusters: how many are wanted.
+
+    Returns:
+        the components of each cluster.
+
+    >>> merged(torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.4, 0.0, 0.6]]), clusters=2)
+    [[0, 2], [1]]
+    """
+    groups = [[k] for k in range(posterior.shape[1])]
+    while len(groups) > clusters:
+        entropy = torch.special.entr(posterior).sum(0)
+        left = torch.stack([torch.special.entr(each[:, None] + posterior).sum(0) for each in posterior.T])
+        gain = (entropy[:, None] + entropy - left).fill_diagonal_(-math.inf)
+        first, second = sorted(divmod(int(gain.argmax()), len(groups)))
+        kept = [k for k in range(len(groups)) if k != second]
+        posterior = torch.index_add(posterior, 1, torch.tensor([first]), posterior[:, [second]])[:, kept]
+        groups[first] += groups.pop(second)
+    return groups
+
+
 @lru_cache(maxsize=1)
 def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """Return log p(component | x), [batch, clusters], of the mixture fitted to rows: a function of x [batch, columns].
+    """Return log p(cluster | x), [batch, clusters], of a mixture fitted to rows: a function of x [batch, columns].
 
-    Where no value of the rows is missing, none of x may be.
+    Each component is a cluster, unless groups are bent: four times as many components, merged, make the clusters
+    where that leaves far less doubt about the rows. Where no value of the rows is missing, none of x may be.
 
     >>> rows = torch.cat([torch.randn(50, 2) - 9, torch.randn(50, 2) + 9])
     >>> (mixture_posterior(rows, 2)(rows).exp().max(-1).values > 0.99).all()
     tensor(True)
     """
-    joint = _log_joint(chosen_mixture(rows, clusters, seed), rows.device, whole=not rows.isnan().any())
-    return lambda x: joint(x).log_softmax(-1).to(x)
+    some, seed, whole = rows[:: -(-len(rows) // DONORS)], seed % 2**32, not rows.isnan().any()
+    chosen, groups = chosen_mixture(rows, clusters, seed), [[k] for k in range(clusters)]
+    if needs_more_components(rows, clusters, seed):
+        x, doubt = _complete(rows), _doubt(chosen, groups, some)
+        for covariance in ("full", "tied"):
+            many = GaussianMixture(
+                _more(clusters, len(x)), covariance_type=covariance, n_init=3, reg_covar=1e-3, random_state=seed
+            ).fit(x)
+            joined = merged(log_joint(many, some).softmax(-1), clusters)
+            if (least := _doubt(many, joined, some)) < CLEARER * doubt:
+                chosen, groups, doubt = many, joined, least / CLEARER
+    joint = _log_joint(chosen, rows.device, whole)
+    return lambda x: _of_groups(joint(x), groups).log_softmax(-1).to(x)
+
+
+def _of_groups(log_joint: Tensor, groups: list[list[int]]) -> Tensor:
+    return torch.stack([log_joint[:, group].logsumexp(-1) for group in groups], -1)
+
+
+def _doubt(mixture: GaussianMixture, groups: list[list[int]], rows: Tensor) -> float:
+    """The mean entropy of p(cluster | x), nats."""
+    posterior = _of_groups(log_joint(mixture, rows), groups).softmax(-1)
+    return float(torch.special.entr(posterior).sum(-1).mean())
 
 
 def gaussian_mixture(

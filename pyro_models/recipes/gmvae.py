@@ -56,7 +56,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             "likelihood": "columns",
             "scale": 0.2,
             "weights": "learned",
-            "start": "auto",
+            "start": "mixture",
             "encoder_dropout": 0.0,
             "jitter": 0.1,  # of standardised columns
             "batch_size": 64,
@@ -81,11 +81,11 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         "weights of the clusters in p(y): equal, or learned, for clusters of unequal size; `marginal_kl` measures "
         "against them",
     )
-    start: Literal["random", "mixture", "auto"] = option(
+    start: Literal["random", "mixture"] = option(
         "random",
-        "start of q(y | x) without labels: random weights; mixture: the components of scikit-learn's GaussianMixture "
-        "of a table's rows, imitated, less and less for the first 30 % of a run, while `marginal_kl` and `entropy` "
-        "fade in; auto: mixture, but random where one of four times as many components models held-out rows better",
+        "start of q(y | x) without labels: random weights; mixture: clusters by scikit-learn's GaussianMixture of a "
+        "table's rows, of more components than clusters, merged, where groups are bent; they are imitated, less and "
+        "less for the first 30 % of a run, while `marginal_kl` and `entropy` fade in",
     )
     latent_dim: int = option(10, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
     elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[assignment]
@@ -129,20 +129,17 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     @property
     def is_scheduled(self) -> bool:
         """Whether the temperature falls, the weight of the KL of z rises, or the start fades out."""
-        return (
-            super().is_scheduled or self.final_temperature is not None or (self.start != "random" and not self.labels)
-        )
+        return super().is_scheduled or self.final_temperature is not None or self.imitates
 
     def rows(self, guide: Any, split: datasets.Split) -> Tensor:
         """Return rows in standard deviations, as a Gaussian mixture takes them; NaN where missing."""
         columns = columns_of(guide)
         return split.x if columns is None or columns.is_identity else metrics.standardised(split.x, columns)
 
-    def imitates(self, rows: Tensor) -> bool:
-        """Return whether q(y | x) starts from the components of a Gaussian mixture; labels say more where there are."""
-        if self.start == "random" or self.labels:
-            return False
-        return self.start == "mixture" or not metrics.needs_more_components(rows, self.clusters, self.seed)
+    @property
+    def imitates(self) -> bool:
+        """Whether q(y | x) starts from the clusters of Gaussian mixtures; labels say more where there are any."""
+        return self.start == "mixture" and not self.labels
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
@@ -181,11 +178,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     @property
     def note(self) -> str | None:
         """What the bound is a bound of, and that training adds the imitation of a mixture."""
-        where = "" if self.start == "mixture" else ", unless one of more components models the rows better"
-        imitation = (
-            f"in training {IMITATION * KEPT:g} imitation, at first {IMITATION:g}, of a Gaussian mixture is added"
-        )
-        added = None if self.start == "random" or self.labels else imitation + where
+        imitation = f"in training {IMITATION * KEPT:g} imitation, at first {IMITATION:g}, of Gaussian mixtures is added"
+        added = imitation if self.imitates else None
         return "; ".join(filter(None, [super().note, added])) or None
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
@@ -228,8 +222,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         classify: Any = guide.classify
         bound = self.eased(self.bound(progress), progress)
         terms = self.terms(guide)
-        if progress < 1 and self.imitates(rows := self.rows(guide, train)):
-            terms = self._starting(terms, progress, rows, guide)
+        if progress < 1 and self.imitates:
+            terms = self._starting(terms, progress, self.rows(guide, train), guide)
         objective = objectives.regularised(bound, terms, classify)
         if not self.labels:
             return objective

@@ -17,6 +17,7 @@ from pyro_models.metrics.clusters import (
     gaussian_mixture,
     log_joint,
     matching,
+    merged,
     mixture_posterior,
     needs_more_components,
     score,
@@ -257,6 +258,20 @@ def test_data_whose_label_is_not_known_do_not_score():
 )
 def test_bent_groups_need_more_components_than_there_are_groups(name, clusters, bent):
     assert needs_more_components(load(name).train.x[:600], clusters) == bent
+
+
+def test_bent_groups_are_clusters_of_merged_components():
+    train = load("moons").train[:600]
+    rows, labels = train.x.double(), train.labels
+    ellipses = torch.from_numpy(fitted_mixture(rows, 2).predict(rows.numpy()))
+    assert score(ellipses, labels, 2)["ari"] < 0.7
+    assert score(mixture_posterior(rows, 2)(rows).argmax(-1), labels, 2)["ari"] > 0.98
+
+
+def test_components_of_one_group_are_merged_and_those_of_others_are_not():
+    """Components 0 and 3 share rows, as 1 and 4 do; 2 has its own."""
+    posterior = torch.tensor([[0.5, 0, 0, 0.5, 0]] * 3 + [[0, 0.7, 0, 0, 0.3]] * 3 + [[0, 0, 1.0, 0, 0]] * 3)
+    assert sorted(map(sorted, merged(posterior, 3))) == [[0, 3], [1, 4], [2]]
 
 
 def test_the_components_of_a_row_with_missing_values_are_those_of_its_marginal():
