@@ -13,8 +13,8 @@ PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file
 train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20"
 	@$(BIN)/python train.py $(RECIPE) $(ARGS)
 
-test: setup
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"
+test: setup  ## PYTHONDONTWRITEBYTECODE would have every process compile all files
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
 test-full: setup
 	@$(BIN)/python -m pytest $(PARALLEL)

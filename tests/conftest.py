@@ -7,9 +7,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more, here
 import pyro
 import pytest
 import torch
+import torch.nn.functional as F
 from pyro_models.guides.vae import VAEGuide
 
-from pyro_models import nn
+from pyro_models import nn, plots
 from pyro_models.distributions import bernoulli
 from pyro_models.vae import VAE
 
@@ -27,6 +28,18 @@ def exact():
 
 
 @pytest.fixture
+def sketched(monkeypatch):
+    """Write figures coarsely, without arranging their panels, and let two coordinates be t-SNE: see tests/plots."""
+
+    def sketch(figure, path):
+        figure.set_layout_engine("none")
+        figure.savefig(path, dpi=20)
+
+    monkeypatch.setattr(plots, "save", sketch)
+    monkeypatch.setattr(plots, "tsne", lambda points, seed=0: F.pad(points.flatten(1).cpu(), (0, 1))[:, :2])
+
+
+@pytest.fixture
 def vae():
     """A VAE of 4x4 images with two codes, and its guide."""
     model = VAE(nn.decoder(nn.mlp(2, 8, 16), IMAGE), bernoulli, 2)
@@ -39,7 +52,10 @@ def x():
     return torch.bernoulli(torch.rand(7, *IMAGE))
 
 
-LONGEST = ("test_notebooks.py", "test_recipes.py", "test_run.py", "test_pictures.py", "test_processes.py")
+LONGEST = (
+    "test_notebooks.py", "test_matrix.py", "test_recipes.py", "test_docs.py", "test_jmvae.py", "test_train.py",
+    "test_estimators.py", "test_clusters.py", "test_page.py", "test_pictures.py", "test_processes.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from pyro_models.objectives import AtMean, CommonNoise, Record, log_weights
 from pyro_models.objectives.draws import draw
 from pyro_models.objectives.handlers import takes_missing
 from pyro_models.recipes import Recipe
+from pyro_models.training.capture import same, state_of
 
 AT_ONCE = 1000
 REPEATS = 10  # draws of x for each draw of the latents, for intervals
@@ -379,17 +381,35 @@ def _quantile(values: Tensor, shares: Tensor, end: float) -> Tensor:
     return ordered.gather(0, number)[0]
 
 
+_DOUBLES: WeakKeyDictionary[nn.Module, tuple[list[Any], nn.ModuleDict]] = WeakKeyDictionary()
+
+
 @contextmanager
 def in_double(run: Inference) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Give a copy of the pair in double precision and in evaluation mode, without gradients."""
-    pair = copy.deepcopy(nn.ModuleDict({"model": run.model, "guide": run.guide})).double()
-    before = torch.get_default_dtype()
+    """Give a copy of the pair in double precision and in evaluation mode, without gradients.
+
+    The copy is kept with what is known of it, how it runs with particles for one, until the pair holds something else;
+    its weights are copied anew each time.
+    """
+    ours = nn.ModuleDict({"model": run.model, "guide": run.guide})
+    state, before = state_of(run.model, run.guide), torch.get_default_dtype()
+    known, pair = _DOUBLES.get(run.model, (None, ours))
+    if known is None or not same(state, known):
+        pair = copy.deepcopy(ours).double()
+        _DOUBLES[run.model] = state, pair
+    with torch.no_grad():
+        for value, weight in zip(_tensors(pair), _tensors(ours), strict=True):
+            value.copy_(weight)
     torch.set_default_dtype(torch.float64)
     try:
         with eval_mode(pair["model"], pair["guide"]):
             yield pair["model"], pair["guide"]
     finally:
         torch.set_default_dtype(before)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _preprocessing(dataset: Dataset) -> Preprocessing:

@@ -23,7 +23,7 @@ UNITS = {"vae": "grey pixels drawn black or white", "table": "standardised colum
 
 
 @pytest.fixture(autouse=True)
-def few_simulations(monkeypatch):
+def few_simulations(monkeypatch, sketched):
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(checks, "SIMULATIONS", 50)
     monkeypatch.setattr(checks, "REFERENCE", 100)

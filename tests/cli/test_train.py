@@ -23,7 +23,7 @@ from pyro_models.cli.verbs import VERBS
 from pyro_models.cli.verbs import main as verbs
 from pyro_models.metrics import attributes
 from pyro_models.recipes import RECIPES, Recipe
-from pyro_models.report import pictures
+from pyro_models.report import likelihood, pictures
 from pyro_models.report.words import number
 from pyro_models.runs import trainer
 from pyro_models.runs.folder import open_run
@@ -34,7 +34,7 @@ EXTRA |= {"vae": ["--network", "article"], "classifier": ["--network", "mlp"], "
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch, sketched):
     """Single precision, a coarse judge of attributes, and an empty picture: those of recipes are tested elsewhere."""
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(Recipe, "pictures", lambda recipe: (lambda run: {"blank": Figure(figsize=(1, 1))},))
@@ -347,6 +347,7 @@ def test_the_likelihood_of_a_run_names_its_pixels_and_lies_above_the_elbo(tmp_pa
 
 def test_the_likelihood_keeps_each_datum_and_the_parts_of_the_gap_add_up(tmp_path, capsys, monkeypatch):
     without_pictures(monkeypatch)
+    monkeypatch.setattr(likelihood, "gap", partial(likelihood.gap, steps=20))
     words = ["--preset", "table", "--data", "wine", "--start", "random", "--epochs", "1"]
     assert main(["gmvae", *words, "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()

@@ -151,7 +151,7 @@ def test_training_and_test_images_come_from_those_of_their_source():
     assert made[2].count_nonzero((1, 2, 3)).min() > 0.38**2 * 28**2  # the smallest scale is 0.4
 
 
-def test_held_out_combinations_never_occur_in_training_and_each_single_value_does():
+def test_held_out_combinations_never_occur_in_training_and_each_single_value_does(of_digits):
     dataset = load("mnist-a", source="digits", split="compositional")
     seen = [set(map(tuple, part.attributes.tolist())) for part in parts(dataset)]
     assert list(map(len, seen)) == [204, 12, 24]
@@ -167,7 +167,7 @@ def test_held_out_combinations_never_occur_in_training_and_each_single_value_doe
         dataset.all_combinations.labels, digits.train.labels.repeat(2)
     )  # the classifier sees all combinations
     assert len(dataset.all_combinations.attributes.unique(dim=0)) == 240
-    assert load("mnist-a", source="digits").all_combinations is None
+    assert of_digits.all_combinations is None
 
 
 def test_the_digit_stands_in_the_quadrant_of_its_location(of_digits):

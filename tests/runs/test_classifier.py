@@ -33,8 +33,9 @@ def rows(folder):
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
-def test_twelve_labels_of_three_blobs_are_enough(tmp_path, monkeypatch):
+def test_twelve_labels_of_three_blobs_are_enough(tmp_path, monkeypatch, request):
     monkeypatch.undo()  # with its pictures
+    request.getfixturevalue("sketched")
     torch.set_default_dtype(torch.float32)
     folder = tmp_path / "run"
     assert main([*TABLE, "--epochs", "3", "--out", str(folder)]) == 0
@@ -104,15 +105,15 @@ def test_without_other_data_the_terms_are_of_the_labelled(tmp_path):
     ids=["conv", "paper"],
 )
 def test_a_run_interrupted_in_its_second_epoch_is_resumed_to_the_bit(tmp_path, monkeypatch, options):
-    """Of four steps each. The paper's net has noise, and more labels than a batch."""
-    words = [*QUICK, *options, "--epochs", "2", "--steps", "4"]
+    """Of two steps each. The paper's net has noise, and more labels than a batch."""
+    words = [*QUICK, *options, "--epochs", "2", "--steps", "2"]
     whole, folder, steps = tmp_path / "whole", tmp_path / "run", []
     assert main([*words, "--out", str(whole)]) == 0
     average = fit_module.average_gradients
 
     def dies(optimizer):
         steps.append(1)
-        if len(steps) == 6:
+        if len(steps) == 4:
             raise KeyboardInterrupt
         average(optimizer)
 

@@ -180,8 +180,9 @@ def test_unlabelled_rows_are_among_those_that_a_mixture_learns_from():
 @pytest.mark.parametrize(
     "words", ["vae --preset table", "autoencoder", "hvae --likelihood normal", "cvae --given label"]
 )
-def test_recipes_of_images_learn_tables_too(tmp_path, words, monkeypatch, capsys):
+def test_recipes_of_images_learn_tables_too(tmp_path, words, monkeypatch, request):
     monkeypatch.undo()  # with its pictures
+    request.getfixturevalue("sketched")
     torch.set_default_dtype(torch.float32)
     normal = ["--likelihood", "normal"] if words.startswith("cvae") else []
     write(tmp_path / "own.csv")

@@ -347,9 +347,10 @@ def test_combinations_that_training_never_saw_are_what_is_asked_for(tmp_path, mo
 
 
 @pytest.fixture
-def drawn(tmp_path, monkeypatch):
+def drawn(tmp_path, monkeypatch, request):
     """Train with pictures that need attributes, the others being tested elsewhere, and return their names in order."""
     monkeypatch.undo()
+    request.getfixturevalue("sketched")
     torch.set_default_dtype(torch.float32)
     judge_coarsely(monkeypatch)
 

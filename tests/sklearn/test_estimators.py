@@ -66,9 +66,9 @@ def test_the_state_of_torch_is_left_alone():
 
 def test_grid_search_in_a_pipeline_picks_the_model_that_scores_higher():
     search = GridSearchCV(
-        make_pipeline(MinMaxScaler(), VAE(network="iwae", batch_size=32)), {"vae__epochs": [1, 40]}, cv=2
+        make_pipeline(MinMaxScaler(), VAE(network="iwae", batch_size=32)), {"vae__epochs": [1, 15]}, cv=2
     )
-    assert search.fit(ROWS).best_params_ == {"vae__epochs": 40}
+    assert search.fit(ROWS).best_params_ == {"vae__epochs": 15}
 
 
 @pytest.mark.parametrize("unknown", [-1, np.nan, None])
@@ -92,7 +92,7 @@ def test_a_few_known_labels_classify_the_rest(kind):
     y = np.full(120, -1)
     for label in range(3):
         y[np.flatnonzero(label == KIND)[:4]] = label
-    estimator = kind(epochs=40, batch_size=32).fit(ROWS, y)
+    estimator = kind(epochs=20, batch_size=32).fit(ROWS, y)
     assert estimator.classes_.tolist() == [0, 1, 2]
     assert (estimator.predict(ROWS) == KIND).mean() > 0.95
     assert estimator.predict_proba(ROWS).shape == (120, 3)
@@ -122,7 +122,7 @@ def test_text_columns_data_frames_and_saving(tmp_path):
 
 def test_wine_is_reconstructed_no_worse_than_by_its_mean():
     x = load_wine().data
-    model = Autoencoder(latent_dim=5, epochs=60, batch_size=32, network="linear", learning_rate=0.01).fit(x)
+    model = Autoencoder(latent_dim=5, epochs=30, batch_size=32, network="linear", learning_rate=0.01).fit(x)
     error = ((model.reconstruct(x) - x) / x.std(0)) ** 2
     assert error.mean() < 0.5
     assert model.score(x) == pytest.approx(model.score_samples(x).mean())
@@ -134,7 +134,7 @@ def test_images_and_several_attributes():
     images[bright == "bright"] //= 4
     y = np.stack([bright, np.arange(60) % 3], 1).astype(object)
     y[:5, 1] = None
-    model = JMVAE(width=32, epochs=15, steps=10).fit(images, y)
+    model = JMVAE(width=32, epochs=8, steps=10).fit(images, y)
     predicted = model.predict(images)
     assert predicted.shape == (60, 2)
     assert (predicted[:, 0] == bright).mean() > 0.95
