@@ -182,7 +182,9 @@ def _publish(run: runs.Run) -> None:
     runs.say(run.folder, f"trained: {len(run.metrics)} epochs in {seconds:.3g} s")
     runs.say(run.folder, f"run folder: {run.folder}")
     runs.say(run.folder, f"report: {(run.folder / 'report.html').resolve().as_uri()}")
-    verbs = [verb for question, verb in NEXT.items() if question not in run.recipe.unanswered] or ["predict"]
+    unanswered = run.recipe.unanswered
+    verbs = [verb for question, verb in NEXT.items() if question not in unanswered]
+    verbs = verbs or ["predict" if "explorer" in unanswered else "encode"]  # without a latent there are classes
     longer = f"{command('train')} {run.recipe.name} --out {folder} --resume --epochs N"
     runs.say(run.folder, f"next: {'; '.join(f'{command(verb)} {folder}' for verb in verbs)}; {longer}")
 
