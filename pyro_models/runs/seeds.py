@@ -158,14 +158,14 @@ def search(
     folder = options.out or next_folder(recipe)
 
     def proposed() -> Iterator[tuple[str, Recipe]]:
-        seen = set()
+        trained = set()
         for _ in range(trials):
             trial = study.ask()
             name, each = of([(option, values.proposed(trial)) for option, values in space.items()])
             trial.set_user_attr("name", name)
-            if name not in seen:
+            if name not in trained:
                 yield name, each
-            seen.add(name)
+            trained.add(name)
             results = folder / name / "results.json"
             bound = read_json(results)["validation"] if results.is_file() else {}
             value = bound.get("elbo_exact", bound.get("elbo"))
