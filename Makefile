@@ -8,7 +8,7 @@ QUICK ?=
 comma := ,
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file stays together, as some share a trained run
 
-.PHONY: train test test-full lint docs setup notebooks benchmark reproduce clean
+.PHONY: train test test-full test-lowest lint docs setup notebooks benchmark reproduce clean
 
 train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20"
 	@$(BIN)/python train.py $(RECIPE) $(ARGS)
@@ -18,6 +18,13 @@ test: setup  ## PYTHONDONTWRITEBYTECODE would have every process compile all fil
 
 test-full: setup
 	@$(BIN)/python -m pytest $(PARALLEL)
+
+test-lowest:  ## the core of the suite on the lowest versions that pyproject.toml names, of Python 3.11 or 3.12, where the index has them
+	$(PYTHON) -m venv .venv-lowest
+	@$(PYTHON) -c 'import tomllib; file = open("pyproject.toml", "rb"); needs = tomllib.load(file)["project"]["dependencies"]; \
+		print("\n".join(each.split(",")[0].replace(">=", "==") for each in needs))' > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/lowest.txt hypothesis pandas pytest
+	@.venv-lowest/bin/python -m pytest -m "not long" tests/data tests/distributions tests/objectives tests/nn tests/reading
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -45,4 +52,4 @@ setup: .venv/ready
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-lowest

@@ -117,7 +117,19 @@ def test_every_verb_and_its_options_exist(page, capsys):
 
 def known_options(capsys):
     """Every option of every recipe and verb."""
-    verbs = ("report", "likelihood", "check", "sample", "story", "compare", "results", "sweep", "export", "push")
+    verbs = (
+        "report",
+        "likelihood",
+        "check",
+        "sample",
+        "story",
+        "compare",
+        "results",
+        "sweep",
+        "export",
+        "push",
+        "impute",
+    )
     for words in [["train", name, "--help"] for name in RECIPES] + [[each, "--help"] for each in verbs]:
         verb(*words)
     return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) | {"--nproc-per-node"}

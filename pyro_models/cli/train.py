@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 
 def sweep(words: Sequence[str]) -> int:
-    """Train a recipe with every combination of some options' values, and tabulate the scores."""
+    """Train a recipe with every combination of some options' values, or by a search, and tabulate the scores."""
     prog = f"{program()} sweep"
     parser = Parser(prog=prog, description=sweep.__doc__)
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe, and its options as for training")
@@ -96,7 +96,14 @@ def sweep(words: Sequence[str]) -> int:
         action="extend",
         required=True,
         metavar="OPTION=A,B,...",
-        help="values to combine, as latent_dim=2,5,10 beta=1,4",
+        help="values to combine, as latent_dim=2,5,10 beta=1,4; with --trials also ranges, as learning_rate=1e-4..1e-2",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="search by N trainings, which optuna proposes by the bound of the validation data, in ranges on a "
+        "logarithmic scale (default: train every combination; needs the extra `search`)",
     )
     given, rest = parser.parse_known_args(words)
     bare = [word for word in rest if word != "--resume"]
@@ -110,16 +117,33 @@ def sweep(words: Sequence[str]) -> int:
         name, known = name.replace("-", "_"), [field.name for field in options_of(recipe)]
         if not values or name not in known:
             parser.error(f"--over {word}: " + ("give OPTION=A,B,..." if not values else nearest(name, known)))
-        axes.append([(name, value) for value in values.split(",")])
-    if len({axis[0][0] for axis in axes}) < len(axes):
+        axes.append((name, values))
+    if len({name for name, _ in axes}) < len(axes):
         parser.error("--over names an option twice")
-    grid = {}
-    for choice in itertools.product(*axes):
+
+    def of(choice: Sequence[tuple[str, str]]) -> tuple[str, Recipe]:
         more = [each for name, value in choice for each in _words(name, value, getattr(recipe, name))]
-        grid[",".join(f"{name}={value}" for name, value in choice)], _ = parse([given.recipe, *bare, *more], prog)
+        return ",".join(f"{name}={value}" for name, value in choice), parse([given.recipe, *bare, *more], prog)[0]
+
+    if given.trials is None:
+        if ranges := [f"{name}={values}" for name, values in axes if ".." in values]:
+            parser.error(f"--over {ranges[0]}: a range goes with --trials N, a search")
+        grid = [of(choice) for choice in itertools.product(*[[(n, each) for each in v.split(",")] for n, v in axes])]
+    else:
+        if given.trials < 1:
+            parser.error(f"--trials must be at least 1, not {given.trials}")
+        try:
+            space = {name: runs.Values.read(name, values) for name, values in axes}
+        except UserError as error:
+            parser.error(str(error))
+        for end in (0, -1):
+            of([(name, values.ends[end]) for name, values in space.items()])
 
     def work() -> None:
-        folder, table = runs.sweep(recipe, grid, options, _publish)
+        if given.trials is None:
+            folder, table = runs.sweep(recipe, grid, options, _publish)
+        else:
+            folder, table = runs.search(recipe, space, of, given.trials, options, _publish)
         print(f"{table}\nrun folder: {folder}")
 
     return _carried_out(work, recipe, prog)
@@ -158,7 +182,9 @@ def _publish(run: runs.Run) -> None:
     runs.say(run.folder, f"trained: {len(run.metrics)} epochs in {seconds:.3g} s")
     runs.say(run.folder, f"run folder: {run.folder}")
     runs.say(run.folder, f"report: {(run.folder / 'report.html').resolve().as_uri()}")
-    verbs = [verb for question, verb in NEXT.items() if question not in run.recipe.unanswered] or ["predict"]
+    unanswered = run.recipe.unanswered
+    verbs = [verb for question, verb in NEXT.items() if question not in unanswered]
+    verbs = verbs or ["predict" if "explorer" in unanswered else "encode"]  # without a latent there are classes
     longer = f"{command('train')} {run.recipe.name} --out {folder} --resume --epochs N"
     runs.say(run.folder, f"next: {'; '.join(f'{command(verb)} {folder}' for verb in verbs)}; {longer}")
 

@@ -63,9 +63,11 @@ def write_answer(
     if verb == "encode":
         arrays = {"z": run.encode(split)}
     elif verb == "predict":
-        prediction = run.predict(split, samples=samples, seed=seed)
-        columns = [f"p({prediction.site}={name})" for name in prediction.categories]
-        arrays = {prediction.site: prediction.values} | dict(zip(columns, prediction.probabilities.T, strict=True))
+        arrays = {}
+        for attribute in [each.name for each in run.dataset.attributes] if hasattr(run.model, "heads") else [None]:
+            prediction = run.predict(split, attribute=attribute, samples=samples, seed=seed)
+            columns = [f"p({prediction.site}={name})" for name in prediction.categories]
+            arrays |= {prediction.site: prediction.values} | dict(zip(columns, prediction.probabilities.T, strict=True))
     elif verb == "score":
         scores = run.score(split, samples=samples, seed=seed)
         arrays, meaning = {"score": scores.values, "error": scores.errors}, f": {scores.meaning}, {scores.unit}"

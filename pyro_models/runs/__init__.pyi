@@ -7,6 +7,8 @@ from .options import RunOptions as RunOptions
 from .origin import Provenance as Provenance
 from .origin import provenance as provenance
 from .results import tables as tables
+from .seeds import Values as Values
+from .seeds import search as search
 from .seeds import sweep as sweep
 from .seeds import train_seeds as train_seeds
 from .trainer import say as say

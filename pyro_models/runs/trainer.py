@@ -197,7 +197,9 @@ def _record(
                 _keep_frame(run, epoch.number)
             if writer:
                 for name, value in run.metrics[-1].items():
-                    writer.add_scalar(name.replace("_", "/", 1), value, epoch.number)
+                    part, _, rest = name.partition("_")
+                    tag = f"{part}/{rest}" if part in ("train", "validation", "test") else name
+                    writer.add_scalar(tag, value, epoch.number)
             over = is_over(recipe, run.metrics)
             if time.monotonic() - saved > CHECKPOINT_SECONDS or over or interrupted:
                 save_checkpoint(run, optimizer, epoch.compiled)

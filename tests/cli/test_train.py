@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -407,6 +408,44 @@ def test_a_sweep_trains_every_combination_and_tabulates_it(tmp_path, capsys, mon
     assert "holds the runs of a sweep: give one of them" in capsys.readouterr().err
 
 
+def test_a_search_trains_what_is_proposed_by_the_validation_bound(tmp_path, capsys, monkeypatch):
+    """Of an optuna that proposes the ends of each range in turn."""
+    without_pictures(monkeypatch)
+    words = ["sweep", "vae", "--network", "article", "--epochs", "1", "--steps", "1", "--out", str(tmp_path / "runs")]
+    words += ["--over", "learning_rate=1e-4..1e-2", "latent_dim=2..9", "beta=1,2", "--trials", "3"]
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert verbs(words) == 2
+    assert "pip install 'pyro-stories[search]'" in capsys.readouterr().err
+    optuna, ends = MagicMock(), iter([(0, 1e-4, 2, "1"), (1, 1e-2, 9, "2"), (2, 1e-4, 2, "1")])
+    trials = []
+
+    def ask():
+        number, size, latent, beta = next(ends)
+        trial = MagicMock(user_attrs={}, number=number)
+        trial.suggest_float.side_effect = lambda name, low, high, log: (
+            size if (low, high, log) == (1e-4, 1e-2, True) else 0
+        )
+        trial.suggest_int.side_effect = lambda name, low, high, log: latent if (low, high, log) == (2, 9, True) else 0
+        trial.suggest_categorical.side_effect = lambda name, values: beta
+        trial.set_user_attr.side_effect = trial.user_attrs.__setitem__
+        trials.append(trial)
+        return trial
+
+    study = optuna.create_study.return_value
+    study.ask.side_effect = ask
+    study.tell.side_effect = lambda trial, value, state: setattr(trial, "value", value)
+    type(study).best_trial = property(lambda _: max(trials, key=lambda trial: trial.value))
+    monkeypatch.setitem(sys.modules, "optuna", optuna)
+    assert verbs(words) == 0
+    written = json.loads((tmp_path / "runs" / "sweep.json").read_text())
+    names = ["learning_rate=0.0001,latent_dim=2,beta=1", "learning_rate=0.01,latent_dim=9,beta=2"]
+    assert [each["folder"] for each in written] == names
+    bounds = [each["results"]["validation"]["elbo"] for each in written]
+    assert [trial.value for trial in trials] == [*bounds, bounds[0]]
+    best = names[int(np.argmax(bounds))]
+    assert f"best bound of validation data, {max(bounds):.2f}: {tmp_path / 'runs' / best}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("over", "complaint"),
     [
@@ -414,6 +453,10 @@ def test_a_sweep_trains_every_combination_and_tabulates_it(tmp_path, capsys, mon
         ("latent_dim", "--over latent_dim: give OPTION=A,B,..."),
         ("latent_dim=0,1", "--latent-dim must be between 1 and 4096, not 0"),
         ("latent_dim=1 latent-dim=2", "--over names an option twice"),
+        ("latent_dim=2..5", "--over latent_dim=2..5: a range goes with --trials N, a search"),
+        ("learning_rate=1e-2..1e-4 --trials 2", "learning_rate=1e-2..1e-4 is no range: give the lower number first"),
+        ("latent_dim=0..5 --trials 2", "--latent-dim must be between 1 and 4096, not 0"),
+        ("latent_dim=1,2 --trials 0", "--trials must be at least 1, not 0"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_before_it_begins(over, complaint, capsys):

@@ -299,7 +299,7 @@ def test_rows_of_metrics_are_logged_for_tensorboard(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(trainer, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Scalars))
     assert main(words) == 0
-    assert {("train/elbo", 1), ("validation/elbo", 2), ("test/kl", 2)} <= set(written)
+    assert {("train/elbo", 1), ("validation/elbo", 2), ("test/kl", 2), ("learning_rate", 1)} <= set(written)
     assert written[-1] == "closed"
 
 

@@ -17,6 +17,7 @@ from pyro_models.distributions import NormalLikelihood
 from pyro_models.recipes import AutoencoderRecipe, ClassifierRecipe, GMVAERecipe, JMVAERecipe, VAERecipe
 from pyro_models.recipes.cvae import CVAERecipe
 from pyro_models.recipes.hvae import HVAERecipe
+from pyro_models.report import write_answer
 from pyro_models.runs.folder import build
 from pyro_models.training.processes import Processes
 
@@ -145,6 +146,18 @@ def test_clusters_classes_and_attributes_have_names_and_probabilities():
         assert found.categories == names
         np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
         np.testing.assert_array_equal(found.values, np.array(names)[found.probabilities.argmax(1)])
+
+
+def test_several_attributes_are_predicted_side_by_side(tmp_path):
+    sides = np.array([["left", "p"], ["right", "q"]])[np.arange(40) % 2]
+    dataset = load({**small_images(), "attributes": sides, "attribute_names": np.array(["side", "kind"])})
+    run = untrained(JMVAERecipe(width=16, data=small_images()), dataset)
+    write_answer(run, "predict", small_images(), tmp_path / "y.csv", samples=3)
+    first, *rows = csv.reader((tmp_path / "y.csv").read_text().splitlines())
+    assert first == ["id", "side", "p(side=left)", "p(side=right)", "kind", "p(kind=p)", "p(kind=q)"]
+    for row in rows:
+        assert row[1] == ("left" if float(row[2]) >= 0.5 else "right")
+        assert float(row[2]) + float(row[3]) == pytest.approx(1)
 
 
 def test_what_a_model_cannot_answer_is_refused_by_its_reason():
