@@ -226,7 +226,7 @@ show_members(guide, recipe)
 # The bound alone comes first, then the three terms.
 
 
-# %%
+# %% figure="gmvae-clusters.png"
 def one_hot_rows(clusters: int, number: int) -> torch.Tensor:
     """Return one-hot y, `number` rows of the first cluster, then of the second, ...: [clusters * number, clusters]."""
     return torch.eye(clusters).repeat_interleave(number, 0)
@@ -249,7 +249,7 @@ show_samples(model, recipe, "with the three terms")
 # clusters are sorted by the label that they match best before they are counted:
 
 
-# %%
+# %% figure="gmvae-confusion.png"
 def show_confusion(guide: GMVAEGuide, recipe: GMVAERecipe) -> None:
     """Show how many test images have each cluster and label; a cluster stands in the row of the label it matches."""
     counts = metrics.contingency(infer(guide, dataset.test), dataset.test.labels, recipe.clusters)
@@ -438,7 +438,7 @@ print(f"log p(x) of these images under the story, by importance sampling: {log_p
 # of clusters, each an ellipse.
 
 
-# %%
+# %% figure="gmvae-points.png"
 def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: Dataset) -> None:
     """Show a table by inferred cluster, rows drawn from the story, and its density."""
     y = one_hot_rows(recipe.clusters, len(dataset.train) // recipe.clusters)

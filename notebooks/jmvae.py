@@ -445,7 +445,7 @@ show_fit(joint_model, joint_guide, "JMVAE")
 # of $q(z \mid x)$ of test images, coloured by their true attribute.
 
 
-# %%
+# %% figure="jmvae-decision-regions.png"
 def show_regions(model: JMVAE, guide: JMVAEGuide) -> None:
     """Show p(y1 | z) and p(y2 | z) over the plane, and the latents of test images."""
     limit = 4.0

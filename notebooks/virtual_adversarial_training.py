@@ -357,7 +357,7 @@ display(plots.class_scores({name: classes[name] for name in ("precision", "recal
 # accurate directions.
 
 
-# %%
+# %% figure="classifier-adversaries.png"
 def show_steps(guide: ClassifierGuide, title: str) -> None:
     """Show the ten images that the adversarial step changes most."""
     x = to_float(dataset.test.x[: 100 if SHORT else 1000], "grey")
