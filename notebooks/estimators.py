@@ -42,7 +42,7 @@ from pyro_models.report import training_picture
 SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's small digits, in about a minute
 warnings.simplefilter("ignore", UntrustedEstimate)  # guides are compared here while they are poor
 dataset = ps.load("digits" if SHORT else "mnist", pixels="static")
-SECONDS = 4 if SHORT else 60  # of training, for each estimator
+SECONDS = 4 if SHORT else 30  # of training, for each estimator
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %% [markdown]
@@ -119,13 +119,15 @@ estimators = {
     "dreg of 50": partial(dreg, particles=50),
 }
 batches = recipe.batches(dataset, size=64, steps=None if SHORT else 50)
-curves = compare_training(*pair, batches, validation, estimators, seconds=SECONDS)
+curves = compare_training(*pair, batches, validation, estimators, seconds=SECONDS, samples=50 if SHORT else 100)
 display(training_picture(curves, recipe.unit(dataset)))
 display(Markdown(training_table(curves)))
 
 # %% [markdown]
-# `mean_field` is `trace` with the divergence in closed form: less noise, the same cost. A weighted bound asks the guide
-# only to propose well, not to equal the posterior, so its ELBO is worse where its log p is better.
+# On MNIST, in half a minute of one core, the estimators of one draw are ahead by both: `iwae of 50` makes a step in the
+# time in which they make a dozen. `mean_field` is `trace` with the divergence in closed form, and reaches the same.
+# A weighted bound asks the guide only to propose well, not to equal the posterior: between its ELBO and its log p there
+# are tens of nats where the others have a few.
 #
 # ## Active units
 #
@@ -143,7 +145,7 @@ for k in (1, 5, 50):
     for _ in ps.fit(model, guide, batches, objective, epochs=EPOCHS, seed=1):
         pass
     means = metrics.encode(guide, [validation])
-    log_p = ps.log_likelihood(model, guide, validation, samples=200).mean()
+    log_p = ps.log_likelihood(model, guide, validation, samples=100 if SHORT else 200).mean()
     lines.append(f"| {k} | {int((means.var(0) > 0.01).sum())} | {log_p:.2f} |")
 display(Markdown("\n".join(lines)))
 
