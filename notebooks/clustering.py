@@ -473,8 +473,8 @@ for name, clusters in (("blobs", 3), ("pinwheel", 5)):
     )
 
 # %% [markdown]
-# Nothing in the bound asks for one cluster an arm: with some seeds arms share one, and the table says how many clusters
-# are in use. The prior of each cluster is an ellipse too, in the space of z. It is the decoder that bends it into an arm:
+# Nothing in the bound asks for one cluster an arm: arms may share one, and the table says how many clusters are in use.
+# The prior of each cluster is an ellipse too, in the space of z. It is the decoder that bends it into an arm:
 
 # %%
 show_priors(plane_model, plane)

@@ -172,7 +172,10 @@ estimators = {
     "enum": enum,
 }
 rows = mixture.batch(points, points.validation)
-curves = compare_training(*pair, mixture.batches(points), rows, estimators, seconds=SECONDS, learning_rate=3e-3)
+samples = 50 if SHORT else 100
+curves = compare_training(
+    *pair, mixture.batches(points), rows, estimators, seconds=SECONDS, learning_rate=3e-3, samples=samples
+)
 display(training_picture(curves, mixture.unit(points)))
 display(Markdown(training_table(curves)))
 
