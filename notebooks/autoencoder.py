@@ -126,7 +126,7 @@ display(plots.reconstructions(originals, tied_frames[-1], f"tied, epoch {numbers
 # as they are. Then t-SNE, which lays points out in the plane so that neighbours stay neighbours: of the raw pixels, of
 # the two latents, and of the twenty latents.
 
-# %%
+# %% figure="autoencoder-pixels-and-latents.png"
 plane_recipe = AutoencoderRecipe.preset("sigmoid", epochs=EPOCHS, latent_dim=2, **FEW_DATA)
 _, plane_guide, _, _ = train(plane_recipe)
 subset = dataset.test[: 300 if SHORT else 2000]

@@ -43,7 +43,7 @@ from pyro_models.likelihood import UntrustedEstimate, evidence, gap
 from pyro_models.recipes import GMVAERecipe, VAERecipe
 from pyro_models.training import cosine, parameters
 
-SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few epochs on scikit-learn's digits, for a quick look
+SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's digits, in under a minute
 if SHORT:
     warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 
@@ -71,8 +71,9 @@ def train(recipe, dataset):
 
 # %%
 digits = ps.load("digits" if SHORT else "mnist", pixels="static")
-recipe = VAERecipe(data=digits.name, pixels="static", latent_dim=10, epochs=30)
-recipe = replace(recipe, network="article", epochs=8) if SHORT else recipe
+EPOCHS = 40 if SHORT else 30
+recipe = VAERecipe(data=digits.name, pixels="static", latent_dim=10, epochs=EPOCHS)
+recipe = replace(recipe, network="article", batch_size=32) if SHORT else recipe
 torch.manual_seed(1)
 untrained, its_guide = recipe.pair(digits)
 ps.story(untrained, guide=its_guide, **recipe.batch(digits, digits.train[:8]))
@@ -126,7 +127,7 @@ display(plots.image_rows(torch.stack([row[:12] for row in rows]), names, "held-o
 # of your own is a function like them:
 
 
-# %%
+# %% figure="vae-checks.png"
 def widest(x):
     """Count the columns of each image that have ink: [n, channel, height, width] to [n]."""
     return (x.amax((1, 2)) > 0.5).double().sum(-1)
@@ -152,7 +153,8 @@ Markdown(checks_table(checks))
 
 # %%
 pinwheel = ps.load("pinwheel")
-arms = GMVAERecipe.preset("table", data="pinwheel", clusters=5, scale=0.1, epochs=6 if SHORT else 100)
+EPOCHS = 40 if SHORT else 100
+arms = GMVAERecipe.preset("table", data="pinwheel", clusters=5, scale=0.1, epochs=EPOCHS)
 truth, arms_guide = train(arms, pinwheel)
 
 
@@ -163,7 +165,7 @@ def drawn_from(model, n, seed):
 
 
 columns = table_statistics(drawn_from(truth, 1000, 1), ["across", "up"])
-ROWS = 100 if SHORT else 400
+ROWS = 200 if SHORT else 400
 rows = {"x": drawn_from(truth, ROWS, 2)}
 
 # %% [markdown]
@@ -208,7 +210,7 @@ for name, candidate in models.items():
 # nearly always.
 
 # %%
-SETS = 1 if SHORT else 40
+SETS = 2 if SHORT else 40
 for name, candidate in models.items():
     failed = []
     for seed in range(SETS):

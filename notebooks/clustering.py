@@ -226,7 +226,7 @@ show_members(guide, recipe)
 # The bound alone comes first, then the three terms.
 
 
-# %%
+# %% figure="gmvae-clusters.png"
 def one_hot_rows(clusters: int, number: int) -> torch.Tensor:
     """Return one-hot y, `number` rows of the first cluster, then of the second, ...: [clusters * number, clusters]."""
     return torch.eye(clusters).repeat_interleave(number, 0)
@@ -249,7 +249,7 @@ show_samples(model, recipe, "with the three terms")
 # clusters are sorted by the label that they match best before they are counted:
 
 
-# %%
+# %% figure="gmvae-confusion.png"
 def show_confusion(guide: GMVAEGuide, recipe: GMVAERecipe) -> None:
     """Show how many test images have each cluster and label; a cluster stands in the row of the label it matches."""
     counts = metrics.contingency(infer(guide, dataset.test), dataset.test.labels, recipe.clusters)
@@ -366,15 +366,12 @@ terms = {"cross_entropy": "nats", "labelled_elbo": f"{unit}, y observed", "elbo"
 display(plots.learning_curves(rows_100, terms, ["train"]))
 
 # %% [markdown]
-# Now y = 3 is the digit 3, because the labels were seen so, and the accuracy of the last line needs no matching. Before
-# and after:
+# Now y = 3 is the digit 3, because the labels were seen so, and the accuracy of the last line needs no matching.
+# The clusters with a hundred labels, to be compared with those above:
 
 # %%
 scores["with 100 labels as well"] = score_clusters(guide_100, supervised, dataset)
 display(score_table(scores))
-display(Markdown("Before, without labels:"))
-show_confusion(guide, recipe)
-display(Markdown("After, with 100 labels:"))
 show_confusion(guide_100, supervised)
 show_samples(model_100, supervised, "with 100 labels")
 
@@ -438,7 +435,7 @@ print(f"log p(x) of these images under the story, by importance sampling: {log_p
 # of clusters, each an ellipse.
 
 
-# %%
+# %% figure="gmvae-points.png"
 def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: Dataset) -> None:
     """Show a table by inferred cluster, rows drawn from the story, and its density."""
     y = one_hot_rows(recipe.clusters, len(dataset.train) // recipe.clusters)
@@ -476,6 +473,7 @@ for name, clusters in (("blobs", 3), ("pinwheel", 5)):
     )
 
 # %% [markdown]
+# Nothing in the bound asks for one cluster an arm: arms may share one, and the table says how many clusters are in use.
 # The prior of each cluster is an ellipse too, in the space of z. It is the decoder that bends it into an arm:
 
 # %%

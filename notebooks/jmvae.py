@@ -49,7 +49,7 @@ from pyro_models.objectives import Objective, jmvae, masked, mean_field, scaled,
 from pyro_models.recipes import JMVAERecipe
 from pyro_models.training import cosine, parameters
 
-SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # a few steps on scikit-learn's digits, for a quick look
+SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's small digits, in about a minute
 dataset = ps.load("attributes", source="digits" if SHORT else "mnist")
 for name, split in dataset.parts.items():
     print(f"{dataset.name}: {len(split)} {name} images of {dataset.shape}")
@@ -259,7 +259,7 @@ print(f"\n-elbo + kl_given_x + kl_given_y = {-terms['elbo'] + terms['kl_given_x'
 
 
 # %%
-EPOCHS = 8 if SHORT else 10
+EPOCHS = 25 if SHORT else 10
 STEPS = 30 if SHORT else None  # in an epoch; None goes over the data once
 ObjectiveOf = Callable[[JMVAEGuide], Objective]
 
@@ -445,7 +445,7 @@ show_fit(joint_model, joint_guide, "JMVAE")
 # of $q(z \mid x)$ of test images, coloured by their true attribute.
 
 
-# %%
+# %% figure="jmvae-decision-regions.png"
 def show_regions(model: JMVAE, guide: JMVAEGuide) -> None:
     """Show p(y1 | z) and p(y2 | z) over the plane, and the latents of test images."""
     limit = 4.0

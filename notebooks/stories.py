@@ -36,7 +36,7 @@ from pyro_models.reading import Difference
 # is given.
 
 
-# %%
+# %% figure="stories-schools.svg"
 def schools(results, errors):
     """Effects of coaching on the test scores of schools."""
     loc = pyro.sample("loc", dist.Normal(0.0, 10.0))
@@ -99,7 +99,7 @@ ps.story(markov, torch.zeros(7, 20, 5), torch.ones(7, 20).bool())
 # which the ELBO says.
 
 
-# %%
+# %% figure="stories-topics.svg"
 def topics(words):
     """Documents of words, each from a topic."""
     with pyro.plate("topics", 3):

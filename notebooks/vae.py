@@ -122,7 +122,7 @@ print(
 # The mean of q(z | x) for each test image, coloured by its digit, which the training does not use. Beside
 # it, the decoder's output over a grid of the plane.
 
-# %%
+# %% figure="vae-latent-map.png vae-decoded-plane.png"
 z = metrics.encode(guide, metrics.in_batches(article.batch(dataset, dataset.test), 1000))
 display(plots.latent_map({"mean of q(z | x) of the test images": z}, dataset.test.labels, limit=6))
 grid = plots.latent_grid(torch.tensor([-3.0, -3.0]), torch.tensor([3.0, 3.0]), 20)

@@ -149,7 +149,7 @@ def bounded(run: Run, results: Mapping[str, Any], command: str) -> Answer:
     kl = test.get("kl", 0.0)
     share = gap / kl if kl > 0 else float("inf")
     state = "good" if share <= LARGE_GAP[0] else "doubtful" if share <= LARGE_GAP[1] else "bad"
-    text += f" ({share:.0%} of KL(q ‖ p))." if kl > 0 else "."
+    text += "." if kl <= 0 else f" ({share:.0%} of KL(q ‖ p))." if share <= 1 else " (more than KL(q ‖ p) itself)."
     untrusted = estimate.get("untrusted", 0)
     if untrusted > results["images"]["test"] / 4:
         state = "doubtful" if state == "good" else state
