@@ -23,6 +23,7 @@ from typing import Any
 
 import pyro
 import torch
+import torch.distributed as dist
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -34,6 +35,7 @@ from pyro_models.objectives.programs import is_filled, reachable
 ATEN = torch.ops.aten
 LIKE = {ATEN.empty_like.default, ATEN.rand_like.default, ATEN.randn_like.default, ATEN.new_empty.default}
 CONTAINERS = (Mapping, list, tuple, set, frozenset, partial, types.FunctionType, types.MethodType)
+ADAM = "exp_avg", "exp_avg_sq", "step"  # what it keeps of each weight
 PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, types.MethodType)
 
 log = logging.getLogger("pyro_models")
@@ -193,6 +195,7 @@ class Graph:
         names: of the terms.
         trained: what the gradients are of; a tensor on which the loss does not depend has None.
         compiled: whether Inductor compiled it.
+        stepped: whether it makes the optimiser's step too.
     """
 
     run: Callable[..., list[Tensor | None]]
@@ -200,6 +203,7 @@ class Graph:
     names: list[str]
     trained: list[Tensor]
     compiled: bool = False
+    stepped: bool = False
 
     def __call__(self, moving: list[Tensor]) -> dict[str, Tensor]:
         """Run it, and leave the gradients where an optimiser expects them."""
@@ -287,8 +291,11 @@ def _tidy(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def compiled(graph: Graph) -> Graph:
+def compiled(graph: Graph, optimizer: torch.optim.Optimizer) -> Graph:
     """Return the graph as Inductor compiles it when it first runs, its noise drawn by torch ahead of that.
+
+    With a plain Adam on the CPU it makes the optimiser's step too, while gradients are in the processor's cache. The
+    optimiser has to have its state before it runs.
 
     Raises:
         Uncapturable: its noise depends on data, and the random state is set between the draws.
@@ -297,8 +304,70 @@ def compiled(graph: Graph) -> Graph:
     noise, rest = _without_noise(module)
     if noise is None and any(node.target in RANDOM_STATE for node in rest.graph.nodes):
         raise Uncapturable("its noise depends on data, and it sets the random state between the draws")
+    state_of_adam = _with_adam(graph, rest, optimizer) if _is_plain_adam(optimizer) else None
     faster = torch.compile(rest, fullgraph=True, dynamic=False, options={"fallback_random": True})
-    return replace(graph, run=faster if noise is None else lambda *inputs: faster(*inputs, *noise()), compiled=True)
+    drawn, state = noise or list, state_of_adam or list
+
+    def run(*inputs: Tensor) -> list[Tensor | None]:
+        values: list[Tensor | None] = faster(*inputs, *drawn(), *state())
+        return values
+
+    return replace(graph, run=run, compiled=True, stepped=state_of_adam is not None)
+
+
+def _is_plain_adam(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimiser's step is that of Adam on the CPU, in one process, with nothing around it."""
+    off = ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable")
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
+    return (
+        type(optimizer) is torch.optim.Adam
+        and not (hooks or dist.is_initialized())
+        and not any(group[name] for group in optimizer.param_groups for name in off)
+        and all(weight.device.type == "cpu" for group in optimizer.param_groups for weight in group["params"])
+    )
+
+
+def _with_adam(graph: Graph, module: fx.GraphModule, optimizer: torch.optim.Optimizer) -> Callable[[], list[Tensor]]:
+    """Put Adam's step into a graph that returns gradients (Kingma and Ba, 2015, algorithm 1).
+
+    Returns:
+        what returns the further inputs that it takes in each step.
+    """
+    body, tracer = module.graph, fx.proxy.GraphAppendingTracer(module.graph)
+    weights = [node for node in body.nodes if node.op == "placeholder"][: len(graph.inputs)]
+    start = next(node for node in body.nodes if node.op != "placeholder")
+    output: Any = next(iter(reversed(body.nodes)))
+    nodes = {id(tensor): node for tensor, node in zip(graph.inputs, weights, strict=True)}
+    values, count = output.args[0], len(graph.names)
+    slopes = {id(tensor): node for tensor, node in zip(graph.trained, values[count:], strict=True) if node is not None}
+    groups = [(group, [p for p in group["params"] if id(p) in slopes]) for group in optimizer.param_groups]
+
+    def given(name: str) -> Any:
+        with body.inserting_before(start):
+            return fx.Proxy(body.placeholder(name), tracer)
+
+    for number, (group, trained) in enumerate(groups):
+        size, root, (beta1, beta2) = given(f"size_{number}"), given(f"root_{number}"), group["betas"]
+        for k, weight in enumerate(trained):
+            mean, square, steps = (given(f"{name}_{number}_{k}") for name in ADAM)
+            with body.inserting_before(output):
+                value, slope = (fx.Proxy(each[id(weight)], tracer) for each in (nodes, slopes))
+                mean.lerp_(slope, 1.0 - beta1)
+                square.mul_(beta2).addcmul_(slope, slope, value=1.0 - beta2)
+                value.sub_(size * mean / (square.sqrt() / root + group["eps"]))
+                steps.add_(1.0)
+    module.recompile()
+
+    def state() -> list[Tensor]:
+        tensors = []
+        for group, trained in groups:
+            steps = float(optimizer.state[trained[0]]["step"]) + 1.0 if trained else 1.0
+            corrections = [1.0 - beta**steps for beta in group["betas"]]
+            tensors += [torch.tensor(float(group["lr"]) / corrections[0]), torch.tensor(corrections[1] ** 0.5)]
+            tensors += [optimizer.state[weight][name] for weight in trained for name in ADAM]
+        return tensors
+
+    return state
 
 
 def _without_noise(module: fx.GraphModule) -> tuple[Callable[[], list[Tensor]] | None, fx.GraphModule]:

@@ -137,7 +137,11 @@ def _epochs(
         terms["loss"].backward()
         return terms
 
-    run_step = Steps(model, guide, objective, optimizer, compile, plain)
+    def update() -> None:
+        average_gradients(optimizer)
+        optimizer.step()
+
+    run_step = Steps(model, guide, objective, optimizer, compile, plain, update)
     for epoch in range(done, epochs):
         start = time.perf_counter()
         seed_noise(seed, "noise", epoch, source.rank)
@@ -155,8 +159,6 @@ def _epochs(
                     _set(optimizer, learning_rate(progress))
                 with pyro.validation_enabled(epoch == done and step == 0):
                     terms = run_step(call, progress, progress + 1.0 / (steps * epochs))
-                average_gradients(optimizer)
-                optimizer.step()
                 if step == 0:
                     names, history = list(terms), terms["loss"].new_zeros(steps, len(terms))
                 history[step] = torch.stack([terms.get(name, history.new_zeros(())).detach() for name in names])

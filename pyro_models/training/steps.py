@@ -47,7 +47,7 @@ def objective_at(objective: Objective | Scheduled, progress: float) -> Objective
 
 
 class Steps:
-    """The steps of a run up to their gradients: as graphs, where these give the same and pay, else as they are.
+    """The steps of a run: as graphs, where these give the same and pay, else as they are.
 
     Args:
         model, guide: the pair.
@@ -55,6 +55,7 @@ class Steps:
         optimizer: its parameters are what is trained.
         choice: how to run them.
         plain: a step as it is: from an objective and the arguments of the pair to terms, with gradients left behind.
+        update: what comes after the gradients, unless a graph does that too.
     """
 
     def __init__(
@@ -65,11 +66,14 @@ class Steps:
         optimizer: torch.optim.Optimizer,
         choice: Compile,
         plain: Plain,
+        update: Callable[[], None],
     ):
         self.pair = model, guide
         self.objective = objective
         self.optimizer = optimizer
         self.plain = plain
+        self.update = update
+        self.stepped = False
         self.way = {"on": "compiled", "graph": "graph"}.get(choice, "plain")
         self.trial: list[float] | None = [] if choice == "auto" else None
         self.before = 0.0
@@ -83,20 +87,23 @@ class Steps:
 
     def _state(self) -> list[Any]:
         objective = [] if isinstance(self.objective, Scheduled) else leaves(self.objective)
-        return state_of(*self.pair, objective, [group["params"] for group in self.optimizer.param_groups])
+        groups = [{name: each for name, each in group.items() if name != "lr"} for group in self.optimizer.param_groups]
+        return state_of(*self.pair, objective, groups)
 
     def __call__(self, call: Call, progress: float, following: float) -> dict[str, Tensor]:
-        """Run a step up to its gradients, and return its terms.
+        """Run a step, and return its terms.
 
         Args:
             call: positional and keyword arguments of the pair.
             progress, following: the fractions of the run that are over at this step, and at the next.
         """
-        start = time.perf_counter()
+        start, self.stepped = time.perf_counter(), False
         if self.way == "plain":
             terms = self.plain(objective_at(self.objective, progress), *call)
         else:
             terms = self._by_graph(call, progress, following)
+        if not self.stepped:
+            self.update()
         if self.trial is not None:
             self.trial.append(time.perf_counter() - start)
             if len(self.trial) == TRIAL:
@@ -126,6 +133,7 @@ class Steps:
         held = leaves(objective) if isinstance(self.objective, Scheduled) else []
         for known_form, fixed, moves, graph in self.graphs:
             if same(form, known_form) and same(_without(held, moves), fixed):
+                self.stepped = graph.stepped
                 return graph(moving(objective, call, moves))
         moves = self._moves(held, (following, 2 * progress - following)) if held else set()
         try:
@@ -136,6 +144,7 @@ class Steps:
             self._fall_back(str(error))
             return self.plain(objective, *call)
         self.graphs.append((form, _without(held, moves), moves, graph))
+        self.stepped = graph.stepped
         return terms
 
     def _moves(self, held: list[Any], moments: tuple[float, float]) -> set[int]:
@@ -150,7 +159,8 @@ class Steps:
     def _make(self, objective: Objective, call: Call, moves: set[int]) -> tuple[Graph, dict[str, Tensor]]:
         """Make a graph, and return it with the terms of its first run, which is held against the step as it is."""
         programs = (*self.pair, objective)
-        undo = _remember(*programs)
+        undo: Callable[[], Any] = _remember(*programs)
+        take_back: Callable[[], Any] = list
         try:
             self.plain(objective, *call)  # makes what only a first run makes
             undo()
@@ -166,7 +176,9 @@ class Steps:
             undo()
             graph = trace(*self.pair, objective, call, moves, trained)
             if self.way == "compiled":
-                graph = compiled(graph)
+                graph = compiled(graph, self.optimizer)
+            if graph.stepped:
+                take_back = self._try_update()
             try:
                 terms = graph(moving(objective, call, moves))
             except Exception as error:  # Inductor compiles in the first run, for which there may be no C++ compiler
@@ -183,11 +195,45 @@ class Steps:
                 and all(_close(a, b) for a, b in zip(ours, after, strict=True))
             ):
                 raise Uncapturable("its terms, gradients or noise would be others")
+            if graph.stepped and not self._is_same_update(take_back):
+                raise Uncapturable("its optimiser's steps would be others")
         except Uncapturable:
             undo()
+            take_back()
             raise
         self.state = state
         return graph, terms
+
+    def _updated(self) -> list[Tensor]:
+        """What the optimiser's step moves: weights, and what it keeps of each."""
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        return [
+            each for weight in weights for each in (weight.detach(), *self.optimizer.state.get(weight, {}).values())
+        ]
+
+    def _try_update(self) -> Callable[[], Any]:
+        """Let the optimiser make what it keeps, by a step, and return what takes this step back, and later ones."""
+        before = {each.data_ptr(): each.clone() for each in self._updated()}
+        self.optimizer.step()
+        moved = self._updated()
+
+        def take_back() -> None:
+            for each in moved:
+                each.copy_(before.get(each.data_ptr(), torch.zeros_like(each)))
+
+        take_back()
+        return take_back
+
+    def _is_same_update(self, take_back: Callable[[], Any]) -> bool:
+        """Return whether the step that a graph has made is the optimiser's own, by the same gradients."""
+        ours = [each.clone() for each in self._updated()]
+        take_back()
+        self.optimizer.step()
+        size = max(float(group["lr"]) for group in self.optimizer.param_groups)
+        is_same = all(_close(a, b, ROUNDING * size) for a, b in zip(ours, self._updated(), strict=True))
+        for each, value in zip(self._updated(), ours, strict=True):
+            each.copy_(value)  # which are rounded as in the steps to come
+        return is_same
 
 
 def _form(value: Any) -> Any:

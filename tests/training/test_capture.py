@@ -209,6 +209,36 @@ def test_short_runs_are_not_tried(x, warnings_of, monkeypatch):
     assert ["a graph: " in words for words in warnings_of()] == [True]
 
 
+@pytest.mark.parametrize("make", [torch.optim.Adam, partial(torch.optim.Adam, weight_decay=0.1), torch.optim.SGD])
+def test_a_compiled_step_holds_a_plain_adam(make, x, monkeypatch, warnings_of):
+    """Without Inductor, which would take a minute and change nothing but the rounding."""
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    taken = []
+
+    def run(way, *stops):
+        torch.manual_seed(0)
+        pair = Gaussian()
+        optimizer, losses = make(pair.parameters(), lr=0.01), []
+        for number in range(4):
+            if number == 0 or number in stops:
+                options = {"epochs": 4, "batch_size": 10, "compile": way, "done": number}
+                options["learning_rate"] = lambda progress: 0.01 * (1.0 - progress)
+                epochs = fit(pair.model, pair.guide, {"x": x}, "trace", optimizer, **options)
+            losses.append(next(epochs).terms["loss"])
+        kept = [value for state in optimizer.state.values() for value in state.values() if value is not None]
+        return losses, [*(value.detach().clone() for value in pair.parameters()), *kept]
+
+    plain, compiled = run("off"), run("on")
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: taken.append(self) or step(self))
+    assert_same_bits(compiled, run("on", 2))
+    assert len(taken) == {torch.optim.Adam: 4, torch.optim.SGD: 0}.get(make, 8)  # 4: to compare with, after each start
+    assert warnings_of() == []
+    assert compiled[0] == pytest.approx(plain[0])
+    for ours, theirs in zip(compiled[1], plain[1], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_steps_round_otherwise_and_go_on_to_the_same_bits(x, warnings_of):
