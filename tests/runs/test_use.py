@@ -66,6 +66,16 @@ def test_with_the_exact_posterior_a_score_is_the_evidence(linear, samples):
     assert scores.unit == linear.recipe.unit(linear.dataset)
 
 
+def test_answers_follow_the_weights_and_the_networks_of_the_pair(linear):
+    """The double that is kept between answers is of the pair as it is."""
+    before = linear.encode(TABLE)
+    linear.guide.encoder[1].bias.data[0] += 1.0
+    np.testing.assert_allclose(linear.encode(TABLE), before + 1.0, rtol=1e-5)
+    linear.guide.encoder[1] = torch.nn.Linear(3, 2)
+    linear.guide.encoder[1].weight.data[:], linear.guide.encoder[1].bias.data[:] = 0.0, torch.tensor([7.0, 0.0])
+    np.testing.assert_allclose(linear.encode(TABLE), 7.0)
+
+
 def test_what_is_missing_becomes_its_mean_given_the_rest(linear):
     holes = TABLE.copy()
     holes[:, 1] = np.nan

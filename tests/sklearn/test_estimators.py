@@ -134,7 +134,7 @@ def test_images_and_several_attributes():
     images[bright == "bright"] //= 4
     y = np.stack([bright, np.arange(60) % 3], 1).astype(object)
     y[:5, 1] = None
-    model = JMVAE(width=32, epochs=8, steps=10).fit(images, y)
+    model = JMVAE(width=32, epochs=15, steps=10).fit(images, y)
     predicted = model.predict(images)
     assert predicted.shape == (60, 2)
     assert (predicted[:, 0] == bright).mean() > 0.95
