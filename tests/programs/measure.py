@@ -647,7 +647,7 @@ def statistics_for(bench: Bench) -> dict[str, dict[str, Callable[[Tensor], Tenso
     return {name: {"square": square, "weighted": weighted} for name in observed(bench.trace)}
 
 
-def check(bench: Bench) -> str:
+def check(bench: Bench, replicates: int = 40) -> str:
     """Hold the posterior replicates' statistics against those of Pyro's `Predictive` on the unconditioned model.
 
     Those of a site with a mask are not compared, as ours hold the data where it leaves them out; nor those given
@@ -656,7 +656,6 @@ def check(bench: Bench) -> str:
     from pyro_models.checking import check as checks_of
 
     pair, statistics = bench.pair, statistics_for(bench)
-    replicates = 40 if bench.thorough else 5
     found = checks_of(pair.model, pair.guide, data_for(pair), statistics, replicates=replicates, prior=bench.thorough)
     if not found:
         if statistics:
