@@ -37,7 +37,7 @@ docs: setup  ## build the site into build/site; a broken link or a docstring tha
 	@echo build/site/index.html
 
 benchmark: setup
-	@$(BIN)/python benchmarks/peers.py && $(BIN)/python benchmarks/scaling.py && $(BIN)/python benchmarks/processes.py && $(BIN)/python benchmarks/start.py && $(BIN)/python benchmarks/vat.py && $(BIN)/python benchmarks/likelihood.py
+	@$(BIN)/python benchmarks/peers.py && $(BIN)/python benchmarks/scaling.py && $(BIN)/python benchmarks/processes.py && $(BIN)/python benchmarks/start.py && $(BIN)/python benchmarks/missing.py && $(BIN)/python benchmarks/vat.py && $(BIN)/python benchmarks/likelihood.py
 
 reproduce: setup  ## train what is behind benchmarks/RESULTS.md, and write it: make reproduce ONLY=vae,burda QUICK=1
 	@$(BIN)/python benchmarks/reproduce.py $(if $(ONLY),--only $(subst $(comma), ,$(ONLY))) $(if $(QUICK),--quick)
