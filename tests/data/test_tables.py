@@ -194,7 +194,8 @@ def test_labels_beside_a_table_stay_with_their_rows(tmp_path, dtype):
     labels = (np.arange(ROWS) // 2).astype(dtype)
     dataset = npz(tmp_path, table=POINTS, labels=labels)
     nearest = assert_same_rows(dataset, POINTS)
-    assert torch.equal(torch.cat([part.labels for part in parts(dataset)]), torch.from_numpy(labels)[nearest].long())
+    expected = torch.from_numpy(labels.astype(np.int64))[nearest]
+    assert torch.equal(torch.cat([part.labels for part in parts(dataset)]), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, bool])
