@@ -453,10 +453,9 @@ def show_points(model: GMVAE, guide: GMVAEGuide, recipe: GMVAERecipe, dataset: D
     display(plots.mixture_points(dataset.train.x, inferred, drawn, y.argmax(-1), dataset.columns, density))
 
 
-BENT = {"scale": 0.1, "weights": "equal", "start": "random"}  # without which some arms share a cluster
-for name, clusters, more in (("blobs", 3, {}), ("pinwheel", 5, BENT)):
+for name, clusters in (("blobs", 3), ("pinwheel", 5)):
     points = ps.load(name)
-    plane = GMVAERecipe.preset("table", data=name, clusters=clusters, **more)
+    plane = GMVAERecipe.preset("table", data=name, clusters=clusters)
     plane = replace(plane, epochs=60 if SHORT else plane.epochs)
     plane_model, plane_guide, _ = train(plane, points)
     show_points(plane_model, plane_guide, plane, points)

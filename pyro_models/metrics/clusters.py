@@ -255,9 +255,9 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
             many = GaussianMixture(
                 _more(clusters, len(x)), covariance_type=covariance, n_init=3, reg_covar=1e-3, random_state=seed
             ).fit(x)
-            joined = merged(log_joint(many, some).softmax(-1), clusters)
-            if (least := _doubt(many, joined, some)) < CLEARER * doubt:
-                chosen, groups, doubt = many, joined, least / CLEARER
+            clusters_of = merged(log_joint(many, some).softmax(-1), clusters)
+            if (least := _doubt(many, clusters_of, some)) < CLEARER * doubt:
+                chosen, groups, doubt = many, clusters_of, least / CLEARER
     joint = _log_joint(chosen, rows.device, whole)
     return lambda x: _of_groups(joint(x), groups).log_softmax(-1).to(x)
 
