@@ -231,7 +231,8 @@ def merged(posterior: Tensor, clusters: int) -> list[list[int]]:
         gain = (entropy[:, None] + entropy - left).fill_diagonal_(-math.inf)
         first, second = sorted(divmod(int(gain.argmax()), len(groups)))
         kept = [k for k in range(len(groups)) if k != second]
-        posterior = torch.index_add(posterior, 1, torch.tensor([first]), posterior[:, [second]])[:, kept]
+        both = posterior[:, [first]] + posterior[:, [second]]
+        posterior = torch.cat([posterior[:, :first], both, posterior[:, first + 1 :]], 1)[:, kept]
         groups[first] += groups.pop(second)
     return groups
 
@@ -247,16 +248,16 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
     >>> (mixture_posterior(rows, 2)(rows).exp().max(-1).values > 0.99).all()
     tensor(True)
     """
-    some, seed, whole = rows[:: -(-len(rows) // DONORS)], seed % 2**32, not rows.isnan().any()
+    few, seed, whole = rows[:: -(-len(rows) // DONORS)], seed % 2**32, not rows.isnan().any()
     chosen, groups = chosen_mixture(rows, clusters, seed), [[k] for k in range(clusters)]
     if needs_more_components(rows, clusters, seed):
-        x, doubt = _complete(rows), _doubt(chosen, groups, some)
+        x, doubt = _complete(rows), _doubt(chosen, groups, few)
         for covariance in ("full", "tied"):
             many = GaussianMixture(
                 _more(clusters, len(x)), covariance_type=covariance, n_init=3, reg_covar=1e-3, random_state=seed
             ).fit(x)
-            clusters_of = merged(log_joint(many, some).softmax(-1), clusters)
-            if (least := _doubt(many, clusters_of, some)) < CLEARER * doubt:
+            clusters_of = merged(log_joint(many, few).softmax(-1), clusters)
+            if (least := _doubt(many, clusters_of, few)) < CLEARER * doubt:
                 chosen, groups, doubt = many, clusters_of, least / CLEARER
     joint = _log_joint(chosen, rows.device, whole)
     return lambda x: _of_groups(joint(x), groups).log_softmax(-1).to(x)
