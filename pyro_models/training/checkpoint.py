@@ -26,12 +26,12 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is truncated or damaged, or not a checkpoint of a run.
     """
+    advice = "delete it if the run is finished, or start again with `overwrite`"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen classes for a damaged file
         reason = "truncated or damaged" if not zipfile.is_zipfile(path) else first_line(error)
-        advice = "delete it if the run is finished, or start again with `overwrite`"
         raise UserError(f"cannot read the checkpoint {path} ({reason}): {advice}", 1) from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
-        raise UserError(f"{path} is not a checkpoint of a run: start again with `overwrite`", 1)
+        raise UserError(f"{path} is not a checkpoint of a run of this version: {advice}", 1)
     return state
