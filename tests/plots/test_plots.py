@@ -15,8 +15,9 @@ from tests.plots.canvas import assert_nothing_is_cut
 @pytest.fixture(autouse=True)
 def none_left_open():
     """Figures are returned, and pyplot holds none of them."""
+    before = plt.get_fignums()
     yield
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
 
 
 def test_learning_curves_draw_each_split_and_name_the_unit():
