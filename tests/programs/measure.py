@@ -327,7 +327,7 @@ class Bench:
     def weighted(self, name: str, draws: int, start: int, gradients: bool) -> Tensor:
         """Losses of a weighted bound and gradients along the directions, by hand: [draws, 1 or 1 + d]."""
         detached = gradients and name == "rws"
-        names = ("rws",) if detached else ("iwae", "renyi", "rws")
+        names = ("rws",) if detached else ("iwae", "renyi") if gradients else ("iwae", "renyi", "rws")
         if (key := ("iwae" if name == "dreg" else name, draws, start)) not in self.tables:
             rows: dict[str, list[list[float]]] = {each: [] for each in names}
             for draw in range(draws):
