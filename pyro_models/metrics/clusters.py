@@ -17,6 +17,7 @@ from torch.distributions import MultivariateNormal
 from pyro_models.metrics.classification import agreement
 
 DONORS = 2000  # rows that missing values of others are taken from, and that components are merged by
+DOUBT = 0.01  # nats: less is none, and merged components may then leave less by joining two groups
 CLEARER = 0.2  # of the doubt of as many components as clusters: what merged ones may leave
 
 
@@ -241,8 +242,9 @@ def merged(posterior: Tensor, clusters: int) -> list[list[int]]:
 def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[Tensor], Tensor]:
     """Return log p(cluster | x), [batch, clusters], of a mixture fitted to rows: a function of x [batch, columns].
 
-    Each component is a cluster, unless groups are bent: four times as many components, merged, make the clusters
-    where that leaves far less doubt about the rows. Where no value of the rows is missing, none of x may be.
+    Each component is a cluster, unless that leaves doubt about the rows and groups are bent: four times as many
+    components, merged, make the clusters where they leave far less. Where no value of the rows is missing, none of x
+    may be.
 
     >>> rows = torch.cat([torch.randn(50, 2) - 9, torch.randn(50, 2) + 9])
     >>> (mixture_posterior(rows, 2)(rows).exp().max(-1).values > 0.99).all()
@@ -250,8 +252,9 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
     """
     few, seed, whole = rows[:: -(-len(rows) // DONORS)], seed % 2**32, not rows.isnan().any()
     chosen, groups = chosen_mixture(rows, clusters, seed), [[k] for k in range(clusters)]
-    if needs_more_components(rows, clusters, seed):
-        x, doubt = _complete(rows), _doubt(chosen, groups, few)
+    doubt = _doubt(chosen, groups, few)
+    if doubt > DOUBT and needs_more_components(rows, clusters, seed):
+        x = _complete(rows)
         for covariance in ("full", "tied"):
             many = GaussianMixture(
                 _more(clusters, len(x)), covariance_type=covariance, n_init=3, reg_covar=1e-3, random_state=seed
