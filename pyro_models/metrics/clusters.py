@@ -191,6 +191,12 @@ def _more(clusters: int, rows: int) -> int:
     return min(4 * clusters, rows // 10)
 
 
+def _flexible(x: np.ndarray, components: int, seed: int, covariance: str = "full") -> GaussianMixture:
+    """Fit a mixture that may have more components than its rows show: kept from shrinking onto single ones."""
+    mixture = GaussianMixture(components, covariance_type=covariance, n_init=3, reg_covar=1e-3)
+    return mixture.set_params(random_state=seed % 2**32).fit(x)
+
+
 def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
     """Return whether a mixture of four times as many components models held-out rows better: groups are bent then.
 
@@ -202,10 +208,7 @@ def needs_more_components(rows: Tensor, clusters: int, seed: int = 0) -> bool:
     more = _more(clusters, len(kept))
     if more <= clusters or len(held_out) < 2:
         return False
-    few, many = (
-        GaussianMixture(k, n_init=3, reg_covar=1e-3, random_state=seed % 2**32).fit(kept).score_samples(held_out)
-        for k in (clusters, more)
-    )
+    few, many = (_flexible(kept, k, seed).score_samples(held_out) for k in (clusters, more))
     gain = many - few
     return bool(gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5)
 
@@ -250,15 +253,13 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
     >>> (mixture_posterior(rows, 2)(rows).exp().max(-1).values > 0.99).all()
     tensor(True)
     """
-    few, seed, whole = rows[:: -(-len(rows) // DONORS)], seed % 2**32, not rows.isnan().any()
+    few, whole = rows[:: -(-len(rows) // DONORS)], not rows.isnan().any()
     chosen, groups = chosen_mixture(rows, clusters, seed), [[k] for k in range(clusters)]
     doubt = _doubt(chosen, groups, few)
     if doubt > DOUBT and needs_more_components(rows, clusters, seed):
         x = _complete(rows)
         for covariance in ("full", "tied"):
-            many = GaussianMixture(
-                _more(clusters, len(x)), covariance_type=covariance, n_init=3, reg_covar=1e-3, random_state=seed
-            ).fit(x)
+            many = _flexible(x, _more(clusters, len(x)), seed, covariance)
             clusters_of = merged(log_joint(many, few).softmax(-1), clusters)
             if (least := _doubt(many, clusters_of, few)) < CLEARER * doubt:
                 chosen, groups, doubt = many, clusters_of, least / CLEARER
