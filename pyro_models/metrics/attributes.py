@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_models.base.names import PixelMode
-from pyro_models.base.seeds import derived_seed
+from pyro_models.base.seeds import seed_noise
 from pyro_models.data import Attribute, Dataset, Split, to_float
 from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.nn import spatial_classifier
@@ -70,7 +70,7 @@ def attribute_classifier(
     steps = steps or max(300, min(4000, len(train) // 64))
     values: Any = train.attributes
     with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(seed, "attribute classifier"))
+        seed_noise(seed, "attribute classifier")
         classifier = AttributeClassifier(dataset.shape, dataset.attributes).to(train.x.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

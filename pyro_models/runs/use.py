@@ -19,7 +19,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
-from pyro_models.base.seeds import derived_seed
+from pyro_models.base.seeds import seed_noise
 from pyro_models.data import Dataset, Preprocessing, Split, cells, sources, to_float
 from pyro_models.data.preprocessing import binarised
 from pyro_models.distributions import Columns
@@ -344,7 +344,7 @@ class Inference:
             for _ in range(ROUNDS):
                 x = x.where(~holes, reconstruct(model, guide, {**given, "x": x}))
         weights, means, draws = [], [], []
-        torch.manual_seed(derived_seed(noise.seed, "imputed"))
+        seed_noise(noise.seed, "imputed")
         with noise:
             for particles in shares(noise.samples, max(1, DRAWS // len(x))):
                 for each in draw(model, guide, (), {**given, "x": x}, particles=particles, hidden=hidden):
