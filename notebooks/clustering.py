@@ -47,7 +47,7 @@ SHORT = bool(os.environ.get("PYRO_STORIES_SHORT"))  # on scikit-learn's small di
 if SHORT:
     warnings.simplefilter("ignore", UntrustedEstimate)  # a short run has few samples, and its figures are no result
 dataset = ps.load("digits" if SHORT else "mnist")
-EPOCHS = 20 if SHORT else GMVAERecipe().epochs
+EPOCHS = 20 if SHORT else GMVAERecipe.preset("dense").epochs
 print(f"{dataset.name}: {len(dataset.train)} training, {len(dataset.test)} test images of {dataset.shape}")
 
 # %%
@@ -66,7 +66,7 @@ print(inspect.getsource(GMVAE.forward))
 # of given ones. This one is not trained yet, so all its clusters look alike:
 
 # %%
-recipe = GMVAERecipe(data=dataset.name, epochs=EPOCHS)
+recipe = GMVAERecipe.preset("dense", data=dataset.name, epochs=EPOCHS)  # no adversarial term: that has a notebook
 if SHORT:
     recipe = replace(recipe, batch_size=64, learning_rate=3e-3)  # more steps, and longer ones
 torch.manual_seed(recipe.seed)

@@ -489,7 +489,7 @@ for precision in precisions:
 # label is no longer 0. Objective, term and labels are put together as before:
 
 # %%
-recipe = GMVAERecipe()
+recipe = GMVAERecipe.preset("dense")
 mixture, mixture_guide = recipe.pair(dataset)
 bound = recipe.bound()
 without = regularised(bound, {"vat": (100.0, partial(vat, radius=2.5))}, mixture_guide.classify)

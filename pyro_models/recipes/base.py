@@ -89,6 +89,9 @@ class Recipe:
     steps: int | None = option(
         None, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
     )
+    least_steps: int = option(
+        1, "optimiser steps that an epoch has at least, cycling through data that are too few for them", 1, 10**6
+    )
     batch_size: int = option(128, "data in an optimiser step, over all processes; the articles use 128", 1)
     learning_rate: float = option(
         1e-3, "step size of the optimiser, at its peak; 0.001 is Adam's usual value", 0.0, 10.0
@@ -283,10 +286,13 @@ class Recipe:
         given: dict[str, Any] = {"size": self.batch_size, "steps": self.steps, "seed": self.seed} | changes
         if labelled is not None:
             given |= {"labelled": labelled, "to_labelled": partial(self.labelled_batch, dataset)}
-        if len(split) < given["size"] and given["steps"] is None:
-            raise UserError(
-                f"`batch_size` {given['size']} is more than the {len(split)} training data; `steps` cycles through them"
-            )
+        if given["steps"] is None and len(split) // given["size"] < self.least_steps:
+            if self.least_steps == 1:
+                raise UserError(
+                    f"`batch_size` {given['size']} is more than the {len(split)} training data; `least_steps` cycles "
+                    "through them"
+                )
+            given["steps"] = self.least_steps
         if given["size"] % processes:
             raise UserError(f"`batch_size` {given['size']} does not divide among {processes} processes")
         to_batch = lambda part: self.training_batch(dataset, part)  # noqa: E731

@@ -30,6 +30,7 @@ from pyro_models.training.fit import fit, parameters
 
 SHAPE = (1, 6, 6)
 EPOCHS = 6
+DENSE = {"network": "mlp", "vat": 0.0}
 VARIANTS = [
     VAERecipe(),
     VAERecipe(network="article", latent_dim=3),
@@ -42,14 +43,14 @@ VARIANTS = [
     AutoencoderRecipe(network="simple"),
     AutoencoderRecipe(network="simple", tied=True),
     AutoencoderRecipe(network="linear", tied=True),
-    GMVAERecipe(clusters=3, final_temperature=0.3),
-    GMVAERecipe(clusters=3, labels=12, likelihood="normal", scale=0.5),
-    GMVAERecipe(clusters=3, elbo="enum", consistency=0.0, marginal_kl=0.0, entropy=0.0),
-    GMVAERecipe(clusters=3, elbo="graph", particles=3),
-    GMVAERecipe(clusters=3, elbo="rws", particles=3),
-    GMVAERecipe(clusters=3, elbo="dreg", particles=3),
-    GMVAERecipe(clusters=3, network="conv", elbo="trace"),
-    GMVAERecipe(clusters=3, network="strided", vat=10.0, labels=12),
+    GMVAERecipe(clusters=3, **DENSE, final_temperature=0.3),
+    GMVAERecipe(clusters=3, **DENSE, labels=12, likelihood="normal", scale=0.5),
+    GMVAERecipe(clusters=3, **DENSE, elbo="enum", consistency=0.0, marginal_kl=0.0, entropy=0.0),
+    GMVAERecipe(clusters=3, **DENSE, elbo="graph", particles=3),
+    GMVAERecipe(clusters=3, **DENSE, elbo="rws", particles=3),
+    GMVAERecipe(clusters=3, **DENSE, elbo="dreg", particles=3),
+    GMVAERecipe(clusters=3, network="conv", vat=0.0, elbo="trace"),
+    GMVAERecipe(clusters=3, vat=10.0, labels=12),
     ClassifierRecipe(classes=3, labels=12),
     ClassifierRecipe(classes=3, labels=12, marginal_kl=1.0, entropy=1.0, iterations=2),
     ClassifierRecipe(classes=3, labels=6, network="article", consistency=0.0, marginal_kl=0.0, entropy=0.0),
@@ -404,12 +405,12 @@ def test_data_sets_have_the_names_that_the_command_line_knows():
 
 def test_the_step_of_labelled_and_unlabelled_data_weighs_as_stated(split):
     """-elbo(x) + terms + labels / n * -elbo(x, y) + weight * cross-entropy, each a mean over its own data."""
-    recipe = GMVAERecipe(clusters=3, labels=12, elbo="enum", label_weight=7.0, consistency=0.0)
+    recipe = GMVAERecipe(clusters=3, labels=12, elbo="enum", label_weight=7.0, consistency=0.0, vat=3.0)
     model, guide = (half.eval() for half in recipe.pair(dataset_of(blank())))
     batch = batch_of(recipe, split)
     torch.manual_seed(1)
     terms = recipe.training_objective(guide, split)(model, guide, **batch)
-    expected = -terms["elbo"] + 200 * terms["marginal_kl"] + 20 * terms["entropy"]
+    expected = -terms["elbo"] + 200 * terms["marginal_kl"] + 20 * terms["entropy"] + 3 * terms["vat"]
     expected = expected - 12 / 40 * terms["labelled_elbo"] + 7 * terms["cross_entropy"]
     torch.testing.assert_close(terms["loss"], expected)
     logits = guide.classifier(batch["labelled_x"])
