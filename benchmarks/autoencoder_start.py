@@ -9,7 +9,7 @@ import torch
 
 from pyro_models import fit, nn
 from pyro_models.recipes import AutoencoderRecipe
-from pyro_models.training.fit import parameters
+from pyro_models.training.loop import parameters
 
 START = {"torch's own": lambda net: net, "Glorot's": nn.glorot, "Normal(0, 0.01)": partial(nn.normal_init, scale=0.01)}
 

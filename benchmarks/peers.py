@@ -71,7 +71,7 @@ def ours(net: Net, compile: str) -> Loop:
     from pyro_models.data import Batches, Split, batch_of
     from pyro_models.distributions import grey_bernoulli
     from pyro_models.objectives import mean_field
-    from pyro_models.training.fit import parameters
+    from pyro_models.training.loop import parameters
     from pyro_models.vae import VAE
 
     pair = VAE(net.decoder(), lambda logits: grey_bernoulli(logits, 1), net.latent), VAEGuide(net.encoder())

@@ -25,7 +25,7 @@ from guides.vae import VAEGuide
 from pyro_models.data import Batches, Split, batch_of
 from pyro_models.distributions import grey_bernoulli
 from pyro_models.objectives import mean_field
-from pyro_models.training.fit import fit, parameters
+from pyro_models.training.loop import fit, parameters
 from pyro_models.training.processes import average_gradients, distributed_session
 from pyro_models.vae import VAE
 

@@ -18,7 +18,7 @@ if not os.path.isdir(os.path.join(__path__[0], "guides")):  # a checkout, where 
 _PUBLIC = {
     "check": "checking.predictive",
     "compare": "likelihood.comparison",
-    "fit": "training.fit",
+    "fit": "training.loop",
     "load": "data.datasets",
     "log_likelihood": "likelihood.importance",
     "open_run": "runs.folder",

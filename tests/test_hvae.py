@@ -17,7 +17,7 @@ from pyro_models.distributions import NormalLikelihood, bernoulli
 from pyro_models.hvae import HVAE
 from pyro_models.objectives import log_weights, mean_field
 from pyro_models.recipes.hvae import HVAERecipe, levels, samples
-from pyro_models.training.fit import parameters
+from pyro_models.training.loop import parameters
 from tests.conftest import IMAGE
 
 

@@ -134,3 +134,9 @@ def test_no_public_name_hides_a_file(path):
     names = {alias.asname for node in ast.parse(path.read_text()).body for alias in node.names}
     files = {other.stem for other in path.parent.glob("*.py")}
     assert not names & files
+
+
+def test_no_public_function_has_the_name_of_its_file():
+    import pyro_models
+
+    assert not [name for name, module in pyro_models._PUBLIC.items() if module.endswith(f".{name}")]

@@ -14,7 +14,7 @@ from pyro_models.likelihood.comparison import objectives_of
 from pyro_models.likelihood.importance import UntrustedEstimate, evidence
 from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program, arguments, elbos, modules_of, run_pair
-from pyro_models.training.fit import Epoch, MakeOptimizer, fit
+from pyro_models.training.loop import Epoch, MakeOptimizer, fit
 
 SPACING = 1.3  # from one point of a curve to the next in seconds: early ones are close, and evaluating costs little
 ENDLESS = 10**9  # epochs

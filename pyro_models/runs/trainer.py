@@ -42,7 +42,7 @@ from pyro_models.runs.folder import (
 )
 from pyro_models.runs.options import RunOptions
 from pyro_models.runs.origin import provenance
-from pyro_models.training.fit import Epoch, NonFiniteTerm, fit, parameters
+from pyro_models.training.loop import Epoch, NonFiniteTerm, fit, parameters
 from pyro_models.training.processes import Processes, distributed_session
 from pyro_models.training.schedules import cosine, optimizer_of, schedule_of
 from pyro_models.training.steps import Compile

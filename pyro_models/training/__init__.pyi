@@ -1,6 +1,7 @@
-from .fit import Epoch as Epoch
-from .fit import NonFiniteTerm as NonFiniteTerm
-from .fit import parameters as parameters
+from .loop import Epoch as Epoch
+from .loop import NonFiniteTerm as NonFiniteTerm
+from .loop import fit as fit
+from .loop import parameters as parameters
 from .schedules import cosine as cosine
 from .schedules import optimizer_of as optimizer_of
 from .schedules import schedule_of as schedule_of

@@ -34,7 +34,7 @@ from pyro_models.objectives import (
     with_labels,
 )
 from pyro_models.objectives.estimators import sampled_kl
-from pyro_models.training.fit import NonFiniteTerm, fit, parameters
+from pyro_models.training.loop import NonFiniteTerm, fit, parameters
 from tests.linear_mixture import COLUMNS, KINDS, SCALE, evidence, gradient, joint_of_kinds, linear_mixture
 
 

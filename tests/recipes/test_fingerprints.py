@@ -19,7 +19,7 @@ from pyro_models.base.errors import UserError
 from pyro_models.base.seeds import derived_seed
 from pyro_models.objectives import Scheduled
 from pyro_models.recipes import RECIPES
-from pyro_models.training.fit import parameters
+from pyro_models.training.loop import parameters
 
 TABLE = Path(__file__).with_name("fingerprints.json")
 DATA = {"mnist": "digits", "mnist-a": "attributes"}  # what stands in for data that would be downloaded

@@ -26,7 +26,7 @@ from pyro_models.recipes import (
     from_json,
     table,
 )
-from pyro_models.training.fit import fit, parameters
+from pyro_models.training.loop import fit, parameters
 
 SHAPE = (1, 6, 6)
 EPOCHS = 6

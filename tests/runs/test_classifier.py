@@ -13,7 +13,7 @@ from pyro_models.cli.train import main
 from pyro_models.cli.verbs import main as verbs
 from pyro_models.data import load, to_float
 from pyro_models.runs.folder import open_run
-from pyro_models.training import fit as fit_module
+from pyro_models.training import loop
 from tests.runs.test_run import assert_same_run
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -109,7 +109,7 @@ def test_a_run_interrupted_in_its_second_epoch_is_resumed_to_the_bit(tmp_path, m
     words = [*QUICK, *options, "--epochs", "2", "--steps", "2"]
     whole, folder, steps = tmp_path / "whole", tmp_path / "run", []
     assert main([*words, "--out", str(whole)]) == 0
-    average = fit_module.average_gradients
+    average = loop.average_gradients
 
     def dies(optimizer):
         steps.append(1)
@@ -118,7 +118,7 @@ def test_a_run_interrupted_in_its_second_epoch_is_resumed_to_the_bit(tmp_path, m
         average(optimizer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "average_gradients", dies)
+        patch.setattr(loop, "average_gradients", dies)
         assert main([*words, "--out", str(folder)]) == 130
     assert not (folder / "results.json").exists()
     torch.manual_seed(99)

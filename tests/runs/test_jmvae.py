@@ -24,7 +24,7 @@ from pyro_models.metrics.attributes import attribute_classifier
 from pyro_models.recipes.jmvae import JMVAERecipe
 from pyro_models.runs import folder as folder_module
 from pyro_models.runs.folder import open_run
-from pyro_models.training import fit as fit_module
+from pyro_models.training import loop
 from tests.runs.test_run import assert_same_run
 
 QUICK = ["jmvae", "--width", "16", "--epochs", "1", "--steps", "2", "--batch-size", "20", "--device", "cpu"]
@@ -248,7 +248,7 @@ def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(own, tmp_path, monkeyp
     words = [*QUICK, "--data", own, "--epochs", "2", *options]
     whole, folder, steps = tmp_path / "whole", tmp_path / "run", []
     assert train_unpublished([*words, "--out", str(whole)]) == 0
-    average = fit_module.average_gradients
+    average = loop.average_gradients
 
     def dies(optimizer):
         steps.append(1)
@@ -257,7 +257,7 @@ def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(own, tmp_path, monkeyp
         average(optimizer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "average_gradients", dies)
+        patch.setattr(loop, "average_gradients", dies)
         assert train_unpublished([*words, "--out", str(folder)]) == 130
     assert not (folder / "results.json").exists()
     torch.manual_seed(99)

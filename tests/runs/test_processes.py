@@ -16,7 +16,7 @@ from pyro_models.data import Batches, load, to_float
 from pyro_models.recipes import AutoencoderRecipe
 from pyro_models.runs import folder as folder_module
 from pyro_models.runs import trainer
-from pyro_models.training.fit import fit, parameters
+from pyro_models.training.loop import fit, parameters
 from pyro_models.training.processes import distributed_session
 from tests.runs.test_run import OPTIONS, assert_same_run
 

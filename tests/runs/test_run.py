@@ -25,8 +25,7 @@ from pyro_models.objectives import mean_field
 from pyro_models.recipes import VAERecipe
 from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
-from pyro_models.training import cosine, parameters
-from pyro_models.training import fit as fit_module
+from pyro_models.training import cosine, loop, parameters
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -97,7 +96,7 @@ def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(whole, tmp_path, monke
         return wrapped
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "average_gradients", dies("step", fit_module.average_gradients))
+        patch.setattr(loop, "average_gradients", dies("step", loop.average_gradients))
         patch.setattr(folder_module.checkpoint, "save", dies("checkpoint", folder_module.checkpoint.save))
         library = folder_module.safetensors.torch
         patch.setattr(library, "save_model", dies("weights", library.save_model))
@@ -177,7 +176,7 @@ def test_a_refused_resume_leaves_every_byte_as_it_was(tmp_path, stopped, capsys)
 
 def dies_at_step(patch, step):
     """Interrupt training at one of its next steps."""
-    average, steps = fit_module.average_gradients, []
+    average, steps = loop.average_gradients, []
 
     def dies(optimizer):
         steps.append(1)
@@ -185,7 +184,7 @@ def dies_at_step(patch, step):
             raise KeyboardInterrupt
         average(optimizer)
 
-    patch.setattr(fit_module, "average_gradients", dies)
+    patch.setattr(loop, "average_gradients", dies)
 
 
 def test_a_finished_run_is_trained_further_by_a_fresh_cosine_to_the_bit(whole, tmp_path, monkeypatch, capsys):
@@ -198,7 +197,7 @@ def test_a_finished_run_is_trained_further_by_a_fresh_cosine_to_the_bit(whole, t
     run = open_run(whole)
     optimizer = torch.optim.Adam(parameters(run.model, run.guide), fused=True)
     batches, objective = run.recipe.batches(run.dataset), run.recipe.bound()
-    by_hand = fit_module.fit(
+    by_hand = loop.fit(
         *(run.model, run.guide, batches, objective, optimizer),
         epochs=6, done=4, seed=run.recipe.seed, learning_rate=lambda progress: cosine(1e-4)(3 * progress - 2),
     )  # fmt: skip
@@ -378,7 +377,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(stopped, capsys):
 def test_what_is_not_finite_is_named_and_so_is_what_is_left(tmp_path, capsys, monkeypatch, step, named):
     """Within the first epoch of five steps, and in the last step of the run."""
     folder = tmp_path / "run"
-    average, count = fit_module.average_gradients, []
+    average, count = loop.average_gradients, []
 
     def poison(optimizer):
         count.append(1)
@@ -387,7 +386,7 @@ def test_what_is_not_finite_is_named_and_so_is_what_is_left(tmp_path, capsys, mo
             optimizer.param_groups[0]["params"][-1].grad.fill_(float("nan"))
         average(optimizer)
 
-    monkeypatch.setattr(fit_module, "average_gradients", poison)
+    monkeypatch.setattr(loop, "average_gradients", poison)
     assert main([*OPTIONS, "--epochs", "2", "--out", str(folder)]) == 1
     error = capsys.readouterr().err
     assert re.search(named, error)
@@ -441,7 +440,7 @@ def test_a_linear_vae_of_a_table_reaches_the_likelihood_of_factor_analysis(tmp_p
 def test_the_first_interrupt_ends_the_epoch_and_saves_it(whole, tmp_path, monkeypatch, capsys):
     folder, steps = tmp_path / "run", []
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 1e9)
-    average = fit_module.average_gradients
+    average = loop.average_gradients
 
     def interrupt(optimizer):
         steps.append(1)
@@ -450,7 +449,7 @@ def test_the_first_interrupt_ends_the_epoch_and_saves_it(whole, tmp_path, monkey
         average(optimizer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "average_gradients", interrupt)
+        patch.setattr(loop, "average_gradients", interrupt)
         assert main([*OPTIONS, "--epochs", "4", "--out", str(folder)]) == 130
     assert len(torch.load(folder / "checkpoint.pt", weights_only=True)["metrics"]) == 2
     assert "stopping at the end of this epoch" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyro_models.data import Split
 from pyro_models.objectives import mean_field, trace
-from pyro_models.training.fit import fit
+from pyro_models.training.loop import fit
 from pyro_models.training.schedules import cosine
 
 

@@ -16,7 +16,7 @@ from benchmarks import peers
 from benchmarks.timing import in_turn
 from pyro_models.objectives import ESTIMATORS, Scheduled, entropy, marginal_kl, regularised, relaxed, scaled, vat
 from pyro_models.training import steps
-from pyro_models.training.fit import fit
+from pyro_models.training.loop import fit
 
 EPOCHS = 3
 

@@ -10,7 +10,7 @@ from pyro.nn import PyroModule, PyroSample
 
 from pyro_models.data import Batches, Split, batch_of
 from pyro_models.objectives import iwae, mean_field, renyi, trace
-from pyro_models.training.fit import NonFiniteTerm, fit, parameters, program
+from pyro_models.training.loop import NonFiniteTerm, fit, parameters, program
 from pyro_models.training.schedules import cosine, stages
 from tests.conftest import IMAGE
 
