@@ -182,13 +182,14 @@ def read_files(paths: list[Path], source: str, size: int | None, colour: Colour)
     """Read image files as bytes of one size and number of channels.
 
     Returns:
-        images [n, channel, height, width]; which of the paths they are; what there is to note: unreadable files.
+        images [n, channel, height, width]; which of the paths they are; what there is to note: unreadable files, say.
 
     Raises:
         DataError: none can be read, or their sizes differ and no `size` is given.
     """
-    read, kept, broken = [], [], []
-    for number, image in enumerate(_opened(paths)):
+    read, kept, broken, transparent = [], [], [], 0
+    for number, (image, has_alpha) in enumerate(_opened(paths)):
+        transparent += has_alpha
         if image is None:
             broken.append(paths[number].name)
         else:
@@ -196,6 +197,10 @@ def read_files(paths: list[Path], source: str, size: int | None, colour: Colour)
             kept.append(number)
     listed = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
     notes = [f"{len(broken)} of {len(paths)} files cannot be read and are left out: {listed}"] if broken else []
+    if transparent:
+        notes.append(
+            f"{transparent} of {len(paths)} files have transparency, which is dropped: their colours alone are read"
+        )
     if not read:
         raise DataError(f"{source}: none of the {len(paths)} image files can be read: they are damaged, or of 32 bits")
     sizes = Counter(tuple(image.shape[-2:]) for image in read)
@@ -209,8 +214,8 @@ def read_files(paths: list[Path], source: str, size: int | None, colour: Colour)
     return torch.cat(read), kept, notes
 
 
-def _opened(paths: list[Path]) -> Iterator[Tensor | None]:
-    """Yield each file as bytes [1, channel, height, width], 1 or 3 channels, no transparency; None if unreadable."""
+def _opened(paths: list[Path]) -> Iterator[tuple[Tensor | None, bool]]:
+    """Yield each file as bytes [1, 1 or 3 channels, height, width], or None, and whether any of it is transparent."""
     from PIL import Image, ImageOps
 
     for path in paths:
@@ -218,6 +223,9 @@ def _opened(paths: list[Path]) -> Iterator[Tensor | None]:
             with warnings.catch_warnings(), Image.open(path) as file:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 upright = ImageOps.exif_transpose(file)
+                has_alpha = upright.has_transparency_data and bool(
+                    (np.asarray(upright.convert("RGBA"))[..., 3] < 255).any()
+                )
                 if upright.mode == "F" or (upright.mode == "I" and file.format != "PNG"):
                     raise ValueError("what is white is not known")  # as of integers of 32 bits
                 if upright.mode.startswith("I"):  # 16 bits
@@ -227,7 +235,7 @@ def _opened(paths: list[Path]) -> Iterator[Tensor | None]:
                 else:
                     pixels = np.asarray(upright.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
-            yield None
+            yield None, False
             continue
         rounded = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-        yield torch.from_numpy(np.ascontiguousarray(rounded.transpose(2, 0, 1)))[None]
+        yield torch.from_numpy(np.ascontiguousarray(rounded.transpose(2, 0, 1)))[None], has_alpha

@@ -162,6 +162,21 @@ def test_folders_may_hold_the_splits(folder):
     assert {name.split("/")[0] for name in dataset.test.ids} == {"test"}
 
 
+def test_transparency_is_dropped_and_said_where_there_is_any(tmp_path):
+    from PIL import Image
+
+    pixels = RNG.integers(0, 256, (24, 9, 8, 4), dtype=np.uint8)
+    pixels[3:, ..., 3] = 255  # an alpha channel that is opaque all over
+    for k, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{k:02}.png")
+    dataset = load(tmp_path)
+    assert any("3 of 24 files have transparency, which is dropped" in note for note in dataset.notes)
+    rows = torch.cat([part.x for part in dataset.parts.values()])
+    assert {row.numpy().tobytes() for row in rows} == {
+        np.ascontiguousarray(image[..., :3].transpose(2, 0, 1)).tobytes() for image in pixels
+    }
+
+
 def test_images_of_floats_have_no_white_and_are_left_out_and_folders_beside_splits_are_named(folder):
     from PIL import Image
 
