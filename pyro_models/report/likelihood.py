@@ -31,11 +31,12 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
         the estimates, in a few lines.
 
     Raises:
-        UserError: the recipe's story is no density of x.
+        UserError: the recipe's story is no density of x, or the run has no results.json yet.
     """
     recipe, test = run.recipe, run.dataset.test
     if reason := recipe.unanswered.get("log-likelihood"):
         raise UserError(reason)
+    results = read_json(run.folder / "results.json")  # before minutes are spent
     with eval_mode(run.model, run.guide, seed=derived_seed(seed, "data")):
         data = recipe.batch(run.dataset, test)
     options: dict[str, Any] = {"target": recipe.target, "samples": samples, "seed": seed}
@@ -82,8 +83,7 @@ def write_likelihood(run: Run, samples: int, gap_of: int, seed: int) -> str:
     path = run.folder / "likelihood.npz"
     arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in each.items()}
     replace(path, lambda beside: np.savez(beside, **arrays))
-    written = read_json(run.folder / "results.json") | {"log_likelihood": estimate}
-    write(run.folder / "results.json", json.dumps(written, indent=2) + "\n")
+    write(run.folder / "results.json", json.dumps(results | {"log_likelihood": estimate}, indent=2) + "\n")
     return text + f"of each datum: {path}"
 
 

@@ -366,6 +366,10 @@ def test_the_likelihood_keeps_each_datum_and_the_parts_of_the_gap_add_up(tmp_pat
     assert len(kept["gap_elbo"]) == 3
     gap = {name: part["mean"] for name, part in found["gap"].items() if name != "data"}
     assert gap["gap"] == pytest.approx(gap["amortisation"] + gap["approximation"], abs=1e-4)
+    (tmp_path / "run" / "results.json").unlink()
+    monkeypatch.setattr(likelihood, "evidence", lambda *_, **__: pytest.fail("refuses before it computes"))
+    assert verbs(["likelihood", str(tmp_path / "run"), "--samples", "40"]) == 2
+    assert "results.json: No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
