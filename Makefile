@@ -23,7 +23,7 @@ test-lowest:  ## the core of the suite on the lowest versions that pyproject.tom
 	$(PYTHON) -m venv .venv-lowest
 	@$(PYTHON) -c 'import tomllib; file = open("pyproject.toml", "rb"); needs = tomllib.load(file)["project"]["dependencies"]; \
 		print("\n".join(each.split(",")[0].replace(">=", "==") for each in needs))' > .venv-lowest/lowest.txt
-	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/lowest.txt hypothesis pandas pytest
+	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/lowest.txt hypothesis pandas pytest 'pyparsing<3.3'
 	@.venv-lowest/bin/python -m pytest -m "not long" tests/data tests/distributions tests/objectives tests/nn tests/reading
 
 lint: setup

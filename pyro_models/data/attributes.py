@@ -155,7 +155,9 @@ def mnist_a(
     """
     generator = torch.Generator().manual_seed(seed)
     index = allowed.any(1)[labels].nonzero()[:, 0].repeat(copies or COPIES)
-    pose = allowed.double()[labels[index]].multinomial(1, generator=generator)[:, 0]
+    reached = allowed.double()[labels[index]].cumsum(1)  # `multinomial` draws others in other versions of torch
+    uniform = torch.rand(len(index), 1, dtype=torch.float64, generator=generator)
+    pose = torch.searchsorted(reached, uniform * reached[:, -1:], right=True)[:, 0]
     scale, orientation, location = torch.unravel_index(pose, POSES)
     size = _normal(0.9 - 0.3 * scale.double(), 0.1, 0.4, 1.0, generator)
     angle = (1 - orientation) * _normal(torch.full_like(size, 45), 10, -90, 90, generator).deg2rad()

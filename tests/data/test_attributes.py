@@ -1,5 +1,6 @@
 """Attributes: their codes, the two sets made of digits, labels, and the user's own."""
 
+import hashlib
 import math
 from functools import partial
 
@@ -112,7 +113,7 @@ def drawn(image, n=200, seed=3):
     return x[:, 0] / 255.0, codes
 
 
-def test_mnist_a_has_ten_black_and_white_copies_of_each_image_and_all_combinations_in_each_part(of_digits):
+def test_mnist_a_has_ten_black_and_white_copies_of_each_image_and_all_combinations_by_chance(of_digits):
     assert of_digits.shape == (1, 64, 64)
     assert [len(part) for part in parts(of_digits)] == [13720, 1250, 3000]
     assert [each.name for each in of_digits.attributes] == ["digit", "scale", "orientation", "location"]
@@ -120,7 +121,15 @@ def test_mnist_a_has_ten_black_and_white_copies_of_each_image_and_all_combinatio
         assert ((made.x == 0) | (made.x == 255)).all()
         assert torch.equal(made.labels, digits.labels.repeat(10))
         assert torch.equal(made.attributes[:, 0], made.labels)
-        assert len(made.attributes.unique(dim=0)) == 10 * 2 * 3 * 4
+        chance = 240 * math.exp(-len(made) / 240)  # combinations that as many draws are expected to miss
+        assert 240 - len(made.attributes.unique(dim=0)) <= chance + 4 * chance**0.5
+
+
+def test_data_are_the_same_under_every_version_of_torch(of_digits):
+    """The hashes were found with torch 2.5.0 and 2.14.1, whose `multinomial` and `exponential_` draw other numbers."""
+    made = [load("attributes"), load("attributes", pixels="static"), of_digits]
+    hashes = [hashlib.sha1(dataset.test.x.numpy().tobytes()).hexdigest()[:8] for dataset in made]
+    assert hashes == ["bf8fa071", "7fc8880b", "aa923c29"]
 
 
 def test_combinations_come_as_often_as_any_other_of_their_digit(of_digits):
