@@ -17,11 +17,16 @@ from pyro_models.vae import VAE
 IMAGE = (1, 4, 4)
 
 
+for accelerators in (torch.cuda, torch.xpu, torch.mtia):
+    if not accelerators.is_available():  # each `torch.manual_seed` notes a traceback for its first use, of a deep stack
+        accelerators.manual_seed_all = lambda seed: None
+
+
 @pytest.fixture(autouse=True)
 def exact():
     """Run each test in float64, with argument validation, from one seed, in an empty parameter store."""
     torch.set_default_dtype(torch.float64)
-    torch.default_generator.manual_seed(0)  # without the traceback that `torch.manual_seed` notes, for a GPU
+    torch.manual_seed(0)
     with pyro.validation_enabled(True), pyro.get_param_store().scope():
         yield
     torch.set_default_dtype(torch.float32)
