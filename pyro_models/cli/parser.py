@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 def add_options(parser: Parser, title: str, options: Any) -> None:
     """Add a group with an option for each field of a dataclass instance, whose values are the defaults."""
     group = parser.add_argument_group(title)
-    hints = types_of(type(options))
+    hints = types_of(options.__class__)
     for field in options_of(options):
         default, hint = getattr(options, field.name), hints[field.name]
         help = in_flags(field.metadata["help"]).replace("%", "%%")

@@ -50,7 +50,7 @@ def check(options: Any) -> None:
     Raises:
         UserError: for the first one that does not do; NaN lies outside all bounds.
     """
-    hints = types_of(type(options))
+    hints = types_of(options.__class__)
     for field in dataclasses.fields(options):
         name, value, hint = f"`{field.name}`", getattr(options, field.name), hints[field.name]
         low, high = field.metadata["low"], field.metadata["high"]
