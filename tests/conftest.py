@@ -3,6 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more, here and in the processes that tests start
+os.fsync = lambda descriptor: None  # what tests write need not outlast a loss of power, and they would wait for each
 
 import pyro
 import pytest
@@ -17,11 +18,16 @@ from pyro_models.vae import VAE
 IMAGE = (1, 4, 4)
 
 
+for accelerators in (torch.cuda, torch.xpu, torch.mtia):
+    if not accelerators.is_available():  # each `torch.manual_seed` notes a traceback for its first use, of a deep stack
+        accelerators.manual_seed_all = lambda seed: None
+
+
 @pytest.fixture(autouse=True)
 def exact():
     """Run each test in float64, with argument validation, from one seed, in an empty parameter store."""
     torch.set_default_dtype(torch.float64)
-    torch.default_generator.manual_seed(0)  # without the traceback that `torch.manual_seed` notes, for a GPU
+    torch.manual_seed(0)
     with pyro.validation_enabled(True), pyro.get_param_store().scope():
         yield
     torch.set_default_dtype(torch.float32)
@@ -55,6 +61,7 @@ def x():
 LONGEST = (
     "test_notebooks.py", "test_matrix.py", "test_recipes.py", "test_docs.py", "test_jmvae.py", "test_train.py",
     "test_estimators.py", "test_clusters.py", "test_page.py", "test_pictures.py", "test_processes.py",
+    "test_capture.py",
 )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+import pyro_models
+from pyro_models.checking import predictive
 from pyro_models.data import Batches
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +40,8 @@ FEW = {
     "samples": 10,
     "draws": 3,
     "steps": 5,
-    "[:": 40,
+    "replicates": 5,
+    "[:": 30,
 }
 """Of what a notebook's short form sets by a name, and of the rows that it takes; here still less."""
 SHORTENED = re.compile(rf"({'|'.join(map(re.escape, FEW))})( ?=? ?)(\d+) if SHORT")
@@ -55,11 +58,17 @@ def few(match):
     return f"{match[1]}{match[2]}{min(FEW[match[1]], int(match[3]))} if SHORT"
 
 
+def beginning(dataset):
+    """The first of the data, of each split."""
+    most = 300 if not dataset.is_table else 100
+    return dataset.each(lambda name, part: part[: most if name == "train" else 100])
+
+
 class Shell(InteractiveShell):
     """What a kernel runs its cells with, in this process: a kernel takes seconds to start and to import torch.
 
-    A figure is drawn once, without arranging its panels first, as that takes longer than all else of it; the long
-    test draws them in full."""
+    A figure is drawn without arranging its panels and without its pixels, which takes longer than all else of it; the
+    long test draws them in full."""
 
     def enable_matplotlib(self, gui=None):
         assert gui == "inline"
@@ -73,9 +82,8 @@ class Shell(InteractiveShell):
 
 
 def drawn(figure):
-    figure.set_dpi(20)
     figure.set_layout_engine("none")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return b"drawn"
 
 
@@ -90,10 +98,12 @@ def shell():
 
 
 @every_notebook
-def test_a_notebook_runs(path, shell, monkeypatch):
-    """With few epochs of few steps: here no figure of a notebook is judged."""
-    steps = Batches.__len__
+def test_a_notebook_runs(path, shell, sketched, monkeypatch):
+    """With few epochs of few steps on few data: here no figure of a notebook is judged."""
+    steps, load = Batches.__len__, pyro_models.load
     monkeypatch.setattr(Batches, "__len__", lambda batches: min(steps(batches), 4))
+    monkeypatch.setattr(pyro_models, "load", lambda *given, **options: beginning(load(*given, **options)))
+    monkeypatch.setattr(predictive, "FEWEST_REPLICATES", FEW["replicates"])
     torch.set_default_dtype(torch.float32)
     shell.reset(new_session=False)
     pictures = 0

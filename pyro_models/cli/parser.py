@@ -7,11 +7,11 @@ import re
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pyro_models.base.names import HUB
 from pyro_models.recipes import flag
-from pyro_models.recipes.options import SEEDS, bounds, options_of
+from pyro_models.recipes.options import SEEDS, bounds, options_of, types_of
 
 
 def in_flags(message: str) -> str:
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 def add_options(parser: Parser, title: str, options: Any) -> None:
     """Add a group with an option for each field of a dataclass instance, whose values are the defaults."""
     group = parser.add_argument_group(title)
-    hints = get_type_hints(type(options))
+    hints = types_of(options.__class__)
     for field in options_of(options):
         default, hint = getattr(options, field.name), hints[field.name]
         help = in_flags(field.metadata["help"]).replace("%", "%%")

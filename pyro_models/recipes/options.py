@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyro_models.base.errors import UserError, nearest
@@ -19,6 +20,12 @@ def option(default: Any, help: str, low: float = -math.inf, high: float = math.i
 def options_of(options: Any) -> list[dataclasses.Field]:
     """Return the fields of a dataclass, or of an instance, that a user sets."""
     return [field for field in dataclasses.fields(options) if field.metadata["shown"]]
+
+
+@cache  # evaluating the hints takes longer than all else of making a recipe
+def types_of(options: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name."""
+    return get_type_hints(options)
 
 
 def bounds(low: float, high: float) -> str:
@@ -43,7 +50,7 @@ def check(options: Any) -> None:
     Raises:
         UserError: for the first one that does not do; NaN lies outside all bounds.
     """
-    hints = get_type_hints(type(options))
+    hints = types_of(options.__class__)
     for field in dataclasses.fields(options):
         name, value, hint = f"`{field.name}`", getattr(options, field.name), hints[field.name]
         low, high = field.metadata["low"], field.metadata["high"]

@@ -38,6 +38,8 @@ PARTICLES = 5
 """Of a weighted bound, as the estimators' own default."""
 DIRECTIONS = 5
 """Along which the gradients of noisy estimators are compared, at most."""
+FEWEST = 20
+"""Weights that have to count, for their mean to be held against."""
 LIMIT = 5.0
 """Standard errors that two means may lie apart."""
 
@@ -214,6 +216,9 @@ class Bench:
     @cached_property
     def drawn_subsample(self) -> bool:
         """Whether a plate of the pair draws a subsample, another one in each run."""
+        subsamples = [s for t in (self.trace, self.guided) for s in t.nodes.values() if site_is_subsample(s)]
+        if all(site["value"].tolist() == [*range(site["fn"].size)] for site in subsamples):
+            return False
         drawn: list[dict[str, list[int]]] = []
         for seed in range(4):
             pyro.set_rng_seed(seed)
@@ -344,7 +349,6 @@ class Bench:
     @cached_property
     def log_weights(self) -> Tensor:
         """log p(x, z) - log q(z | x) at many draws: [draws * particles, n]."""
-        self.weighable()
         with torch.no_grad():
             rows = [self.weigh(5000 + draw) for draw in range(self.draws * PARTICLES)]
         return torch.stack([(p - q).reshape(-1) for p, q in rows]).double()
@@ -493,7 +497,7 @@ def estimator(bench: Bench, name: str) -> str:
         if not bench.thorough:
             return "closed form"
     if name in WEIGHTED:
-        return _weighted(bench, name, once)
+        return _weighted(bench, name, once, data)
     gradient, kind = bench.gradient(loss), "mean-field" if name == "graph" and not bench.scored else name
     try:
         theirs, their_gradient = bench.pyro_once(kind, 1000)
@@ -536,13 +540,12 @@ def data_of(terms: Any, bench: Bench) -> int:
     return bench.size
 
 
-def _weighted(bench: Bench, name: str, once: Callable[[int], tuple[Tensor, int]]) -> str:
+def _weighted(bench: Bench, name: str, once: Callable[[int], tuple[Tensor, int]], data: int) -> str:
     try:
         bench.weighable()
     except NoReference as error:
         return f"no reference: {error}"
     n, frame = bench.size, bench.frame
-    _, data = once(2000)
     if frame is not None and n > 1 and data == 1:
         raise Wrong(f"it is the joint bound, though each of {n} data has its own in plate {frame.name!r}")
     if data not in (n, getattr(frame, "full_size", n) or n):
@@ -730,15 +733,17 @@ def log_likelihood(bench: Bench) -> str:
             raise Wrong(f"{float(value.sum()):.5g} in all, and log p is {float(pair.log_p.sum()):.5g}")
         return "closed form"
     try:
-        weights = bench.log_weights
+        bench.weighable()
     except NoReference as error:
         return f"no reference: {error}"
-    s = len(weights)
+    if value.numel() != bench.size:
+        raise Wrong(f"{value.numel()} values, where the data are {bench.size}")
+    if (s := bench.draws * PARTICLES) < FEWEST:
+        return f"no reference: {s} weights are too few"
+    weights = bench.log_weights
     effective = (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp()
-    if float(effective.min()) < 20:
+    if float(effective.min()) < FEWEST:
         return f"no reference: of {s} weights {float(effective.min()):.0f} count"
-    if value.numel() != weights.shape[-1]:
-        raise Wrong(f"{value.numel()} values, where the data are {weights.shape[-1]}")
     by_hand = weights.logsumexp(0) - math.log(s)
     error = ((s / effective - 1) / s).sqrt()
     error = float(((error**2) * (1 + s / samples)).sum().sqrt()) + 1e-6 * (1 + float(by_hand.sum().abs()))

@@ -103,8 +103,9 @@ def pair_of(recipe, split):
 
 
 def batches_of(recipe, split, **changes):
+    """All data in one batch, an epoch in one step."""
     size = len(recipe.training_splits(split)[0])
-    return recipe.batches(dataset_of(split), **{"size": size, "steps": None} | changes)
+    return recipe.batches(dataset_of(split), **{"size": size, "steps": 1} | changes)
 
 
 def batch_of(recipe, split):

@@ -29,19 +29,33 @@ def quick_embedding(monkeypatch):
     monkeypatch.setattr(plots, "tsne", lambda points: points[:, :2])
 
 
+@pytest.fixture(scope="session")
+def tab(chromium):
+    """One for all pages: another one takes the browser as long as a page."""
+    tab = chromium.new_page(has_touch=True)
+    tab.set_default_timeout(30_000)
+    return tab
+
+
 @pytest.fixture
-def page(chromium):
+def page(tab):
     """A page that fails the test if it says anything on the console or asks for anything but one file from disk."""
-    page = chromium.new_page(has_touch=True)
-    page.set_default_timeout(30_000)
     said = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url))
-    yield page
+    listeners = {
+        "console": lambda message: said.append(message.text),
+        "pageerror": lambda error: said.append(str(error)),
+        "request": lambda request: said.append(request.url),
+    }
+    tab.set_viewport_size({"width": 1280, "height": 720})
+    tab.emulate_media(color_scheme="light")
+    for event, listener in listeners.items():
+        tab.on(event, listener)
+    yield tab
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
+    tab.goto("about:blank")
     assert all(one.startswith("file://") and one.endswith("/report.html") for one in said), said
     assert len(said) <= 1
-    page.close()
 
 
 def accessibility_faults(page, contrast=True):
