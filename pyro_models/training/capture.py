@@ -14,6 +14,7 @@ import copy
 import logging
 import sys
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -109,7 +110,11 @@ def state_of(*programs: Any) -> list[Any]:
     queue = list(programs)
     while queue:
         each = queue.pop()
-        if isinstance(each, Tensor):
+        if each is None or type(each) in (bool, int, float, str):  # the commonest first, as this runs in each step
+            values.append(each)
+        elif type(each) in (dict, OrderedDict) and not each:
+            continue
+        elif isinstance(each, Tensor):
             values += [each, each.requires_grad, None if id(each) in owned else each._version]
         elif isinstance(each, nn.Module) and id(each) not in visited:
             of_pyro = is_of_pyro(each)  # such a guide makes plates anew in each call

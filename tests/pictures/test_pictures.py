@@ -27,7 +27,7 @@ CASES = {
         CURVES
         | RECONSTRUCTIONS
         | {"clusters", "latent-map", "latent-map-by-cluster", "prior-of-clusters", "confusion", "scores-of-classes"}
-        | {"labelled", "learning-curves-terms", "learning-curves-scores"},
+        | {"adversaries", "labelled", "learning-curves-terms", "learning-curves-scores"},
     ),
     "gmvae, two columns": (
         "gmvae",

@@ -171,8 +171,11 @@ def line(complaint_of):
         ("--labels 9999", "--labels must be at most the number of training data, 1372, not 9999"),
         ("--labels 0", "--labels must be at least 1, not 0"),
         ("--unlabelled 1300", "--unlabelled 1300 is more than the 1272 training data left"),
-        ("--unlabelled 0", "--batch-size 256 is more than the 100 training data; --steps cycles through them"),
-        ("--batch-size 1300", "--batch-size 1300 is more than the 1272 training data; --steps cycles through them"),
+        ("--unlabelled 0", "--batch-size 256 is more than the 100 training data; --least-steps cycles through them"),
+        (
+            "--batch-size 1300",
+            "--batch-size 1300 is more than the 1272 training data; --least-steps cycles through them",
+        ),
         ("--split article", "--split article goes with the 60,000 training images of mnist, not with digits"),
         ("--data blobs", "--data blobs is a table: use --preset table, or --network mlp"),
         ("--data blobs --network article", "--network article takes images of 28 x 28, not [2]"),
