@@ -13,8 +13,8 @@ PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file
 train: setup  ## train a recipe: make train RECIPE=autoencoder ARGS="--epochs 20"
 	@$(BIN)/python train.py $(RECIPE) $(ARGS)
 
-test: setup  ## PYTHONDONTWRITEBYTECODE would have every process compile all files
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL) -m "not long"
+test: setup  ## all but the notebooks, which `make docs` runs; PYTHONDONTWRITEBYTECODE would have every process compile all files
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL) -m "not long" --ignore tests/test_notebooks.py
 
 test-full: setup
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -32,7 +32,8 @@ lint: setup
 notebooks: setup  ## execute the notebooks in full, into notebooks/*.ipynb
 	@for script in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$script || exit 1; done
 
-docs: setup  ## build the site into build/site; a broken link or a docstring that cannot be read is an error (--quiet would hide it)
+docs: setup  ## run the notebooks' short forms and build the site into build/site; a broken link or a docstring that cannot be read is an error (--quiet would hide it)
+	@$(BIN)/python -m pytest -m "not long" tests/test_notebooks.py
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo build/site/index.html
 

@@ -59,7 +59,7 @@ def x():
 
 
 LONGEST = (
-    "test_notebooks.py", "test_matrix.py", "test_recipes.py", "test_docs.py", "test_jmvae.py", "test_train.py",
+    "test_matrix.py", "test_recipes.py", "test_docs.py", "test_jmvae.py", "test_train.py",
     "test_estimators.py", "test_clusters.py", "test_page.py", "test_pictures.py", "test_processes.py",
     "test_capture.py",
 )  # fmt: skip
