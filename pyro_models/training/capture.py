@@ -110,7 +110,7 @@ def state_of(*programs: Any) -> list[Any]:
     queue = list(programs)
     while queue:
         each = queue.pop()
-        if each is None or type(each) in (bool, int, float, str):  # the commonest first, as this runs in each step
+        if each is None or type(each) in (bool, int, float, str):  # the commonest first, of thousands
             values.append(each)
         elif type(each) in (dict, OrderedDict) and not each:
             continue
