@@ -10,6 +10,7 @@ seeds.
 import argparse
 import csv
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.timing import write_section
+from pyro_models.base.markdown import markdown
 from pyro_models.sklearn import GaussianMixtureVAE
 
 FIELDS = ("shape", "groups", "smallest", "noise", "rows", "seed")
@@ -67,21 +69,18 @@ def scores(case: tuple[Any, ...]) -> dict[str, float]:
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return means by shape and number of groups, and how far the first model is behind the better of the others."""
-    lines = [f"| groups | cases | {' | '.join(MODELS)} | behind the better of the two by more than 0.02 |"]
-    lines += ["| --- | ---: | ---: | ---: | ---: | --- |"]
-    for shape, groups in sorted({(row["shape"], int(row["groups"])) for row in rows}):
-        indices = np.array(
-            [
-                [float(row[name]) for name in MODELS]
-                for row in rows
-                if (row["shape"], int(row["groups"])) == (shape, groups)
-            ]
-        )
-        behind = indices[:, 1:].max(1) - indices[:, 0]
-        far = ", ".join(f"{gap:.3f}" for gap in sorted(behind, reverse=True) if gap > 0.02)
-        means = " | ".join(f"{mean:.3f}" for mean in indices.mean(0))
-        lines.append(f"| {groups}, {shape} | {len(indices)} | {means} | {far or 'none'} |")
-    return "\n".join([f"{len(rows)} of {len(CASES):,} cases, drawn at random: mean adjusted Rand index.", "", *lines])
+    found = defaultdict(list)
+    for row in rows:
+        found[row["shape"], int(row["groups"])].append([float(row[name]) for name in MODELS])
+    lines = []
+    for (shape, groups), cases in sorted(found.items()):
+        indices = np.array(cases)
+        behind = sorted(indices[:, 1:].max(1) - indices[:, 0], reverse=True)
+        means = {name: f"{mean:.3f}" for name, mean in zip(MODELS, indices.mean(0), strict=True)}
+        far = ", ".join(f"{gap:.3f}" for gap in behind if gap > 0.02) or "none"
+        line = {"groups": f"{groups}, {shape}", "cases": str(len(cases)), **means}
+        lines.append(line | {"behind the better of the two by more than 0.02": far})
+    return f"{len(rows)} of {len(CASES):,} cases, drawn at random: mean adjusted Rand index.\n\n{markdown(lines)}"
 
 
 def main() -> None:
