@@ -53,8 +53,18 @@ class Job:
 
     @cached_property
     def recipe(self) -> Recipe:
-        recipe, _ = parse([*shlex.split(self.run["command"]), "--seed", str(self.seed)])
+        recipe, _ = parse([*shlex.split(self.run["command"].format_map(self.sources())), "--seed", str(self.seed)])
         return tenth(recipe) if self.quick else recipe
+
+    def sources(self) -> dict[str, Path]:
+        """Return the folders of the runs that the command names, of the same seed."""
+        out = self.folder.parents[1]
+        return {name: out / name / self.folder.name for name in re.findall(r"{(.+?)}", self.run["command"])}
+
+    def can_start(self, others: Iterable["Job"]) -> bool:
+        """Return whether the runs that the command names are finished, and none of them is among the others."""
+        sources, unfinished = self.sources().values(), {job.folder for job in others}
+        return all((folder / "results.json").is_file() and folder not in unfinished for folder in sources)
 
     def begun(self) -> bool:
         """Return whether the folder holds this recipe: a default that changed since makes it another."""
@@ -129,10 +139,15 @@ def train(jobs: Sequence[Job], at_once: int, kept: Kept, update: Callable[[], No
     failed: list[Job] = []
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
+            ready = [job for job in waiting if job.can_start([*waiting, *running.values()])]
+            for job in ready[: at_once - len(running)]:
+                waiting.remove(job)
                 running[start(job)] = job
                 print(progress(jobs, list(running.values()), waiting, failed, at_once, kept), flush=True)
+            if not running:
+                names = ", ".join(f"{job.run['name']}, seed {job.seed}" for job in waiting)
+                print(f"not begun, for want of the runs that they start from: {names}", flush=True)
+                return False
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
                 job = running.pop(process)
@@ -271,7 +286,8 @@ def table(name: str, runs: Sequence[Listed], kept: Kept) -> str:
 
 
 def command(run: Listed, seeds: int) -> str:
-    return f"`python train.py {run['command']}{f' --seeds {seeds}' if seeds > 1 else ''}`"
+    words = re.sub("{(.+?)}", r"runs/\1", run["command"])
+    return f"`python train.py {words}{f' --seeds {seeds}' if seeds > 1 else ''}`"
 
 
 def theirs(run: Listed) -> str:

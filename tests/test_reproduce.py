@@ -116,6 +116,18 @@ def test_another_default_makes_another_run_and_an_estimate_follows_the_training(
     assert other.results() == {}
 
 
+def test_a_run_that_starts_from_another_waits_for_it(folders, capsys):
+    second = RUN | {"name": "further", "command": f"{RUN['command']} --initial-weights {{points}}", "seeds": 1}
+    (first,), (later,) = (reproduce.jobs_of([run | {"seeds": 1}], folders) for run in (RUN, second))
+    assert later.recipe.initial_weights == str(first.folder)
+    assert not reproduce.train([later], 2, {}, lambda: None)
+    assert "not begun, for want of the runs that they start from: further, seed 1" in capsys.readouterr().out
+    assert reproduce.train([later, first], 2, {}, lambda: None)
+    assert later.commands() == first.commands() == []
+    assert [later.can_start(others) for others in ([], [later], [first])] == [True, True, False]
+    assert "--initial-weights runs/points`" in reproduce.command(second, 1)
+
+
 @pytest.mark.parametrize(("python", "good"), [("true", True), ("false", False)])
 def test_a_training_that_fails_is_reported(python, good, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "PYTHON", python)

@@ -129,6 +129,11 @@ class Recipe:
     seed: int = option(
         1, "seed of the weights, the order and the noise; the split of the data does not depend on it", 0, SEEDS
     )
+    initial_weights: str | None = option(
+        None,
+        "finished run, a folder or hub:USER/NAME, whose weights training starts from, where the networks are the same; "
+        "none: drawn from the seed",
+    )
     continued: Any = option(
         (),
         "where a finished run was trained further: its `epochs` until then, the epoch that it had reached, and the "
@@ -137,6 +142,8 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.initial_weights, PathLike):
+            object.__setattr__(self, "initial_weights", os.fspath(self.initial_weights))
         check(self)
         if self.evaluate_on is not None and self.evaluate_on > 1 and self.evaluate_on % 1:
             raise UserError(f"`evaluate_on` must be a share of at most 1 or a whole number, not {self.evaluate_on:g}")

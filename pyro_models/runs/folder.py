@@ -85,14 +85,8 @@ def open_run(
     Raises:
         UserError: the folder holds no finished run, or its weights do not fit its recipe.
     """
-    folder = fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder)
-    if not (folder / "recipe.json").is_file():
-        raise UserError(f"{folder} is no run folder: it holds no recipe.json")
-    if what := _several(folder):
-        raise UserError(f"{folder} holds {what}: give one of them, a folder in it")
+    folder = finished(folder)
     recipe = from_json(read_json(folder / "recipe.json") | networks)
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"the run in {folder} is not finished: continue it with `out={folder}` and `resume=True`")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("`device=cuda`: torch finds no GPU here; use `device=cpu`")
     known, source = provenance(folder, recipe, data_dir), recipe
@@ -104,7 +98,7 @@ def open_run(
     dataset = Deferred(known.name, known.preprocessing, lambda: known.located(source).load(data_dir))
     with torch.random.fork_rng():
         run = build(recipe, dataset, folder, Processes(0, 1, torch.device(device)))
-    load_trained(run)
+    load_trained(run.pair, folder)
     if (folder / "checkpoint.pt").is_file():
         state = checkpoint.load(folder / "checkpoint.pt")
         run.metrics.extend(state["metrics"])
@@ -112,6 +106,22 @@ def open_run(
     run.model.eval()
     run.guide.eval()
     return run
+
+
+def finished(folder: Path | str) -> Path:
+    """Return the folder of a finished run, downloaded where it is on the Hub.
+
+    Raises:
+        UserError: it holds none.
+    """
+    folder = fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder)
+    if what := _several(folder):
+        raise UserError(f"{folder} holds {what}: give one of them, a folder in it")
+    if not (folder / "recipe.json").is_file():
+        raise UserError(f"{folder} is no run folder: it holds no recipe.json")
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"the run in {folder} is not finished: continue it with `out={folder}` and `resume=True`")
+    return folder
 
 
 def fetched(source: str) -> Path:
@@ -313,7 +323,7 @@ def restore(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     run.frames.update(state["frames"])
     run.best.update(state["best"])
     if state["weights"] is None:
-        load_trained(run)
+        load_trained(run.pair, run.folder)
         return
     try:
         run.pair.load_state_dict(state["weights"])
@@ -323,19 +333,33 @@ def restore(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
         raise UserError(f"the checkpoint in {run.folder} does not fit the recipe: {first_line(error)}", 1) from None
 
 
-def load_trained(run: Run) -> None:
-    """Load the weights of a finished run.
+def load_trained(pair: nn.Module, folder: Path) -> None:
+    """Load the weights of a finished run into the pair of its recipe, or into another with the same networks.
 
     Raises:
-        UserError: they cannot be read, or are not those of the recipe's networks.
+        UserError: they cannot be read, or are not of the pair's networks.
     """
     try:
-        load_weights(run.pair, safetensors.torch.load_file(run.folder / "model.safetensors"))
+        load_weights(pair, safetensors.torch.load_file(folder / "model.safetensors"))
     except RuntimeError as error:  # whose first line says nothing
         reason = first_line(ValueError(" ".join(str(error).split("\n", 1)[1:])))
-        raise UserError(f"the weights in {run.folder} are not of its recipe.json and data.json: {reason}", 1) from None
+        raise UserError(f"the weights in {folder} are not of these networks: {reason}", 1) from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read the weights in {run.folder}: {first_line(error)}", 1) from None
+        raise UserError(f"cannot read the weights in {folder}: {first_line(error)}", 1) from None
+
+
+def initial_weights(recipe: Recipe, dataset: Dataset) -> dict[str, torch.Tensor] | None:
+    """Return the weights of the run that `initial_weights` names, as those of this recipe's pair; None without one.
+
+    Raises:
+        UserError: it is no finished run, or has other networks.
+    """
+    if recipe.initial_weights is None:
+        return None
+    with torch.random.fork_rng():
+        pair = build(recipe, dataset, Path(), Processes(0, 1, torch.device("cpu"))).pair
+    load_trained(pair, finished(recipe.initial_weights))
+    return pair.state_dict()
 
 
 def load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:

@@ -33,6 +33,7 @@ from pyro_models.runs.folder import (
     Run,
     best_epoch,
     build,
+    initial_weights,
     is_over,
     leg,
     prepare,
@@ -72,12 +73,16 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         dataset = dataset.to(processes.device)
         batches = recipe.batches(dataset, rank=processes.rank, processes=processes.count)
         _check_hooks(recipe, options, processes)
+        started = options.resume and options.out is not None and (options.out / "checkpoint.pt").exists()
+        first_weights = None if started else initial_weights(recipe, dataset)
         folder, recipe, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
         run = build(recipe, dataset, folder, processes)
         run.frames["examples"] = recipe.examples(dataset)
         optimizer = optimizer_of(recipe.optimizer, parameters(run.model, run.guide), recipe.learning_rate)
         if state is not None:
             restore(run, optimizer, state)
+        elif first_weights is not None:
+            run.pair.load_state_dict(first_weights)
         was_compiled = state is not None and state.get("compiled", False)  # the same bits need the same steps
         epochs = epochs_of(
             run, batches, optimizer, "on" if was_compiled and options.compile == "auto" else options.compile
@@ -167,6 +172,8 @@ def _introduce(run: Run) -> None:
         say(folder, f"{site}: {meaning}")
     say(folder, f"terms: {recipe.unit_of('elbo', dataset)}")
     say(folder, f"run folder: {folder}")
+    if recipe.initial_weights and not run.metrics:
+        say(folder, f"starting from the weights of the run in {recipe.initial_weights}")
     if run.metrics:
         say(folder, f"continuing after epoch {len(run.metrics)} of the run in {folder}")
     if run.metrics and len(run.metrics) == leg(recipe)[0]:

@@ -35,7 +35,7 @@ from pyro_models.training.processes import Processes
 OF_THE_DATA = {
     "data", "validation_data", "test_data", "label_column", "id_column", "split_column", "size", "colour", "white",
     "source", "split", "labels", "unlabelled", "label_seed", "stratified", "classes",
-    "evaluate_every", "evaluate_on", "early_stopping", "keep", "amp", "continued",
+    "evaluate_every", "evaluate_on", "early_stopping", "keep", "amp", "initial_weights", "continued",
 }  # fmt: skip
 """Options of recipes whose place `X` and `y` take, and those of a run with validation data, on a GPU, or resumed."""
 

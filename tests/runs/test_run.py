@@ -22,7 +22,7 @@ from pyro_models import report
 from pyro_models.base.errors import UserError
 from pyro_models.cli.train import main
 from pyro_models.objectives import mean_field
-from pyro_models.recipes import VAERecipe
+from pyro_models.recipes import VAERecipe, from_json
 from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
 from pyro_models.training import cosine, loop, parameters
@@ -222,6 +222,45 @@ def test_a_finished_run_is_trained_further_by_a_fresh_cosine_to_the_bit(whole, t
     assert (once / "checkpoint.pt").stat().st_size < (once / "model.safetensors").stat().st_size
 
 
+def test_training_starts_from_the_weights_of_another_run(after_an_epoch, tmp_path, monkeypatch, capsys):
+    """With other options and a fresh optimiser, to the bits of the same steps by hand; its run may go after that."""
+    source = Path(shutil.copytree(after_an_epoch, tmp_path / "source"))
+    words = [*OPTIONS, "--seed", "5", "--learning-rate", "0.002", "--epochs", "2", "--initial-weights", str(source)]
+    assert main([*words, "--out", str(tmp_path / "once")]) == 0
+    assert f"starting from the weights of the run in {source}" in capsys.readouterr().out
+    run = open_run(source)
+    recipe = from_json(json.loads((tmp_path / "once/recipe.json").read_text()))
+    optimizer = torch.optim.Adam(parameters(run.model, run.guide), fused=True)
+    batches, objective = recipe.batches(run.dataset), recipe.bound()
+    steps = loop.fit(
+        *(run.model, run.guide, batches, objective, optimizer), epochs=2, seed=5, learning_rate=cosine(0.002)
+    )
+    assert len(list(steps)) == 2
+    for name, weight in run.pair.state_dict().items():
+        torch.testing.assert_close(weights(tmp_path / "once").get(name, weight), weight, rtol=0, atol=0)
+    with monkeypatch.context() as patch:
+        dies_at_step(patch, 8)
+        assert main([*words, "--out", str(tmp_path / "twice")]) == 130
+    shutil.rmtree(source)
+    assert main(["vae", "--resume", "--out", str(tmp_path / "twice")]) == 0
+    assert_same_run(tmp_path / "once", tmp_path / "twice")
+
+
+def test_weights_that_cannot_be_started_from_are_refused_before_a_folder_is_made(whole, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = [*OPTIONS, "--out", str(out), "--initial-weights"]
+    assert f"{tmp_path / 'gone'} is no run folder" in refused([*words, str(tmp_path / "gone")], capsys)
+    assert "are not of these networks: size mismatch" in refused(
+        [*words, str(whole), "--latent-dim", "7"], capsys, code=1
+    )
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(whole / "recipe.json", unfinished)
+    assert "is not finished" in refused([*words, str(unfinished)], capsys)
+    assert not out.exists()
+    assert VAERecipe(initial_weights=whole).initial_weights == str(whole)
+
+
 BOUNDS = [1.0, 3.0, 2.0, 2.5]  # of validation data, after each epoch
 
 
@@ -410,6 +449,7 @@ def test_an_unfinished_or_foreign_folder_cannot_be_opened(tmp_path, stopped):
     path.unlink()
     with pytest.raises(UserError, match="not finished"):
         open_run(stopped)
+    path.touch()
     (stopped / "recipe.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         open_run(stopped)
