@@ -2,12 +2,13 @@
 
 import ast
 import os
+import pkgutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from pyro_models.base.errors import UserError, nearest
+from pyro_models.base.errors import UserError, first_line, nearest
 
 PixelMode = Literal["grey", "dynamic", "static", "threshold"]
 """What a pixel is, and so which likelihood is meant; values of different modes do not compare.
@@ -80,6 +81,29 @@ def parse_call(spec: str) -> tuple[str, dict[str, Any]]:
         return call.func.id, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError):
         raise UserError(f"{spec!r}: give NAME or NAME(option=value), as AdamW(weight_decay=0.01)") from None
+
+
+def imported(spec: str, option: str = "", kind: str = "NAME") -> Any:
+    """Return what MODULE:NAME names; modules are looked for in the working folder first.
+
+    Args:
+        spec: the name.
+        option: the option that it was given by, for the error.
+        kind: what is expected, for the error.
+
+    Raises:
+        UserError: there is none, or its module fails.
+
+    >>> imported("math:sqrt")(4)
+    2.0
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return pkgutil.resolve_name(spec)
+    except Exception as error:  # of a module that runs when it is imported
+        given = f"`{option}={spec}`" if option else spec
+        raise UserError(f"{given}: {first_line(error)}; give MODULE:{kind}") from error
 
 
 def sites_of(likelihoods: Collection[str]) -> dict[str, str]:

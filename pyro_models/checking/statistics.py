@@ -1,7 +1,6 @@
 """Test statistics: plain functions from data, [n, *shape], to a number for each datum, [n], or one for the set, []."""
 
 import math
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +11,8 @@ import torch.nn.functional as F
 from pyro.distributions import Categorical, ExpandedDistribution, Independent, MaskedDistribution, constraints
 from torch import Tensor
 
-from pyro_models.base.errors import UserError, first_line
+from pyro_models.base.errors import UserError
+from pyro_models.base.names import imported
 from pyro_models.checking.replicates import is_binary
 
 COLUMNS = 20
@@ -340,10 +340,7 @@ def load_statistic(spec: str) -> Statistic:
     >>> load_statistic("pyro_models.checking.statistics:ink").__name__
     'ink'
     """
-    try:
-        statistic = pkgutil.resolve_name(spec)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"`statistic={spec}`: {first_line(error)}; give MODULE:FUNCTION") from None
+    statistic: Statistic = imported(spec, "statistic", "FUNCTION")
     if not callable(statistic):
         raise UserError(f"`statistic={spec}` is not a function; give MODULE:FUNCTION")
     return statistic

@@ -2,9 +2,6 @@
 
 import csv
 import inspect
-import os
-import pkgutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line, nearest
+from pyro_models.base.names import imported
 from pyro_models.metrics import eval_mode
 from pyro_models.objectives import Program, modules_of
 
@@ -38,12 +36,10 @@ def load_pair(
     Raises:
         UserError: any of these cannot be loaded, or they do not fit together.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     words = spec.split(",")
     if len(words) > 2:
         raise UserError(f"{spec!r}: give MODULE:MODEL or MODULE:MODEL,MODULE:GUIDE")
-    model, *others = [_resolved(word) for word in words]
+    model, *others = [imported(word) for word in words]
     _check_program(model, words[0])
     guide = others[0] if others else None
     if inspect.isclass(guide) and issubclass(guide, AutoGuide):
@@ -58,13 +54,6 @@ def load_pair(
     if params:
         _load_params(params, model, guide, arguments)
     return model, guide, arguments
-
-
-def _resolved(word: str) -> Any:
-    try:
-        return pkgutil.resolve_name(word)
-    except Exception as error:  # of a module that runs when it is imported
-        raise UserError(f"{word}: {first_line(error)}; give MODULE:NAME") from error
 
 
 def _check_program(program: Any, word: str) -> None:

@@ -2,9 +2,6 @@
 
 import copy
 import inspect
-import os
-import pkgutil
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, first_line
+from pyro_models.base.names import imported
 
 
 class Folded(nn.Module):
@@ -100,9 +98,4 @@ def _made(option: str, network: Any, arguments: Mapping[str, Any]) -> nn.Module:
 def _imported(option: str, name: str) -> Any:
     if name.startswith("["):
         raise UserError(f"the network {name} was in memory and is not stored: give it again, as `{option}`")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return pkgutil.resolve_name(name)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"`{option}={name}`: {first_line(error)}; give MODULE:CLASS") from None
+    return imported(name, option, "CLASS")

@@ -1,5 +1,7 @@
 """Each statistic against a picture or a table that can be worked out by hand, or by scipy."""
 
+import sys
+
 import numpy as np
 import pyro.distributions as dist
 import pytest
@@ -135,6 +137,16 @@ def test_every_statistic_of_images_takes_blank_full_and_negative_ones(dtype):
 def test_a_distance_is_between_summaries():
     far = distance_to_training(lambda x: x.mean(0), torch.zeros(5, 2))
     assert float(far(torch.tensor([[3.0, 0.0], [3.0, 0.0]]))) == pytest.approx((9 / 2) ** 0.5)
+
+
+def test_a_statistic_of_the_working_folder_is_found_and_one_whose_module_fails_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    (tmp_path / "statistics_of_mine.py").write_text("def mean(x):\n    return x.mean()\n")
+    (tmp_path / "statistics_that_fail.py").write_text("1 / 0\n")
+    assert load_statistic("statistics_of_mine:mean")(torch.ones(3)) == 1
+    with pytest.raises(UserError, match="statistics_that_fail:mean`: division by zero; give MODULE:FUNCTION"):
+        load_statistic("statistics_that_fail:mean")
 
 
 def test_a_statistic_is_imported_by_its_name():
