@@ -21,6 +21,7 @@ from sklearn.mixture import GaussianMixture
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.timing import write_section
+from pyro_models.base.markdown import markdown
 from pyro_models.metrics import score
 from pyro_models.sklearn import VAE, GaussianMixtureVAE
 
@@ -87,18 +88,25 @@ def main() -> None:
     torch.set_num_threads(1)
     wine: Any = datasets.load_wine()
     rows = [accuracies(wine.data, wine.target, seed) for seed in range(given.seeds)]
-    lines = [f"Wine, 20 % of its cells missing, {given.seeds} seeds: accuracy of three clusters over all rows.", ""]
-    lines += ["| model | accuracy, mean +- sd | least |", "| --- | ---: | ---: |"]
-    for name in rows[0]:
-        each = [row[name] for row in rows]
-        lines.append(f"| {name} | {np.mean(each):.3f} +- {np.std(each):.3f} | {min(each):.3f} |")
-    lines += ["", "Removed cells in their 90 % interval under `VAE`.", ""]
-    lines += ["| table | seeds | coverage, mean (least to most) |", "| --- | ---: | ---: |"]
-    for table in TABLES:
-        x = getattr(datasets, f"load_{table}")().data
-        each = [coverage(x, seed) for seed in range(given.coverage_seeds)]
-        lines.append(f"| {table} | {len(each)} | {np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f}) |")
-    write_section("missing", "\n".join(lines))
+    of_models = {name: [row[name] for row in rows] for name in rows[0]}
+    of_tables = {
+        name: [coverage(getattr(datasets, f"load_{name}")().data, seed) for seed in range(given.coverage_seeds)]
+        for name in TABLES
+    }
+    models = [
+        {"model": name, "accuracy, mean ± sd": f"{np.mean(each):.3f} ± {np.std(each):.3f}", "least": f"{min(each):.3f}"}
+        for name, each in of_models.items()
+    ]
+    tables = [
+        {"table": name, "coverage, mean (least to most)": f"{np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f})"}
+        for name, each in of_tables.items()
+    ]
+    text = (
+        f"Wine, 20 % of its cells missing, {given.seeds} seeds: accuracy of three clusters over all rows.\n\n"
+        f"{markdown(models)}\n\n"
+        f"Removed cells in their 90 % interval under `VAE`, {given.coverage_seeds} seeds.\n\n{markdown(tables)}"
+    )
+    write_section("missing", text)
 
 
 if __name__ == "__main__":
