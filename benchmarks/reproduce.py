@@ -118,12 +118,19 @@ def tenth(recipe: Recipe) -> Recipe:
 
 
 def listed(only: Sequence[str] = ()) -> list[Listed]:
-    """Return the runs of the list whose name or table begins with one of some words; without words, all."""
+    """Return the runs of the list that some words choose; without words, all.
+
+    A word is the name of a run or of a table, or, where there is none of that name, the beginning of names.
+    """
     runs = tomllib.loads(LIST.read_text())["run"]
-    words = tuple(only) or ("",)
-    if not (chosen := [run for run in runs if run["name"].startswith(words) or run["table"].startswith(words)]):
-        raise SystemExit(f"no run and no table begins with {' or '.join(words)}")
-    return chosen
+    chosen = []
+    for word in only:
+        found = [run for run in runs if word in (run["name"], run["table"])]
+        found = found or [run for run in runs if run["name"].startswith(word) or run["table"].startswith(word)]
+        if not found:
+            raise SystemExit(f"no run and no table is called {word}, or begins so")
+        chosen += found
+    return [run for run in runs if run in chosen or not only]
 
 
 def jobs_of(runs: Iterable[Listed], out: Path, quick: bool = False) -> list[Job]:
@@ -336,7 +343,8 @@ def readme(text: str, runs: Sequence[Listed], kept: Kept) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python benchmarks/reproduce.py", description=__doc__)
     add = parser.add_argument
-    add("--only", nargs="+", default=[], metavar="WORD", help="runs and tables whose names begin so; default: all")
+    only = "runs and tables of these names, or that begin so; default: all"
+    add("--only", nargs="+", default=[], metavar="WORD", help=only)
     add("--quick", action="store_true", help="a tenth of each training, in a table of its own, OUT/quick/RESULTS.md")
     add("--tables", action="store_true", help="train nothing: write the tables of what the folders hold")
     add("--at-once", type=int, default=os.cpu_count(), metavar="N", help="trainings at a time; default: one a core")

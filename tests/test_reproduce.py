@@ -13,6 +13,7 @@ from tests.test_docs import PAGES, ROOT, prose
 sys.path.insert(0, str(ROOT / "benchmarks"))
 reproduce = import_module("reproduce")
 RESULTS = ROOT / "benchmarks/RESULTS.md"
+HEADS = ("log-scale", "log-variance", "softplus")
 RUN = {"name": "points", "table": "points", "command": "gmvae --preset table --data blobs", "seeds": 2}
 
 
@@ -32,6 +33,17 @@ def test_the_page_and_the_readme_are_made_from_the_list():
 def test_no_figure_of_another_page_stands_there_alone(page):
     for number in re.findall(r"(\d+\.\d+) ?(?:%|per cent|nats)", prose(page)):
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", RESULTS.read_text()), number
+
+
+def test_runs_are_chosen_by_their_name_by_their_table_or_by_how_they_begin():
+    def names(*words):
+        return {run["name"] for run in reproduce.listed(words)}
+
+    assert names("gmvae") == {"gmvae"}
+    assert names("labels") == {run["name"] for run in reproduce.listed() if run["table"] == "labels"}
+    assert names("burda-1", "heads-vae") == {"burda-1", *(f"heads-vae-{head}" for head in HEADS)}
+    with pytest.raises(SystemExit, match="no run and no table is called vea, or begins so"):
+        names("vae", "vea")
 
 
 def test_quick_runs_make_a_tenth():
