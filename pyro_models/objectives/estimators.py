@@ -42,11 +42,13 @@ no bound of the discrete one.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from pyro.distributions import Uniform, Unit
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -447,14 +449,7 @@ def scaled(objective: Objective, scales: Mapping[str, float]) -> Objective:
     (`poutine.scale`, a subsampled plate) is part of every term.
     """
     scales = {site: scale for site, scale in scales.items() if scale != 1.0}
-    if not scales:
-        return objective
-
-    def with_scales(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        with ScaleSites(scales):
-            return objective(model, guide, *args, **kwargs)
-
-    return with_scales
+    return _under(partial(ScaleSites, scales), objective) if scales else objective
 
 
 def free_bits(objective: Objective, nats: Mapping[str, float]) -> Objective:
@@ -464,24 +459,22 @@ def free_bits(objective: Objective, nats: Mapping[str, float]) -> Objective:
     Inverse Autoregressive Flow, 2016, section C.8, with one group a site. Itself where every number is 0.
     """
     nats = {site: each for site, each in nats.items() if each}
-    if not nats:
-        return objective
-
-    def with_free_bits(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        with FreeBits(nats):
-            return objective(model, guide, *args, **kwargs)
-
-    return with_free_bits
+    return _under(partial(FreeBits, nats), objective) if nats else objective
 
 
 def relaxed(objective: Objective, temperature: float) -> Objective:
     """`objective` with each one-hot category that is sampled relaxed at `temperature` (see `Relax`)."""
+    return _under(partial(Relax, temperature), objective)
 
-    def soft(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        with Relax(temperature):
+
+def _under(handler: Callable[[], Messenger], objective: Objective) -> Objective:
+    """`objective` with both programs under a handler, a new one for each call."""
+
+    def handled(model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        with handler():
             return objective(model, guide, *args, **kwargs)
 
-    return soft
+    return handled
 
 
 def _check_gradient(draws: list[Draw]) -> None:
