@@ -163,12 +163,16 @@ def analytic_kl(q: Site, p: Site) -> Tensor:
 
 
 def finite_kl(q: Site, p: Site) -> Tensor:
-    """Return `analytic_kl` where it is finite, else KL(q || p) sampled, nats.
+    """Return `analytic_kl` where it is finite and what both sites cost, else that sampled, nats.
 
-    It is infinite where q exceeds the support of p, as a Normal does that of a Uniform. Estimators that are to agree in
-    expectation with one that draws, as Pyro's, draw then.
+    It is infinite where q exceeds the support of p, as a Normal does that of a Uniform; and where the program scales or
+    masks one density otherwise than the other, what is left of the two is no multiple of a divergence. Estimators that
+    are to agree in expectation with one that draws, as Pyro's, draw then.
     """
     kl, families = analytic_kl(q, p), {type(base_of(site.fn)) for site in (q, p)}
+    if q.mask is not p.mask or not (q.scale is p.scale or (isinstance(q.scale, float) and q.scale == p.scale)):
+        weights = [scale_and_mask(torch.ones(()), site.scale, site.mask) for site in (q, p)]
+        kl = torch.where(weights[0] == weights[1], kl, sampled_kl(q, p))
     if len(families) == 1 and Uniform not in families:  # their supports are the same
         return kl
     return kl if kl.isfinite().all() else sampled_kl(q, p)

@@ -460,3 +460,29 @@ def test_a_guide_wider_than_the_prior_is_drawn_as_pyro_does(estimator):
     loss.backward()
     assert torch.allclose(loss, expected)
     assert pyro.param("loc").grad.isfinite()
+
+
+@pytest.mark.parametrize("mask", [None, torch.tensor([True, False, False])])
+@pytest.mark.parametrize("estimator", [graph, enum])
+def test_a_prior_that_counts_in_part_has_no_closed_form(estimator, mask):
+    """Of E[log q(z) - w log p(z)] that part is drawn, as Pyro's `Trace_ELBO` does, whose w is not that of q."""
+    x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    prior = dist.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            with poutine.scale(scale=0.5) if mask is None else poutine.mask(mask=mask):
+                z = pyro.sample("z", prior)
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.Normal(x / 2, 0.5))
+
+    pyro.set_rng_seed(0)
+    z, q = guide(x), dist.Normal(x / 2, 0.5)
+    kl = q.log_prob(z) - 0.5 * prior.log_prob(z)
+    if mask is not None:
+        kl = torch.where(mask, torch.distributions.kl_divergence(q, prior), q.log_prob(z))
+    pyro.set_rng_seed(0)
+    torch.testing.assert_close(estimator(model, guide, x=x)["kl"], kl.mean())
