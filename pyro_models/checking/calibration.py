@@ -35,6 +35,7 @@ from pyro_models.checking.replicates import (
 )
 from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program, arguments, modules_of
+from pyro_models.objectives.draws import layout_of
 
 BINS = 20
 SIMULATIONS = 200  # of a model whose data share a latent
@@ -119,8 +120,9 @@ def calibrate(
     If the guide is the posterior, all ranks are equally likely (theorem 1 of the article). Equal values, as of
     clusters, get a random order.
 
-    Where all latents are in one plate, each of its elements is a simulated datum. Where data share a latent, each
-    simulation is a data set of its own; of a latent with more than 50 dimensions there, 50 are ranked.
+    Where all latents are in one plate, each of its elements is a simulated datum. Where data share a latent, or read
+    those of others, each simulation is a data set of its own; of a latent with more than 50 dimensions there, 50 are
+    ranked.
 
     A guide that reads the data, as an encoder does, gets the simulated ones in the arguments, in place of the data. One
     that does not, as an AutoGuide, is fitted to each simulated data set: its parameters, from where they are, by
@@ -168,6 +170,9 @@ def calibrate(
         if not first.latents:
             raise UserError(f"the model has no latent site to rank, as {', '.join(map(repr, first.drawn))} is observed")
         plate = data_plate(first)
+        args, kwargs = arguments(data)
+        if plate and plate.name in layout_of(model, guide or (lambda *_, **__: None), args, kwargs).dependent:
+            plate = None
         if refit is not None:
             infer = _by_refit(refit, _placement(model, data, first, second), draws)
         elif guide is not None:

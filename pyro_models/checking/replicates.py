@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.objectives import Arguments, Program, arguments
-from pyro_models.objectives.draws import common_plate
+from pyro_models.objectives.draws import common_plate, reads_other_rows
 
 Guide = Program | Mapping[str, Tensor] | None
 """What gives latents: a guide; values of all latent sites by name, as of one draw of an MCMC; None is the prior."""
@@ -365,8 +365,8 @@ def batches(model: Program, guide: Guide, data: Arguments, size: int | None) -> 
     """Cut the data into consecutive parts of `size`, if the pair treats the parts as it treats the whole.
 
     Tensors that have one row for each datum are cut, at any depth of the arguments; others are passed as they are. On a
-    first part the plate around all sites must have as many elements as the part has rows, and half of these rows alone
-    must have the densities that they have among the others.
+    first part the plate around all sites must have as many elements as the part has rows, and rows at either end of it
+    alone must have the densities that they have among the others.
 
     Raises:
         UserError: there is no such plate, or the parts depend on each other.
@@ -389,8 +389,7 @@ def batches(model: Program, guide: Guide, data: Arguments, size: int | None) -> 
 
 
 def _why_not(model: Program, guide: Guide, rows: Callable[[int, int], Arguments], size: int) -> str:
-    """Return why a first part of the data, and a half of that, are not treated as the whole is; empty if they are."""
-    half = size // 2
+    """Return why a first part of the data, and parts of that, are not treated as the whole is; empty if they are."""
     try:
         whole = replicate(model, guide, rows(0, size))
     except Exception as error:
@@ -403,16 +402,9 @@ def _why_not(model: Program, guide: Guide, rows: Callable[[int, int], Arguments]
         return f"{outside[0]!r} is outside the plate {_quoted(inside)}" if inside else "there is no plate"
     if plate.size != size:
         return f"on the first {size} rows the plate {plate.name!r} has {plate.size} elements"
-    densities = densities_of(run(model, rows(0, size), whole.latents, observed=False))
-    latents = {}
-    for name, value in whole.latents.items():
-        dim = plate_dim(whole.plates[name], plate.name, whole.event_dims[name])
-        latents[name] = value.narrow(dim, 0, half)
-    alone = densities_of(run(model, rows(0, half), latents, observed=False))
-    for name, density in densities.items():
-        first = density.narrow(plate_dim(whole.plates[name], plate.name), 0, half)
-        if not torch.allclose(first, alone[name], 1e-3, 1e-3, equal_nan=True):
-            return f"the density of {name!r} at a datum depends on the other data"
+    inferred = guide if callable(guide) else lambda *args, **kwargs: None
+    if site := reads_other_rows(model, inferred, lambda first, last: arguments(rows(first, last)), size):
+        return f"the density of {site!r} at a datum depends on the other data"
     return ""
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pyro_models.base.errors import UserError
 from pyro_models.metrics.evaluation import Data, eval_mode, in_batches
 from pyro_models.objectives import Arguments, Program, arguments, is_of_pyro, log_weights, modules_of, run_pair
-from pyro_models.objectives.draws import data_plate
+from pyro_models.objectives.draws import data_plate, reads_other_rows
 
 DRAWS = 2000  # decoded at a time: more are not faster, and fewer take more calls (benchmarks/likelihood.py --draws)
 HIGHEST_K = 0.7  # above it an estimate cannot be trusted (Vehtari et al., Pareto smoothed importance sampling, 2024)
@@ -167,8 +167,9 @@ def inspect(
 ) -> tuple[frozenset[str], int]:
     """Return the observed sites that are to be marginalised, and the number of data, or 0 if they are one for each row.
 
-    They are where all arguments are tensors of as many rows, and the plate of the data has two elements for two of
-    them: then the data can be cut into batches. Sites of `pyro.deterministic` and `pyro.factor` are not marginalised.
+    They are where all arguments are tensors of as many rows, the plate of the data has two elements for two of them,
+    and these have the densities that they have among the others: then the data can be cut into batches. Sites of
+    `pyro.deterministic` and `pyro.factor` are not marginalised.
 
     Raises:
         UserError: the target is no observed site of the model, or another one is observed that is no argument.
@@ -179,11 +180,16 @@ def inspect(
         in_rows = False
     store = pyro.get_param_store()
     known = _parameters_alone(model, guide)
+
+    def part(first: int, last: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (), {name: value[first:last] for name, value in kwargs.items()}
+
     if in_rows:
         with store.scope(store.get_state()):
             try:
-                p, q = run_pair(model, guide, **{name: value[:2] for name, value in kwargs.items()})
+                p, q = run_pair(model, guide, **part(0, 2)[1])
                 in_rows = _parameters_alone(model, guide) == known  # else it makes some, perhaps one for each row
+                in_rows = in_rows and not reads_other_rows(model, guide, part, min(max(lengths), DRAWS))
             except Exception:  # it may need all its rows
                 in_rows = False
     if not in_rows:

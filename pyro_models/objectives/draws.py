@@ -20,8 +20,8 @@ summed. Where there is no such plate, as with a latent that all data share, ther
 
 import builtins
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -39,6 +39,14 @@ from pyro_models.objectives.handlers import PARTICLES, Enumerate, Record, Site, 
 from pyro_models.objectives.programs import Program, modules_of
 
 Sites = Mapping[str, Site]
+OUTSIDE = (
+    "site {!r} depends on a discrete site in plate {!r}, in which it does not stand, so that no sum over each of its "
+    "elements exists: draw the discrete site (graph, trace or rws)"
+)
+ACROSS = (
+    "site {!r} depends at one element of plate {!r} on a discrete site at others, against what a plate declares, so "
+    "that no sum over each of its elements exists: draw the discrete site (rws)"
+)
 TOLERANCE = 1e-3  # of log-densities that should be the same, relative and absolute, in single precision
 
 log = logging.getLogger("pyro_models")
@@ -107,6 +115,7 @@ def draw(
     enumerate: bool = False,
     hidden: Collection[str] = (),
     plate: str | None = None,
+    weighted: bool = False,
 ) -> list[Draw]:
     """Run the pair `particles` times: in one run with a dimension for them where it can be, else one after the other.
 
@@ -117,15 +126,20 @@ def draw(
         enumerate: whether each discrete latent site of the guide takes all its values instead of a draw.
         hidden: sites of the model that are drawn, and whose densities do not count.
         plate: the name of the data's plate; None takes the outermost one common to all sites.
+        weighted: whether each datum gets importance weights of its own: where its densities depend on the latents of
+            others, against what the plate declares, the data are then one whole.
 
     Raises:
         UserError: the guide's sites are not the model's latent ones, or a site has a dimension that no plate declares.
         Unenumerable: a discrete site cannot take all its values in one run.
     """
-    rows, nesting = 1, None
+    rows, nesting, dependent = 1, None, frozenset[str]()
     if particles > 1 or enumerate:
         layout = layout_of(model, guide, args, kwargs, particles > 1, enumerate)
         rows, nesting = particles if layout.vectorised else 1, layout.nesting
+        dependent = layout.dependent if weighted else dependent
+        if enumerate and layout.unsummable[0]:
+            raise Unenumerable(layout.unsummable[0])
     if nesting is not None and rows > 1:
         repeat = pyro.plate(PARTICLES, rows, dim=-1 - nesting)
         model, guide = repeat(model), repeat(guide)
@@ -135,7 +149,7 @@ def draw(
     for _ in range(particles // rows):
         with Enumerate((nesting or 0) + (rows > 1)) if enumerate else nullcontext():
             p, q = _run(model, guide, args, kwargs)
-        draws.append(_as_draw(p, q, rows, nesting, plate))
+        draws.append(_as_draw(p, q, rows, nesting, plate, dependent))
     return draws
 
 
@@ -205,15 +219,24 @@ def _never_counts(site: Site) -> bool:
     return site.mask is not None and not bool(torch.as_tensor(site.mask).any())
 
 
-def _run(model: Program, guide: Program, args: Any, kwargs: Any, latents: Sites | None = None) -> tuple[Record, Record]:
-    with Record(latents) as q:
+def _run(
+    model: Program,
+    guide: Program,
+    args: Any,
+    kwargs: Any,
+    latents: Sites | None = None,
+    subsamples: Mapping[str, Tensor] | None = None,
+) -> tuple[Record, Record]:
+    with Record(latents, subsamples) as q:
         guide(*args, **kwargs)
-    with Record(q.sites, q.subsamples) as p:
+    with Record({**(latents or {}), **q.sites}, q.subsamples) as p:
         model(*args, **kwargs)
     return p, q
 
 
-def _as_draw(model: Record, guide: Record, rows: int, nesting: int | None, plate: str | None) -> Draw:
+def _as_draw(
+    model: Record, guide: Record, rows: int, nesting: int | None, plate: str | None, dependent: Collection[str] = ()
+) -> Draw:
     """Check a run, find the plate of its data, and leave the scale of a subsample of them out of their densities."""
     check_match(model.sites, guide.sites)
     p, q = (
@@ -226,6 +249,8 @@ def _as_draw(model: Record, guide: Record, rows: int, nesting: int | None, plate
     for name, site in sites:
         _check_dimensions(name, site, nesting, wide)
     frame = data_plate(sites, plate)
+    if frame is not None and frame.name in dependent:
+        frame = None
     if frame is not None and frame.size == -1:  # a plate without a size takes that of what stands in it
         size = max(site.fn.batch_shape[frame.dim or 0] for _, site in sites if site.frame(frame.name))
         frame = frame._replace(size=size, full_size=size)
@@ -296,11 +321,16 @@ class Layout:
         nesting: how many dimensions its plates take, at least 1.
         vectorised: whether a run in a plate of particles gives each particle what a run of its own would.
         reason: why it does not.
+        dependent: the plates around all sites whose elements depend on each other's latents.
+        unsummable: why the discrete sites of the guide, and those of the model alone, have no sum over each of their
+            elements; empty where they have.
     """
 
     nesting: int
     vectorised: bool = False
     reason: str = ""
+    dependent: frozenset[str] = frozenset()
+    unsummable: tuple[str, str] = ("", "")
 
 
 _LAYOUTS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -346,14 +376,19 @@ def _owner(program: Any) -> tuple[Any, Any]:
 
 
 def _sorts(args: Any, kwargs: Any) -> Any:
-    """What may change the course of a program: which arguments there are, their ranks, and the values of flags."""
-    return tuple(
-        (name, value if isinstance(value, bool | str) else getattr(value, "ndim", type(value)))
-        for name, value in [*builtins.enumerate(args), *kwargs.items()]
-    )
+    """What may change the course of a program: which arguments there are, which dimensions are 1, values of flags."""
+
+    def sort(value: Any) -> Any:
+        if isinstance(value, bool | str):
+            return value
+        return tuple(n == 1 for n in value.shape) if hasattr(value, "shape") else type(value)
+
+    return tuple((name, sort(value)) for name, value in [*builtins.enumerate(args), *kwargs.items()])
 
 
-def _try_out(model: Program, guide: Program, args: Any, kwargs: Any, particles: bool, enumerate: bool) -> Layout:
+@contextmanager
+def _trial(model: Program, guide: Program) -> Iterator[set[int]]:
+    """Run a pair with its networks in evaluation mode; nothing of it remains. Yield the numbers of its devices."""
     modules = modules_of(model, guide)
     modes = [(part, part.training) for module in modules for part in module.modules()]
     devices = {parameter.device.index for module in modules for parameter in module.parameters() if parameter.is_cuda}
@@ -361,24 +396,67 @@ def _try_out(model: Program, guide: Program, args: Any, kwargs: Any, particles: 
         for part, _ in modes:
             part.training = False
         try:
-            single = plain = _run(model, guide, args, kwargs)
-            nesting = _nesting([site for record in plain for site in record.sites.values()])
-            if enumerate:
-                try:
-                    with Enumerate(nesting):
-                        single = _run(model, guide, args, kwargs)
-                except Unenumerable:
-                    enumerate = False
-                except Exception as error:  # the program was not written for another dimension
-                    raise Unenumerable(first_line(error)) from error
-                _check_events(plain, single)
-            if not particles:
-                return Layout(nesting)
-            reason = _difference(model, guide, args, kwargs, nesting, single, enumerate)
-            return Layout(nesting, not reason, reason)
+            yield devices
         finally:
             for part, mode in modes:
                 part.training = mode
+
+
+def _try_out(model: Program, guide: Program, args: Any, kwargs: Any, particles: bool, enumerate: bool) -> Layout:
+    with _trial(model, guide) as devices:
+        single = plain = _run(model, guide, args, kwargs)
+        nesting = _nesting([site for record in plain for site in record.sites.values()])
+        if enumerate:
+            try:
+                with Enumerate(nesting):
+                    single = _run(model, guide, args, kwargs)
+            except Unenumerable:
+                enumerate = False
+            except Exception as error:  # the program was not written for another dimension
+                raise Unenumerable(first_line(error)) from error
+            _check_events(plain, single)
+        reason = _difference(model, guide, args, kwargs, nesting, single, enumerate) if particles else ""
+        dependences = _dependences(model, guide, args, kwargs, plain, devices)
+        return Layout(nesting, particles and not reason, reason, *dependences)
+
+
+def reads_other_rows(model: Program, guide: Program, rows: Callable[[int, int], tuple[Any, Any]], n: int) -> str:
+    """Name a site whose density at a datum changes where the data are cut into parts; empty where none does.
+
+    It does where a pair standardises its data, reads their number, or goes from one to the next. Both ends are tried.
+
+    Args:
+        model, guide: the pair.
+        rows: from the first row and the one after the last to positional and keyword arguments.
+        n: how many rows are tried together.
+    """
+    length = min(2, n // 2)
+    try:
+        with _trial(model, guide):
+            whole = _run(model, guide, *rows(0, n))
+            sites = [each for record in whole for each in record.sites.items() if not each[1].is_deterministic]
+            plate = data_plate(sites, None)
+            if not length or plate is None or plate.dim is None:
+                return ""
+            for start in (0, n - length):
+                latents = {
+                    name: replace(site, value=site.value.narrow(plate.dim - len(site.fn.event_shape), start, length))
+                    for name, site in sites
+                    if not site.is_observed
+                }
+                parts = [_run(model, guide, *rows(start, start + length), latents=latents) for _ in range(2)]
+                for among, first, second in zip(whole, *parts, strict=True):
+                    for name, site in among.sites.items():
+                        if site.is_deterministic:
+                            continue
+                        theirs = site.log_prob().narrow(plate.dim, start, length)
+                        ours, same = (each.sites[name].log_prob().nan_to_num() for each in (first, second))
+                        drawn = not torch.equal(ours, same)  # by more than its latents
+                        if not (drawn or torch.allclose(theirs.nan_to_num(), ours, TOLERANCE, TOLERANCE)):
+                            return name
+    except Exception:  # it may not run on so few rows, or a flow have no inverse
+        return ""
+    return ""
 
 
 def _check_events(plain: tuple[Record, Record], enumerated: tuple[Record, Record]) -> None:
@@ -411,11 +489,8 @@ def _difference(
                 for name, site in latents.items()
                 if not site.is_observed
             }
-            with Record(values, both[1].subsamples) as q:
-                guide(*args, **kwargs)
-            with Record(values, both[0].subsamples) as p:
-                model(*args, **kwargs)
-            for together, alone in zip(both, (p, q), strict=True):
+            apart = _run(model, guide, args, kwargs, values, both[0].subsamples)
+            for together, alone in zip(both, apart, strict=True):
                 if together.sites.keys() != alone.sites.keys():
                     return f"the sites are {sorted(together.sites)}, and {sorted(alone.sites)} of one particle"
                 for name, site in alone.sites.items():
@@ -426,6 +501,86 @@ def _difference(
     except Exception as error:  # whatever a program raises: it was not written for another dimension
         return f"{type(error).__name__}: {first_line(error)}"
     return ""
+
+
+def _dependences(
+    model: Program, guide: Program, args: Any, kwargs: Any, plain: tuple[Record, Record], devices: Iterable[Any]
+) -> tuple[frozenset[str], tuple[str, str]]:
+    """Exchange the latents of some elements of a plate, and see whether the densities at others stay: as in `Layout`.
+
+    A plate declares its elements independent, but a program can sum over it, or shift along it.
+    """
+    subsamples, standing = plain[0].subsamples, {**plain[1].sites, **plain[0].sites}
+    first = {name: site for name, site in standing.items() if not site.is_observed}
+
+    def densities(values: Mapping[str, Tensor]) -> tuple[Record, Record]:
+        given = {name: replace(site, value=values.get(name, site.value)) for name, site in first.items()}
+        with torch.random.fork_rng(devices):  # what else the programs draw is the same in each run
+            return _run(model, guide, args, kwargs, given, subsamples)
+
+    def dependent(plate: str, names: Iterable[str]) -> str:
+        """Name a site whose density at an element changes with other elements of some latents."""
+        inside = {name: first[name] for name in names if first[name].frame(plate)}
+        others = {name: _other(site, second[name]) for name, site in inside.items()}
+        mixed = {
+            name: _exchanged(site.value, others[name], site.frame(plate), len(site.fn.event_shape))
+            for name, site in inside.items()
+        }
+        for old, new, both in zip(densities({}), densities(others), densities(mixed), strict=True):
+            for name in both.sites.keys() & old.sites.keys() & new.sites.keys():
+                try:
+                    before, after, now = (each.sites[name].log_prob() for each in (old, new, both))
+                except (KeyError, NotImplementedError):  # of a flow without an inverse
+                    continue
+                frame = both.sites[name].frame(plate)
+                pairs = [(now, _exchanged(before, after, frame)), *([] if frame else [(before, after)])]
+                if not all(torch.allclose(*pair, TOLERANCE, TOLERANCE, equal_nan=True) for pair in pairs):
+                    return name
+        return ""
+
+    sites = [site for record in plain for site in record.sites.values() if not site.is_deterministic]
+    common = {frame.name for site in sites for frame in site.frames if all(each.frame(frame.name) for each in sites)}
+    try:
+        again = _run(model, guide, args, kwargs, subsamples=subsamples)
+        second = {name: site.value for record in again for name, site in record.sites.items()}
+        whole = frozenset(plate for plate in common if dependent(plate, first))
+        reasons = []
+        for of_guide in (True, False):
+            discrete = [n for n in first if first[n].fn.has_enumerate_support and (n in plain[1].sites) == of_guide]
+            plates = {frame.name for name in discrete for frame in first[name].frames if frame.dim is not None}
+            readers = [(name, plate) for plate in sorted(plates) if (name := dependent(plate, discrete))]
+            words = [
+                (ACROSS if standing[name].frame(plate) else OUTSIDE).format(name, plate) for name, plate in readers
+            ]
+            reasons.append(next(iter(words), ""))
+    except Exception:  # whatever a program raises at values that are not of one draw
+        return frozenset(), ("", "")
+    return whole, (reasons[0], reasons[1])
+
+
+def _other(site: Site, drawn: Tensor) -> Tensor:
+    """Return another value of a site: of a discrete one, which may be drawn alike, the next of its support."""
+    event = len(site.fn.event_shape)
+    try:
+        support = site.fn.enumerate_support(expand=False).reshape(-1, *site.fn.event_shape)
+    except (NotImplementedError, RuntimeError):
+        return drawn
+    equal = support.reshape(-1, *[1] * (site.value.ndim - event), *site.fn.event_shape) == site.value
+    index = equal.flatten(equal.ndim - event).all(-1) if event else equal
+    return support[(index.int().argmax(0) + 1) % len(support)]
+
+
+def _exchanged(old: Tensor, new: Tensor, frame: CondIndepStackFrame | None, event_dim: int = 0) -> Tensor:
+    """Take about half of the elements of a plate, not the first, from another value, or log-density, of a site."""
+    if frame is None:
+        return old
+    dim = -1 if frame.dim is None else frame.dim - event_dim
+    n = frame.size if frame.dim is None else old.shape[dim] if old.ndim >= -dim else 1
+    taken = torch.rand(n, generator=torch.Generator().manual_seed(0)) < 0.5
+    taken[:2] = torch.tensor([False, True])[:n]
+    if frame.dim is None:
+        return new if taken[frame.counter - 1] else old
+    return torch.where(taken.to(old.device).reshape(-1, *[1] * (-dim - 1)), new, old)
 
 
 def _select(value: Tensor, site: Site | None, nesting: int, particle: int) -> Tensor:

@@ -54,8 +54,8 @@ from torch.distributions import kl_divergence
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.distributions import RelaxedOneHotCategorical
-from pyro_models.objectives.draws import Draw, Sites, draw, sum_plates
-from pyro_models.objectives.exact import OUTSIDE, enumerated_elbo, summed_log_weights
+from pyro_models.objectives.draws import OUTSIDE, Draw, Sites, draw, sum_plates
+from pyro_models.objectives.exact import enumerated_elbo, summed_log_weights
 from pyro_models.objectives.handlers import (
     Detach,
     DrawLeaves,
@@ -234,7 +234,7 @@ def iwae(
     Raises:
         UserError: a site is scaled, and the result would bound nothing; or as `mean_field`.
     """
-    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, weighted=True)
     _check_gradient(draws)
     return _weighted_bound("iwae", draws, _log_weights(draws), alpha=0.0)
 
@@ -258,7 +258,7 @@ def renyi(
     """
     if alpha == 1.0:
         raise UserError("renyi: `alpha=1` is the ELBO itself; use trace")
-    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+    draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, weighted=True)
     _check_gradient(draws)
     return _weighted_bound("renyi", draws, _log_weights(draws), alpha)
 
@@ -323,7 +323,7 @@ def rws(
         UserError: a site is scaled; or the guide samples a point, which has no density to fit; or as `trace`.
     """
     with Detach():
-        draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+        draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, weighted=True)
     for name, site in draws[0].q.items() if torch.is_grad_enabled() else ():
         if is_point(site.fn) and not any(each.is_auxiliary for each in draws[0].q.values()):
             raise UserError(f"site {name!r} of the guide is a point, which has no density for rws to fit: use trace")
@@ -348,7 +348,7 @@ def dreg(
     if not torch.is_grad_enabled():
         return iwae(model, guide, *args, particles=particles, plate=plate, **kwargs)
     with DrawLeaves() as guided:
-        draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
+        draws = draw(model, guide, args, kwargs, particles=particles, plate=plate, weighted=True)
     _check_gradient(draws)
     log_weights = _log_weights(draws)
     weights = log_weights.detach().softmax(0)
@@ -439,9 +439,10 @@ def _of_enumerated(
 ) -> Tensor:
     """Compute from draws with discrete sites enumerated; where they cannot be, return weights with them summed out."""
     try:
-        return compute(
-            draw(model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate)
+        draws = draw(
+            model, guide, args, kwargs, particles=particles, enumerate=True, hidden=hidden, plate=plate, weighted=True
         )
+        return compute(draws)
     except Unenumerable:
         return summed_log_weights(model, guide, args, kwargs, particles, hidden, plate)
 

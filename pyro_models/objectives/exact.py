@@ -17,14 +17,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
-from pyro_models.objectives.draws import check_match, data_plate, layout_of, run_pair
+from pyro_models.objectives.draws import OUTSIDE, check_match, data_plate, layout_of, run_pair
 from pyro_models.objectives.handlers import Site
 from pyro_models.objectives.programs import Program
-
-OUTSIDE = (
-    "site {!r} depends on a discrete site in plate {!r}, in which it does not stand, so that no sum over each of its "
-    "elements exists: draw the discrete site (graph, trace or rws)"
-)
 
 
 def enumerated_elbo(
@@ -39,7 +34,10 @@ def enumerated_elbo(
         UserError: Pyro cannot sum out the sites, for its reason; or one of them is scaled for the loss alone.
     """
     model, guide = config_enumerate(model), config_enumerate(guide)
-    nesting = layout_of(model, guide, args, kwargs, particles=False).nesting
+    layout = layout_of(model, guide, args, kwargs)
+    if reasons := [reason for reason in layout.unsummable if reason]:
+        raise UserError(reasons[0])
+    nesting = layout.nesting
     estimator = TraceEnum_ELBO(num_particles=particles, max_plate_nesting=nesting, strict_enumeration_warning=False)
     elbo, frame = torch.zeros(()), None
     try:
@@ -84,19 +82,26 @@ def summed_log_weights(
     Raises:
         UserError: Pyro cannot sum out the sites, for its reason; or one is scaled.
     """
-    nesting = layout_of(model, guide, args, kwargs, particles=False).nesting
-    model = EnumMessenger(first_available_dim=-1 - nesting)(config_enumerate(poutine.block(model, hide=list(hidden))))
+    layout = layout_of(model, guide, args, kwargs)
+    if layout.unsummable[1]:
+        raise UserError(layout.unsummable[1])
+    model = EnumMessenger(first_available_dim=-1 - layout.nesting)(
+        config_enumerate(poutine.block(model, hide=list(hidden)))
+    )
     rows = []
     for _ in range(particles):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        rows.append(_log_weight(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace), plate))
+        traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+        rows.append(_log_weight(*traces, plate, layout.dependent))
     return torch.stack(rows)
 
 
-def _log_weight(model_trace: Trace, guide_trace: Trace, plate: str | None) -> Tensor:
+def _log_weight(model_trace: Trace, guide_trace: Trace, plate: str | None, dependent: Collection[str]) -> Tensor:
     """The log weight of one draw: [data], or [1] of the whole."""
     frame = _plate_of(model_trace, guide_trace, plate)
+    if frame is not None and frame.name in dependent:
+        frame = None
     for trace in (model_trace, guide_trace):
         for name, node in _nodes(trace):
             if frame is not None and frame in node["cond_indep_stack"]:
@@ -104,11 +109,11 @@ def _log_weight(model_trace: Trace, guide_trace: Trace, plate: str | None) -> Te
             if not isinstance(node["scale"], float | int) or node["scale"] != 1:
                 raise UserError(f"site {name!r} is scaled: inside importance weights a scale bounds nothing")
         trace.compute_log_prob()
-    guide_trace.pack_tensors()
-    model_trace.pack_tensors(guide_trace.plate_to_symbol)
     log_p: OrderedDict[Any, list[Tensor]] = OrderedDict()
     log_q: OrderedDict[Any, list[Tensor]] = OrderedDict()
     try:
+        guide_trace.pack_tensors()
+        model_trace.pack_tensors(guide_trace.plate_to_symbol)
         _check_dependences(model_trace, guide_trace)
         costs, factors, ordinals, summed, _ = _compute_model_factors(model_trace, guide_trace)
         for tree in (costs, factors):

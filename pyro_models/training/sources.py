@@ -14,7 +14,7 @@ from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.seeds import derived_seed
 from pyro_models.data import Batches, Split, batch_of
 from pyro_models.objectives import Program, arguments, frozen_statistics, modules_of, run_pair
-from pyro_models.objectives.draws import data_plate
+from pyro_models.objectives.draws import data_plate, reads_other_rows
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call of a pair."""
@@ -157,6 +157,11 @@ def _in_rows(model: Program, guide: Program, args: Any, kwargs: Any, size: int, 
         raise UserError(
             f"`batch_size`: plate {plate.name!r} has {plate.size} elements with {size} rows: give the data whole"
         )
+    site = reads_other_rows(
+        model, guide, lambda first, last: source.rows(torch.arange(first, last)), min(length, max(size, 4))
+    )
+    if site:
+        raise UserError(f"`batch_size`: site {site!r} depends in a row on the others: give the data whole")
     return source
 
 

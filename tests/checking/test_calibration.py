@@ -339,3 +339,19 @@ def test_dimensions_are_named_by_their_place_in_an_event_or_in_inner_plates():
     ranks = calibrate(model, guide, torch.randn(400), draws=19)
     assert [one.latent for one in ranks] == ["w[0]", "w[1]", "z[0]", "z[1]", "z[2]"]
     assert all(len(one.values) == 400 and one.p > 0.001 for one in ranks)
+
+
+def test_data_that_read_the_latents_of_others_are_one_simulation():
+    def walk(x):
+        plate = pyro.plate("time", len(x))
+        with plate:
+            step = pyro.sample("step", dist.Normal(0.0, 1.0))
+        with plate:
+            pyro.sample("x", dist.Normal(step.cumsum(-1), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("time", len(x)):
+            pyro.sample("step", dist.Normal(0.5 * x, 1.0))
+
+    ranks = calibrate(walk, guide, torch.zeros(4), draws=19, simulations=3)
+    assert [(each.latent, sum(each.counts)) for each in ranks] == [(f"step[{k}]", 3) for k in range(4)]

@@ -133,7 +133,9 @@ def test_the_latents_decoded_at_a_time_do_not_grow_with_the_samples(vae, samples
     model.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0].shape[:-1].numel()))
     x = torch.bernoulli(torch.rand(23, 1, 4, 4))
     evidence(model, guide, {"x": x}, samples=samples, draws=500)
-    del decoded[0]  # of one datum, to see which sites are observed
+    del decoded[
+        :6
+    ]  # to see which sites are observed, and whether the data can be cut: of all, and of two at either end
     assert max(decoded) <= 500
     assert sum(decoded) == 23 * samples
     assert len(decoded) < 1.3 * (23 * samples / 500 + 1)  # and never datum by datum
@@ -280,3 +282,24 @@ def test_the_shape_of_a_tail_is_found():
         weights = dist.Pareto(torch.ones(20), 1 / shape).sample((4000,)).log()
         tails = weights.sort(0, descending=True).values[:190].T
         assert torch.tensor([pareto_k(tail) for tail in tails]).mean() == pytest.approx(shape, abs=0.1)
+
+
+@pytest.mark.parametrize("reading", ["standardised", "one after the other"])
+def test_a_pair_that_reads_all_its_data_is_not_cut_into_batches(reading):
+    """Each datum's evidence, at the exact posterior, is of the residual that the whole of the data leaves of it."""
+    x = torch.linspace(-1.0, 3.0, 50, dtype=torch.float64) ** 2
+
+    def residual(x):
+        return (x - x.mean()) / x.std() if reading == "standardised" else x - torch.cat([x[:1], x[:-1]])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=residual(x))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(residual(x) / 2, 0.5**0.5))
+
+    log_p = log_likelihood(model, guide, {"x": x}, samples=100, draws=500)
+    torch.testing.assert_close(log_p, dist.Normal(0.0, 2**0.5).log_prob(residual(x)))

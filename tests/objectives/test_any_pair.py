@@ -462,6 +462,77 @@ def test_a_guide_wider_than_the_prior_is_drawn_as_pyro_does(estimator):
     assert pyro.param("loc").grad.isfinite()
 
 
+class Shifted:
+    """Each observation is of the latent of the next element of its plate, the last of the first's; the exact posterior.
+
+    The plate declares its elements independent, which they are not: only all together have importance weights.
+    """
+
+    x = torch.tensor([0.5, -1.0, 2.0, 0.1, 1.5], dtype=torch.float64)
+
+    def __init__(self, prior, posterior):
+        self.prior, self.posterior = prior, posterior
+
+    def model(self, x):
+        plate = pyro.plate("time", len(x))
+        with plate:
+            z = pyro.sample("z", self.prior)
+        with plate:
+            pyro.sample("x", dist.Normal(z.roll(-1, -1), 1.0), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("time", len(x)):
+            pyro.sample("z", self.posterior(x.roll(1)))
+
+
+def shifted_coins():
+    """Coins of a known posterior, and log p(x)."""
+    double = partial(torch.tensor, dtype=torch.float64)
+    x, prior = Shifted.x, double([0.7, 0.3])
+    log_p = (prior.log() + dist.Normal(double([0.0, 1.0]), 1.0).log_prob(x.unsqueeze(-1))).logsumexp(-1).sum()
+    return Shifted(
+        dist.Bernoulli(prior[1]), lambda x: dist.Bernoulli(logits=(prior[1] / prior[0]).log() + x - 0.5)
+    ), log_p
+
+
+def test_data_that_read_the_latents_of_others_have_one_weight_together():
+    """Where each has its own, the bounds are of no density: here they would not be log p(x), which all draws attain."""
+    x = Shifted.x
+    pair = Shifted(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x / 2, 0.5**0.5))
+    log_p = dist.Normal(0.0, 2**0.5).log_prob(x).sum()
+    for estimator in WEIGHTED:
+        terms = estimator(pair.model, pair.guide, x=x)
+        assert terms.data == 1
+        torch.testing.assert_close(terms["loss"], -log_p)
+    torch.testing.assert_close(log_weights(pair.model, pair.guide, x, particles=3), log_p.expand(3, 1))
+    assert trace(pair.model, pair.guide, x=x).data == len(x)
+
+
+def test_discrete_sites_that_other_elements_read_are_drawn_or_refused():
+    """Pyro sums over them along a dimension in which they do not vary with the element, and warns of it."""
+    pair, log_p = shifted_coins()
+    torch.testing.assert_close(log_weights(pair.model, pair.guide, pair.x, particles=3), log_p.expand(3, 1))
+    for guide in (pair.guide, lambda x: None):
+        with pytest.raises(ValueError, match="'x' depends at one element of plate 'time' on a discrete site at others"):
+            enum(pair.model, guide, x=pair.x)
+    with pytest.raises(ValueError, match="'x' depends at one element of plate 'time'"):
+        log_weights(pair.model, lambda x: None, pair.x, particles=3)
+
+
+def test_a_sum_over_the_elements_of_a_discrete_site_is_refused_by_enum():
+    def model(x):
+        with pyro.plate("coins", 3):
+            coins = pyro.sample("coin", dist.Bernoulli(0.3))
+        pyro.sample("x", dist.Normal(coins.sum(), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("coins", 3):
+            pyro.sample("coin", dist.Bernoulli(0.4))
+
+    with pytest.raises(ValueError, match="'x' depends on a discrete site in plate 'coins', in which it does not stand"):
+        enum(model, guide, x=torch.tensor(1.3))
+
+
 @pytest.mark.parametrize("mask", [None, torch.tensor([True, False, False])])
 @pytest.mark.parametrize("estimator", [graph, enum])
 def test_a_prior_that_counts_in_part_has_no_closed_form(estimator, mask):

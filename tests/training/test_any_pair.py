@@ -171,3 +171,21 @@ def test_what_cannot_be_trained_rightly_is_refused(data, options, words):
 def test_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="nothing to train"):
         fit(model, lambda x: pyro.sample("loc", dist.Normal(0.0, 1.0)), DATA, epochs=1)
+
+
+def test_rows_that_are_read_together_are_not_cut_into_batches():
+    """The objective of batches that are each standardised by themselves is another one than that of the whole."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=(x - x.mean()) / x.std())
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(())), 1.0))
+
+    x = torch.arange(10.0)
+    with pytest.raises(ValueError, match="`batch_size`: site 'x' depends in a row on the others"):
+        fit(model, guide, x, epochs=1, batch_size=5)
+    assert len([*fit(model, guide, x, epochs=2)]) == 2
