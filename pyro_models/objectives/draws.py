@@ -421,9 +421,10 @@ def _try_out(model: Program, guide: Program, args: Any, kwargs: Any, particles: 
 
 
 def reads_other_rows(model: Program, guide: Program, rows: Callable[[int, int], tuple[Any, Any]], n: int) -> str:
-    """Name a site whose density at a datum changes where the data are cut into parts; empty where none does.
+    """Name a site of the model whose density at a datum changes where the data are cut into parts, if there is one.
 
-    It does where a pair standardises its data, reads their number, or goes from one to the next. Both ends are tried.
+    It does where a model standardises its data, reads their number, or goes from one to the next. Both ends are tried.
+    A guide may read what it likes: whatever it draws, the bound is one.
 
     Args:
         model, guide: the pair.
@@ -444,16 +445,15 @@ def reads_other_rows(model: Program, guide: Program, rows: Callable[[int, int], 
                     for name, site in sites
                     if not site.is_observed
                 }
-                parts = [_run(model, guide, *rows(start, start + length), latents=latents) for _ in range(2)]
-                for among, first, second in zip(whole, *parts, strict=True):
-                    for name, site in among.sites.items():
-                        if site.is_deterministic:
-                            continue
-                        theirs = site.log_prob().narrow(plate.dim, start, length)
-                        ours, same = (each.sites[name].log_prob().nan_to_num() for each in (first, second))
-                        drawn = not torch.equal(ours, same)  # by more than its latents
-                        if not (drawn or torch.allclose(theirs.nan_to_num(), ours, TOLERANCE, TOLERANCE)):
-                            return name
+                parts = [_run(model, guide, *rows(start, start + length), latents=latents)[0] for _ in range(2)]
+                for name, site in whole[0].sites.items():
+                    if site.is_deterministic:
+                        continue
+                    theirs = site.log_prob().narrow(plate.dim, start, length)
+                    ours, same = (part.sites[name].log_prob().nan_to_num() for part in parts)
+                    drawn = not torch.equal(ours, same)  # by more than its latents
+                    if not (drawn or torch.allclose(theirs.nan_to_num(), ours, TOLERANCE, TOLERANCE)):
+                        return name
     except Exception:  # it may not run on so few rows, or a flow have no inverse
         return ""
     return ""

@@ -133,9 +133,7 @@ def test_the_latents_decoded_at_a_time_do_not_grow_with_the_samples(vae, samples
     model.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0].shape[:-1].numel()))
     x = torch.bernoulli(torch.rand(23, 1, 4, 4))
     evidence(model, guide, {"x": x}, samples=samples, draws=500)
-    del decoded[
-        :6
-    ]  # to see which sites are observed, and whether the data can be cut: of all, and of two at either end
+    del decoded[:6]  # to see what is observed, and whether the data can be cut: of all, and of two at either end
     assert max(decoded) <= 500
     assert sum(decoded) == 23 * samples
     assert len(decoded) < 1.3 * (23 * samples / 500 + 1)  # and never datum by datum
