@@ -526,7 +526,7 @@ def _dependences(
             name: _exchanged(site.value, others[name], site.frame(plate), len(site.fn.event_shape))
             for name, site in inside.items()
         }
-        for old, new, both in zip(densities({}), densities(others), densities(mixed), strict=True):
+        for old, new, both in zip(unmoved, densities(others), densities(mixed), strict=True):
             for name in both.sites.keys() & old.sites.keys() & new.sites.keys():
                 try:
                     before, after, now = (each.sites[name].log_prob() for each in (old, new, both))
@@ -541,8 +541,11 @@ def _dependences(
     sites = [site for record in plain for site in record.sites.values() if not site.is_deterministic]
     common = {frame.name for site in sites for frame in site.frames if all(each.frame(frame.name) for each in sites)}
     try:
+        if not common and not any(site.fn.has_enumerate_support for site in first.values()):
+            return frozenset(), ("", "")
         again = _run(model, guide, args, kwargs, subsamples=subsamples)
         second = {name: site.value for record in again for name, site in record.sites.items()}
+        unmoved = densities({})
         whole = frozenset(plate for plate in common if dependent(plate, first))
         reasons = []
         for of_guide in (True, False):
