@@ -35,7 +35,7 @@ from pyro_models.checking.replicates import (
 )
 from pyro_models.metrics.evaluation import eval_mode
 from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program, arguments, modules_of
-from pyro_models.objectives.draws import layout_of
+from pyro_models.objectives.draws import draws_nothing, layout_of
 
 BINS = 20
 SIMULATIONS = 200  # of a model whose data share a latent
@@ -169,10 +169,7 @@ def calibrate(
         second = replicate(model, None, data, subsamples=first.subsamples)
         if not first.latents:
             raise UserError(f"the model has no latent site to rank, as {', '.join(map(repr, first.drawn))} is observed")
-        plate = data_plate(first)
-        args, kwargs = arguments(data)
-        if plate and plate.name in layout_of(model, guide or (lambda *_, **__: None), args, kwargs).dependent:
-            plate = None
+        plate = data_plate(first, layout_of(model, guide or draws_nothing, *arguments(data)).dependent)
         if refit is not None:
             infer = _by_refit(refit, _placement(model, data, first, second), draws)
         elif guide is not None:

@@ -1,6 +1,6 @@
 """Replicated data, drawn from a model; never the data themselves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.objectives import Arguments, Program, arguments
-from pyro_models.objectives.draws import common_plate, reads_other_rows
+from pyro_models.objectives.draws import common_plate, draws_nothing, reads_other_rows
 
 Guide = Program | Mapping[str, Tensor] | None
 """What gives latents: a guide; values of all latent sites by name, as of one draw of an MCMC; None is the prior."""
@@ -336,8 +336,10 @@ def plates_of(site: Any) -> Plates:
     return tuple(frame for frame in site["cond_indep_stack"] if frame.vectorized)
 
 
-def data_plate(replicated: Replicate) -> Any:
-    """Return the outermost plate that is around each observed and latent site; None if there is none.
+def data_plate(replicated: Replicate, dependent: Collection[str] = ()) -> Any:
+    """Return the outermost plate that is around each observed and latent site.
+
+    None where there is none, or its elements depend on each other's latents.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
@@ -347,7 +349,7 @@ def data_plate(replicated: Replicate) -> Any:
     >>> data_plate(replicate(model, None, torch.zeros(7))).name
     'data'
     """
-    return common_plate([replicated.plates[name] for name in [*replicated.drawn, *replicated.latents]])
+    return common_plate([replicated.plates[name] for name in [*replicated.drawn, *replicated.latents]], dependent)
 
 
 def plate_dim(plates: Plates, name: str, event_dim: int = 0) -> int:
@@ -402,7 +404,7 @@ def _why_not(model: Program, guide: Guide, rows: Callable[[int, int], Arguments]
         return f"{outside[0]!r} is outside the plate {_quoted(inside)}" if inside else "there is no plate"
     if plate.size != size:
         return f"on the first {size} rows the plate {plate.name!r} has {plate.size} elements"
-    inferred = guide if callable(guide) else lambda *args, **kwargs: None
+    inferred = guide if callable(guide) else draws_nothing
     if site := reads_other_rows(model, inferred, lambda first, last: arguments(rows(first, last)), size):
         return f"the density of {site!r} at a datum depends on the other data"
     return ""

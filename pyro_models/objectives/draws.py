@@ -248,9 +248,7 @@ def _as_draw(
     wide = rows > 1 or any(site.is_enumerated for site in q.values())
     for name, site in sites:
         _check_dimensions(name, site, nesting, wide)
-    frame = data_plate(sites, plate)
-    if frame is not None and frame.name in dependent:
-        frame = None
+    frame = data_plate(sites, plate, dependent)
     if frame is not None and frame.size == -1:  # a plate without a size takes that of what stands in it
         size = max(site.fn.batch_shape[frame.dim or 0] for _, site in sites if site.frame(frame.name))
         frame = frame._replace(size=size, full_size=size)
@@ -286,8 +284,12 @@ def _check_dimensions(name: str, site: Site, nesting: int, wide: bool) -> None:
             )
 
 
-def data_plate(sites: list[tuple[str, Site]], named: str | None) -> CondIndepStackFrame | None:
-    """Return the outermost plate that is common to all sites, or the one that is named; None where there is none.
+def data_plate(
+    sites: list[tuple[str, Site]], named: str | None, dependent: Collection[str] = ()
+) -> CondIndepStackFrame | None:
+    """Return the outermost plate that is common to all sites, or the one that is named.
+
+    None where there is none, or its elements are dependent, as in `Layout`: the data are then one whole.
 
     Raises:
         UserError: no plate has that name, or the plate has other dimensions in the model and in the guide.
@@ -296,8 +298,8 @@ def data_plate(sites: list[tuple[str, Site]], named: str | None) -> CondIndepSta
         frames = {frame.name: frame for _, site in reversed(sites) for frame in site.frames}
         if named not in frames:
             raise UserError(f"`plate={named}`: the plates of the pair are {sorted(frames)}")
-        return frames[named]
-    common = common_plate([site.frames for _, site in sites])
+        return common_plate([[frames[named]]], dependent)
+    common = common_plate([site.frames for _, site in sites], dependent)
     for name, site in sites:
         if common and (frame := site.frame(common.name)) and frame.dim != common.dim:
             raise UserError(
@@ -307,10 +309,21 @@ def data_plate(sites: list[tuple[str, Site]], named: str | None) -> CondIndepSta
     return common
 
 
-def common_plate(stacks: Sequence[Sequence[CondIndepStackFrame]]) -> CondIndepStackFrame | None:
-    """Return the outermost plate that is in each of several stacks, as it is in the first; None where there is none."""
+def common_plate(
+    stacks: Sequence[Sequence[CondIndepStackFrame]], dependent: Collection[str] = ()
+) -> CondIndepStackFrame | None:
+    """Return the outermost plate that is in each of several stacks, as it is in the first.
+
+    None where there is none, or its elements are dependent.
+    """
     names = [{frame.name for frame in stack} for stack in stacks]
-    return next((frame for frame in stacks[0] if all(frame.name in each for each in names)), None) if stacks else None
+    outermost = (frame for frame in stacks[0] if all(frame.name in each for each in names)) if stacks else iter(())
+    frame = next(outermost, None)
+    return None if frame and frame.name in dependent else frame
+
+
+def draws_nothing(*_: Any, **__: Any) -> None:
+    """The guide of a pair whose sites are all observed, or drawn from the model."""
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,7 @@ def summed_log_weights(
 
 def _log_weight(model_trace: Trace, guide_trace: Trace, plate: str | None, dependent: Collection[str]) -> Tensor:
     """The log weight of one draw: [data], or [1] of the whole."""
-    frame = _plate_of(model_trace, guide_trace, plate)
-    if frame is not None and frame.name in dependent:
-        frame = None
+    frame = _plate_of(model_trace, guide_trace, plate, dependent)
     for trace in (model_trace, guide_trace):
         for name, node in _nodes(trace):
             if frame is not None and frame in node["cond_indep_stack"]:
@@ -152,10 +150,12 @@ def _plates(node: Any) -> set[str]:
     return {frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
 
 
-def _plate_of(model_trace: Trace, guide_trace: Trace, plate: str | None) -> CondIndepStackFrame | None:
+def _plate_of(
+    model_trace: Trace, guide_trace: Trace, plate: str | None, dependent: Collection[str] = ()
+) -> CondIndepStackFrame | None:
     p, q = _sites(model_trace), _sites(guide_trace)
     check_match({name: site for name, site in p.items() if not site.is_enumerated or name in q}, q)
-    return data_plate([*p.items(), *q.items()], plate)
+    return data_plate([*p.items(), *q.items()], plate, dependent)
 
 
 def _sites(trace: Trace) -> dict[str, Site]:
