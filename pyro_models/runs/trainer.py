@@ -74,7 +74,7 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         batches = recipe.batches(dataset, rank=processes.rank, processes=processes.count)
         _check_hooks(recipe, options, processes)
         started = options.resume and options.out is not None and (options.out / "checkpoint.pt").exists()
-        first_weights = None if started else initial_weights(recipe, dataset)
+        first_weights = None if started else processes.first_alone(partial(initial_weights, recipe, dataset))
         folder, recipe, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
         run = build(recipe, dataset, folder, processes)
         run.frames["examples"] = recipe.examples(dataset)
