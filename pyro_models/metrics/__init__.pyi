@@ -14,6 +14,7 @@ from .clusters import gaussian_mixture as gaussian_mixture
 from .clusters import matching as matching
 from .clusters import mixture_posterior as mixture_posterior
 from .clusters import score as score
+from .clusters import spectral_posterior as spectral_posterior
 from .clusters import standardised as standardised
 from .clusters import used as used
 from .conditions import describe as describe

@@ -1,6 +1,7 @@
 """Clusters that a guide infers, scored against labels."""
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -8,9 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
 from sklearn.impute import KNNImputer
+from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import kneighbors_graph
+from sklearn.preprocessing import normalize
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -18,6 +23,8 @@ from pyro_models.metrics.classification import agreement
 
 DONORS = 2000  # rows that missing values of others are taken from, and that components are merged by
 DOUBT = 0.01  # nats: less is none, and merged components may then leave less by joining two groups
+LANDMARKS = 10_000  # rows that are cut into clusters, by which all others are assigned
+NEIGHBOURS = 10
 CLEARER = 0.2  # of the doubt of as many components as clusters: what merged ones may leave
 
 
@@ -265,6 +272,46 @@ def mixture_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[T
                 chosen, groups, doubt = many, clusters_of, least / CLEARER
     joint = _log_joint(chosen, rows.device, whole)
     return lambda x: _of_groups(joint(x), groups).log_softmax(-1).to(x)
+
+
+def spectral_posterior(rows: Tensor, clusters: int, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """Return log p(cluster | x), [batch, clusters], by the neighbours of x among clustered rows: a function of x.
+
+    At most 10,000 of the rows are clustered as Ng, Jordan and Weiss do (On spectral clustering, 2002), on the graph of
+    each one's ten nearest, but by half as many eigenvectors again as there are clusters, as a small group far from all
+    else takes one too. p(cluster | x) is the share of the ten nearest of x, and of one more that is of each cluster
+    alike.
+
+    Args:
+        rows: [n, columns], none missing.
+        clusters: how many.
+        seed: of the eigenvectors' start and of k-means.
+
+    >>> angle, radius = 6.28 * torch.rand(600), torch.tensor([1.0, 3.0]).repeat(300)
+    >>> rings = radius[:, None] * torch.stack([angle.cos(), angle.sin()], -1)
+    >>> score(spectral_posterior(rings, 2)(rings).argmax(-1), torch.arange(600) % 2, 2)["accuracy"]
+    1.0
+    """
+    few = rows[:: -(-len(rows) // LANDMARKS)]
+    near = min(NEIGHBOURS, len(few) - 1)
+    graph = kneighbors_graph(few.cpu().double().numpy(), near)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # groups may well be apart, and eigenvectors not quite converged
+        vectors = spectral_embedding(
+            (graph + graph.T) / 2,
+            n_components=min(clusters + clusters // 2, len(few)),
+            drop_first=False,
+            eigen_solver="lobpcg",
+            random_state=seed % 2**32,
+        )
+    assigned = KMeans(clusters, n_init=10, random_state=seed % 2**32).fit_predict(normalize(vectors))
+    votes = torch.eye(clusters).to(few)[torch.as_tensor(assigned, dtype=torch.long, device=few.device)]
+
+    def log_p(x: Tensor) -> Tensor:
+        nearest = torch.cdist(x.to(few), few).topk(near, largest=False).indices
+        return ((votes[nearest].sum(1) + 1 / clusters) / (near + 1)).log().to(x)
+
+    return log_p
 
 
 def _of_groups(log_joint: Tensor, groups: list[list[int]]) -> Tensor:

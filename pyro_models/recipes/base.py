@@ -40,6 +40,8 @@ SOURCE_OPTIONS = ("data", "validation_data", "test_data")
 SCHEDULES = ("cosine", "stages", "constant")
 DATA_OPTIONS = (*SOURCE_OPTIONS[1:], "label_column", "id_column", "split_column", "size", "colour", "white")
 
+Teacher = Callable[["Tensor"], "Tensor"]
+"""From data, or their latents, to log-probabilities of their categories, [batch, categories]."""
 Picture = Callable[["Trained"], "Mapping[str, Figure]"]
 """Draws figures, each by the name of its file."""
 
@@ -142,8 +144,9 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.initial_weights, PathLike):
-            object.__setattr__(self, "initial_weights", os.fspath(self.initial_weights))
+        for name in ("initial_weights", "start"):
+            if isinstance(path := getattr(self, name, None), PathLike):
+                object.__setattr__(self, name, os.fspath(path))
         check(self)
         if self.evaluate_on is not None and self.evaluate_on > 1 and self.evaluate_on % 1:
             raise UserError(f"`evaluate_on` must be a share of at most 1 or a whole number, not {self.evaluate_on:g}")
@@ -312,16 +315,41 @@ class Recipe:
         raise NotImplementedError
 
     def training_objective(
-        self, guide: nn.Module, train: datasets.Split
+        self, guide: nn.Module, train: datasets.Split, teacher: Teacher | None = None
     ) -> objectives.Objective | objectives.Scheduled:
         """Build what is minimised: `objective_at` each moment of the run, or the same throughout."""
         if self.is_scheduled:
-            return objectives.Scheduled(lambda progress: self.objective_at(progress, guide, train))
-        return self.objective_at(1.0, guide, train)
+            return objectives.Scheduled(lambda progress: self.objective_at(progress, guide, train, teacher))
+        return self.objective_at(1.0, guide, train, teacher)
 
-    def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
-        """Build what is minimised after a fraction of the run: the bound, and the terms that a recipe adds to it."""
+    def objective_at(
+        self, progress: float, guide: nn.Module, train: datasets.Split, teacher: Teacher | None = None
+    ) -> objectives.Objective:
+        """Build what is minimised after a fraction of the run: the bound, and the terms that a recipe adds to it.
+
+        Args:
+            progress: the fraction, 0 to 1.
+            guide: the guide.
+            train: the training data.
+            teacher: what `teacher_of` the latents of the run that `starts_from` names returned.
+        """
         return self.bound()
+
+    @property
+    def starts_from(self) -> str | None:
+        """A finished run, a folder or hub:USER/NAME, whose latents have a part in the objective; None without one."""
+        return None
+
+    def teacher_of(self, latents: Tensor) -> Teacher:
+        """Return what is imitated at the start, made of the latents of the training data in the run `starts_from`.
+
+        Args:
+            latents: [n, latent].
+
+        Returns:
+            from latents [batch, latent] to log-probabilities, [batch, categories].
+        """
+        raise NotImplementedError
 
     def bound(self) -> objectives.Objective:
         """Build the estimator of the bound, with which validation and test data are evaluated too."""

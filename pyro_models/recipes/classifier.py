@@ -10,7 +10,7 @@ import pyro_models
 from pyro_models import data as datasets
 from pyro_models import guides, metrics, nn, objectives, pictures
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.recipes.base import Picture, Question, Splits
+from pyro_models.recipes.base import Picture, Question, Splits, Teacher
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.options import option
 
@@ -144,7 +144,9 @@ class ClassifierRecipe(DiscreteRecipe):
             network = nn.encoder(nn.mlp(inputs, 64, 64, classes, norm=nn.BatchNorm1d), shape, columns=columns)
         return pyro_models.Classifier(network), guides.ClassifierGuide(network)
 
-    def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
+    def objective_at(
+        self, progress: float, guide: nn.Module, train: datasets.Split, teacher: Teacher | None = None
+    ) -> objectives.Objective:
         """Build the log-likelihood of the labels, and the terms of the other data."""
         classify: Any = guide.classify
         terms = self.terms(guide)

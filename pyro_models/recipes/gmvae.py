@@ -11,7 +11,7 @@ import pyro_models
 from pyro_models import data as datasets
 from pyro_models import guides, metrics, nn, objectives, pictures
 from pyro_models.base.errors import DataError, UserError
-from pyro_models.recipes.base import Picture, Splits, columns_of
+from pyro_models.recipes.base import Picture, Splits, Teacher, columns_of
 from pyro_models.recipes.discrete import DiscreteRecipe
 from pyro_models.recipes.latent import VariationalRecipe
 from pyro_models.recipes.networks import OwnNetworks
@@ -86,11 +86,12 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         "weights of the clusters in p(y): equal, or learned, for clusters of unequal size; `marginal_kl` measures "
         "against them",
     )
-    start: Literal["random", "mixture"] = option(
+    start: str = option(
         "random",
         "start of q(y | x) without labels: random weights; mixture: clusters by scikit-learn's GaussianMixture of a "
-        "table's rows, of more components than clusters, merged, where groups are bent; they are imitated, less and "
-        "less for the first 30 % of a run, while `marginal_kl` and `entropy` fade in",
+        "table's rows, of more components than clusters, merged, where groups are bent; or a finished run of vae or "
+        "autoencoder on the same images, a folder or hub:USER/NAME: spectral clusters of its latents. They are "
+        "imitated, less and less for the first 30 % of a run, while `vat`, `marginal_kl` and `entropy` fade in",
     )
     latent_dim: int = option(10, "dimensions of the latent z; 2 can be drawn as a map", 1, 4096)
     elbo: Literal["trace", "mean-field", "graph", "enum", "iwae", "renyi", "rws", "dreg"] = option(  # type: ignore[assignment]
@@ -153,16 +154,29 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
 
     @property
     def imitates(self) -> bool:
-        """Whether q(y | x) starts from the clusters of Gaussian mixtures; labels say more where there are any."""
-        return self.start == "mixture" and not self.labels
+        """Whether q(y | x) starts from the clusters of a simpler model; labels say more where there are any."""
+        return self.start != "random" and not self.labels
+
+    @property
+    def starts_from(self) -> str | None:
+        """The finished run whose latents' clusters q(y | x) starts from."""
+        return self.start if self.imitates and self.start != "mixture" else None
+
+    def teacher_of(self, latents: Tensor) -> Teacher:
+        """Return the log-probabilities of latents' spectral clusters."""
+        return metrics.spectral_posterior(latents, self.clusters, self.seed)
 
     def check_data(self, dataset: datasets.Dataset) -> None:
         """Refuse data that the recipe cannot learn from."""
         VariationalRecipe.check_data(self, dataset)
         if self.network == "conv" and dataset.shape[1:] != (28, 28):
             raise DataError(f"`network=conv` takes images of 28 x 28, not {list(dataset.shape)}")
-        if self.start != "random" and not dataset.is_table:
-            raise DataError(f"`start={self.start}` takes a table, and {self.data} holds images")
+        if self.start == "mixture" and not dataset.is_table:
+            raise DataError(f"`start=mixture` takes a table, and {self.data} holds images")
+        if self.starts_from and dataset.is_table:
+            raise DataError(
+                f"`start={self.start}` takes images, and {self.data} is a table: `start=mixture` is for those"
+            )
         if self.network == "strided" and dataset.is_table:
             raise DataError(f"`network=strided` takes images, and {self.data} is a table: `preset=table` is for those")
         if self.network == "conv" and (self.encoder is not None or self.decoder is not None):
@@ -193,8 +207,10 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
     @property
     def note(self) -> str | None:
         """What the bound is a bound of, and that training adds the imitation of a mixture."""
-        imitation = f"in training {IMITATION * KEPT:g} imitation, at first {IMITATION:g}, of Gaussian mixtures is added"
-        added = imitation if self.imitates else None
+        weight = f"in training {IMITATION * KEPT:g} imitation, at first {IMITATION:g}, of Gaussian mixtures is added"
+        if self.starts_from:
+            weight = f"at the start {IMITATION:g} imitation, falling to 0, of clusters of other latents is added"
+        added = weight if self.imitates else None
         return "; ".join(filter(None, [super().note, added])) or None
 
     def pair(self, dataset: datasets.Dataset) -> tuple[nn.Module, nn.Module]:
@@ -232,13 +248,17 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         bound = super().bound()
         return objectives.relaxed(bound, self.temperature_at(progress)) if self.relaxes else bound
 
-    def objective_at(self, progress: float, guide: nn.Module, train: datasets.Split) -> objectives.Objective:
+    def objective_at(
+        self, progress: float, guide: nn.Module, train: datasets.Split, teacher: Teacher | None = None
+    ) -> objectives.Objective:
         """Build the bound with its terms of q(y | x), and of the labels where some are seen."""
         classify: Any = guide.classify
         bound = self.eased(self.bound(progress), progress)
         terms = self.terms(guide)
         if progress < 1 and self.imitates:
-            terms = self._starting(terms, progress, self.rows(guide, train), guide)
+            if self.starts_from and teacher is None:
+                raise UserError(f"`start={self.start}` needs a `teacher`: train with pyro_models.train")
+            terms = self._starting(terms, progress, teacher or self._mixture(guide, train))
         objective = objectives.regularised(bound, terms, classify)
         if not self.labels:
             return objective
@@ -246,17 +266,21 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
         bound = objectives.of_chosen_labels(bound)
         return objectives.with_labels(objective, bound, classify, weight=self.label_weight, share=share)
 
-    def _starting(self, terms: dict[str, Any], progress: float, rows: Tensor, guide: Any) -> dict[str, Any]:
+    def _mixture(self, guide: Any, train: datasets.Split) -> Teacher:
+        """Return the log-probabilities of the clusters of Gaussian mixtures of a table's rows."""
+        columns, rows = columns_of(guide), self.rows(guide, train)
+        posterior = metrics.mixture_posterior(rows, self.clusters, self.seed)
+        return posterior if columns is None else lambda x: posterior(columns.standardised(x))
+
+    def _starting(self, terms: dict[str, Any], progress: float, teacher: Teacher) -> dict[str, Any]:
         """Return the terms after a fraction of the run: the imitation weakens, the terms of clusters fade in.
 
         None of them is left out before the end, so that every epoch reports the same terms.
         """
         share = min(1.0, max(progress / START, LEAST))
         faded = {name: (weight * share, term) for name, (weight, term) in terms.items() if name in FADED}
-        posterior, columns = metrics.mixture_posterior(rows, self.clusters, self.seed), columns_of(guide)
-        teacher = posterior if columns is None else lambda x: posterior(columns.standardised(x))
-        imitation = partial(objectives.imitation, teacher=teacher)
-        return terms | faded | {"imitation": (IMITATION * max(1 - share, KEPT), imitation)}
+        imitation, kept = partial(objectives.imitation, teacher=teacher), LEAST if self.starts_from else KEPT
+        return terms | faded | {"imitation": (IMITATION * max(1 - share, kept), imitation)}
 
     def training_splits(self, train: datasets.Split) -> Splits:
         """Return all training data, and those whose labels are seen, if any."""

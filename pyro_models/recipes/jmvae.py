@@ -12,7 +12,7 @@ from pyro_models import data as datasets
 from pyro_models import guides, metrics, nn, objectives, pictures
 from pyro_models.base.errors import DataError, UserError
 from pyro_models.base.names import WEIGHTED, X_SITES
-from pyro_models.recipes.base import Picture
+from pyro_models.recipes.base import Picture, Teacher
 from pyro_models.recipes.latent import VariationalRecipe, log_likelihood_cell
 from pyro_models.recipes.networks import OwnNetworks
 from pyro_models.recipes.options import option
@@ -199,7 +199,9 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         """Build the estimator of the bound of x and of the attributes that are known."""
         return objectives.masked(super().bound())
 
-    def objective_at(self, progress: float, guide: Any, train: datasets.Split) -> objectives.Objective:
+    def objective_at(
+        self, progress: float, guide: Any, train: datasets.Split, teacher: Teacher | None = None
+    ) -> objectives.Objective:
         """Build the bound with its divergences, or the sum of bounds."""
         weights = dict.fromkeys(guide.sizes, self.attribute_weight) | dict.fromkeys(X_SITES, self.image_weight)
         bound = objectives.scaled(

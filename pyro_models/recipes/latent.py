@@ -11,7 +11,7 @@ from pyro_models import data as datasets
 from pyro_models import distributions, objectives
 from pyro_models.base.errors import DataError, UserError
 from pyro_models.base.names import WEIGHTED, column_likelihoods, sites_of
-from pyro_models.recipes.base import Recipe
+from pyro_models.recipes.base import Recipe, Teacher
 from pyro_models.recipes.options import option
 
 OF_IMAGES = ("bernoulli", "continuous-bernoulli", "normal")
@@ -178,7 +178,9 @@ class VariationalRecipe(LatentRecipe):
         bound = objectives.free_bits(bound, dict.fromkeys(self.latent_sites, self.free_bits))
         return objectives.scaled(bound, dict.fromkeys(self.latent_sites, weight))
 
-    def objective_at(self, progress: float, guide: Any, train: datasets.Split) -> objectives.Objective:
+    def objective_at(
+        self, progress: float, guide: Any, train: datasets.Split, teacher: Teacher | None = None
+    ) -> objectives.Objective:
         """Build the bound with the weight of the KL of z after a fraction of the run, and its free bits."""
         return self.eased(self.bound(), progress)
 

@@ -1,6 +1,7 @@
 """A run and its folder: made, opened, saved and restored."""
 
 import csv
+import inspect
 import io
 import json
 import shutil
@@ -22,6 +23,7 @@ from pyro_models.base.names import HUB
 from pyro_models.base.seeds import seed_noise
 from pyro_models.data import Dataset, Deferred, Preprocessing
 from pyro_models.recipes import Recipe, from_json
+from pyro_models.recipes.base import Teacher
 from pyro_models.runs.options import RunOptions
 from pyro_models.runs.origin import describe, provenance
 from pyro_models.runs.use import Inference
@@ -360,6 +362,48 @@ def initial_weights(recipe: Recipe, dataset: Dataset) -> dict[str, torch.Tensor]
         pair = build(recipe, dataset, Path(), Processes(0, 1, torch.device("cpu"))).pair
     load_trained(pair, finished(recipe.initial_weights))
     return pair.state_dict()
+
+
+def starting_run(recipe: Recipe, dataset: Dataset) -> Run | None:
+    """Open the run that a recipe `starts_from`; None without one.
+
+    Raises:
+        UserError: it is no finished run, its images have another shape, or its latents do not follow from them alone.
+    """
+    if recipe.starts_from is None:
+        return None
+    run = open_run(recipe.starts_from, device=str(dataset.device))
+    if run.dataset.shape != dataset.shape:
+        shapes = f"{list(run.dataset.shape)}, and {recipe.data} has {list(dataset.shape)}"
+        raise UserError(f"`start={recipe.starts_from}` is of images {shapes}: give a run on the same data")
+    posterior: Any = getattr(run.guide, "posterior", None)
+    names = inspect.signature(posterior).parameters if posterior else {}
+    if "x" not in names or any(each.default is each.empty for name, each in names.items() if name != "x"):
+        raise UserError(
+            f"`start={recipe.starts_from}` is a run of {run.recipe.name}, which has no latents of x alone: give one of "
+            "vae or autoencoder"
+        )
+    return run
+
+
+def teacher(recipe: Recipe, dataset: Dataset) -> Teacher | None:
+    """Return what the start of training imitates, by the latents of the run that `starts_from` names; None without.
+
+    Raises:
+        UserError: as `starting_run`.
+    """
+    run = starting_run(recipe, dataset)
+    if run is None:
+        return None
+    posterior: Any = run.guide.posterior
+
+    @torch.no_grad()
+    def latents(x: torch.Tensor) -> torch.Tensor:
+        return posterior(x=x).mean
+
+    parts = (dataset.train[first : first + 1000] for first in range(0, len(dataset.train), 1000))
+    of_latents = recipe.teacher_of(torch.cat([latents(recipe.batch(dataset, part)["x"]) for part in parts]))
+    return lambda x: of_latents(latents(x))
 
 
 def load_weights(pair: nn.Module, stored: dict[str, torch.Tensor]) -> None:

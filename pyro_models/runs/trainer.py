@@ -40,6 +40,8 @@ from pyro_models.runs.folder import (
     restore,
     save_checkpoint,
     save_weights,
+    starting_run,
+    teacher,
 )
 from pyro_models.runs.options import RunOptions
 from pyro_models.runs.origin import provenance
@@ -74,6 +76,7 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
         batches = recipe.batches(dataset, rank=processes.rank, processes=processes.count)
         _check_hooks(recipe, options, processes)
         started = options.resume and options.out is not None and (options.out / "checkpoint.pt").exists()
+        processes.first_alone(partial(starting_run, recipe, dataset))
         first_weights = None if started else processes.first_alone(partial(initial_weights, recipe, dataset))
         folder, recipe, state = processes.from_first(partial(prepare, recipe, options, processes, dataset))
         run = build(recipe, dataset, folder, processes)
@@ -130,7 +133,7 @@ def epochs_of(
         NonFiniteTerm: as `fit`.
     """
     recipe, (first, peak) = run.recipe, leg(run.recipe)
-    objective = recipe.training_objective(run.guide, run.dataset.train)
+    objective = recipe.training_objective(run.guide, run.dataset.train, teacher(recipe, run.dataset))
     schedule = schedule_of(recipe.schedule, peak, recipe.epochs)
     if first:
         share = recipe.epochs / (recipe.epochs - first)

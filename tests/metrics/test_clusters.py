@@ -21,6 +21,7 @@ from pyro_models.metrics.clusters import (
     mixture_posterior,
     needs_more_components,
     score,
+    spectral_posterior,
     used,
 )
 from pyro_models.recipes.discrete import UNITS
@@ -266,6 +267,27 @@ def test_bent_groups_are_clusters_of_merged_components():
     ellipses = torch.from_numpy(fitted_mixture(rows, 2).predict(rows.numpy()))
     assert score(ellipses, labels, 2)["ari"] < 0.7
     assert score(mixture_posterior(rows, 2)(rows).argmax(-1), labels, 2)["ari"] > 0.98
+
+
+def test_spectral_clusters_follow_bent_groups_and_p_is_the_share_of_ten_neighbours_and_one_more():
+    train = load("moons").train
+    rows, labels = train.x.double()[:900], train.labels[:900]
+    p = spectral_posterior(rows, 2)(rows).exp()
+    assert score(p.argmax(-1), labels, 2)["accuracy"] == 1.0
+    torch.testing.assert_close(p.sum(-1), torch.ones(900))
+    far = torch.cat([rows[labels == 0], rows[labels == 1] + 100.0])  # no row has a neighbour in the other group
+    posterior = spectral_posterior(far, 2, seed=3)
+    torch.testing.assert_close(posterior(far).exp().max(-1).values, torch.full((900,), 10.5 / 11))
+    few = posterior(far.float())
+    assert few.dtype == torch.float32
+    torch.testing.assert_close(few.double(), posterior(far), rtol=0, atol=1e-6)
+
+
+def test_a_few_rows_far_from_all_others_do_not_take_the_cluster_of_a_large_group():
+    rows, labels = load("moons").train.x.double()[:900], load("moons").train.labels[:900]
+    rows[:11] += 50.0
+    found = spectral_posterior(rows, 2)(rows).argmax(-1)
+    assert score(found[11:], labels[11:], 2)["accuracy"] == 1.0
 
 
 def test_components_of_one_group_are_merged_and_those_of_others_are_not():

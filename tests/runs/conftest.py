@@ -6,6 +6,7 @@ import torch
 from pyro_models import report
 from pyro_models.cli.train import main
 from pyro_models.runs import trainer
+from pyro_models.training import loop
 
 
 @pytest.fixture
@@ -31,3 +32,16 @@ def complaint_of(capsys, tmp_path):
         return complaint
 
     return run
+
+
+def dies_at_step(patch, step):
+    """Interrupt training at one of its next steps."""
+    average, steps = loop.average_gradients, []
+
+    def dies(optimizer):
+        steps.append(1)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+        average(optimizer)
+
+    patch.setattr(loop, "average_gradients", dies)

@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from pyro_models import report
+from pyro_models.base.errors import UserError
 from pyro_models.cli.train import main
 from pyro_models.cli.verbs import main as verbs
-from pyro_models.recipes import GMVAERecipe
-from pyro_models.runs import RunOptions, train, trainer
+from pyro_models.data import load
+from pyro_models.metrics import score, spectral_posterior
+from pyro_models.recipes import GMVAERecipe, VAERecipe
+from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs.seeds import summary
+from tests.runs.conftest import dies_at_step
 
 QUICK = ["--epochs", "1", "--batch-size", "200"]
 
@@ -208,3 +212,49 @@ def test_groups_of_unequal_size_are_clustered_as_scikit_learns_mixture_does_and_
     printed = capsys.readouterr().out
     assert "collapsed" not in printed
     assert "scikit-learn's GaussianMixture of as many components is the better model" in printed
+
+
+@pytest.fixture
+def latents(tmp_path):
+    """A finished run of a VAE of the digits."""
+    folder = tmp_path / "vae"
+    train(VAERecipe(network="article", latent_dim=10, epochs=1, batch_size=100), RunOptions(out=folder, device="cpu"))
+    return folder
+
+
+def test_clusters_start_from_those_of_the_latents_of_another_run(latents, tmp_path, monkeypatch):
+    """With nothing else to go by q(y | x) agrees with them well beyond chance, to the bit after a restart."""
+    nothing = [word for term in ("vat", "consistency", "marginal-kl", "entropy") for word in (f"--{term}", "0")]
+    words = ["gmvae", "--network", "mlp", *nothing, "--epochs", "2", "--evaluate-every", "2", "--batch-size", "64"]
+    words += ["--least-steps", "15", "--learning-rate", "0.003", "--start", str(latents)]
+    assert main([*words, "--out", str(tmp_path / "once")]) == 0
+    with monkeypatch.context() as patch:
+        dies_at_step(patch, 22)
+        assert main([*words, "--out", str(tmp_path / "twice")]) == 130
+    assert main(["gmvae", "--resume", "--out", str(tmp_path / "twice")]) == 0
+    run, again, source = (open_run(folder) for folder in (tmp_path / "once", tmp_path / "twice", latents))
+    for name, weight in run.pair.state_dict().items():
+        torch.testing.assert_close(again.pair.state_dict()[name], weight, rtol=0, atol=0)
+    assert run.recipe.start == str(latents) == GMVAERecipe(start=latents).start
+    z = torch.as_tensor(source.encode(source.dataset.train))
+    clusters = spectral_posterior(z, 10, run.recipe.seed)(z).argmax(-1)
+    found = torch.as_tensor(run.predict(run.dataset.train).values.astype(int))
+    assert score(found, clusters, 10)["ari"] > 0.2  # of chance 0
+
+
+def test_a_start_that_says_nothing_of_these_images_is_refused(latents, line, tmp_path):
+    words = ["--out", str(tmp_path / "run"), "--start"]
+    assert "mixtrue is no run folder: it holds no recipe.json" in line(*words, "mixtrue")
+    table = line(*words, str(latents), "--preset", "table")
+    assert "takes images, and blobs is a table: --start mixture is for those" in table
+    other = line(*words, str(latents), "--data", "attributes")
+    assert "is of images [1, 28, 28], and attributes has [1, 28, 56]" in other
+    recipe = GMVAERecipe(start=str(latents), epochs=1, least_steps=1, vat=0.0, network="mlp")
+    train(replace(recipe, start="random"), RunOptions(out=tmp_path / "clusters", device="cpu"))
+    gmvae = line(*words, str(tmp_path / "clusters"))
+    assert "is a run of gmvae, which has no latents of x alone: give one of vae or autoencoder" in gmvae
+    assert not (tmp_path / "run").exists()
+    dataset = load("digits")
+    objective = recipe.training_objective(recipe.pair(dataset)[1], dataset.train)
+    with pytest.raises(UserError, match="needs a `teacher`"):
+        objective.at(0.0)

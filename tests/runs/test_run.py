@@ -26,6 +26,7 @@ from pyro_models.recipes import VAERecipe, from_json
 from pyro_models.runs import RunOptions, open_run, train, trainer
 from pyro_models.runs import folder as folder_module
 from pyro_models.training import cosine, loop, parameters
+from tests.runs.conftest import dies_at_step
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -172,19 +173,6 @@ def test_a_refused_resume_leaves_every_byte_as_it_was(tmp_path, stopped, capsys)
     )
     assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     open_run(stopped)
-
-
-def dies_at_step(patch, step):
-    """Interrupt training at one of its next steps."""
-    average, steps = loop.average_gradients, []
-
-    def dies(optimizer):
-        steps.append(1)
-        if len(steps) == step:
-            raise KeyboardInterrupt
-        average(optimizer)
-
-    patch.setattr(loop, "average_gradients", dies)
 
 
 def test_a_finished_run_is_trained_further_by_a_fresh_cosine_to_the_bit(whole, tmp_path, monkeypatch, capsys):
