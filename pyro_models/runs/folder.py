@@ -372,7 +372,10 @@ def starting_run(recipe: Recipe, dataset: Dataset) -> Run | None:
     """
     if recipe.starts_from is None:
         return None
-    run = open_run(recipe.starts_from, device=str(dataset.device))
+    try:
+        run = open_run(recipe.starts_from, device=str(dataset.device))
+    except UserError as error:
+        raise UserError(f"`start` is random, mixture or a finished run, and {error}") from None
     if run.dataset.shape != dataset.shape:
         shapes = f"{list(run.dataset.shape)}, and {recipe.data} has {list(dataset.shape)}"
         raise UserError(f"`start={recipe.starts_from}` is of images {shapes}: give a run on the same data")

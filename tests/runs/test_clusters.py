@@ -244,7 +244,8 @@ def test_clusters_start_from_those_of_the_latents_of_another_run(latents, tmp_pa
 
 def test_a_start_that_says_nothing_of_these_images_is_refused(latents, line, tmp_path):
     words = ["--out", str(tmp_path / "run"), "--start"]
-    assert "mixtrue is no run folder: it holds no recipe.json" in line(*words, "mixtrue")
+    typo = "--start is random, mixture or a finished run, and mixtrue is no run folder: it holds no recipe.json"
+    assert typo in line(*words, "mixtrue")
     table = line(*words, str(latents), "--preset", "table")
     assert "takes images, and blobs is a table: --start mixture is for those" in table
     other = line(*words, str(latents), "--data", "attributes")
