@@ -276,9 +276,6 @@ def graph(
         UserError: as `trace`.
     """
     draws = draw(model, guide, args, kwargs, particles=particles, plate=plate)
-    for name, site in draws[0].q.items():
-        if site.is_observed and _is_scored(site) and not isinstance(site.fn, Unit):
-            raise UserError(f"site {name!r} is observed in the guide, and graph has no gradient for that: use trace")
     return _means(draws, [_parts(each, finite_kl, score=True, baseline=True) for each in draws])
 
 
@@ -493,8 +490,12 @@ def _check_gradient(draws: list[Draw]) -> None:
 
 
 def _is_scored(site: Site) -> bool:
-    """Whether only the score function gives a site of the guide a gradient, and one is asked for."""
-    return torch.is_grad_enabled() and not (site.fn.has_rsample or site.is_enumerated)
+    """Whether only the score function gives a site of the guide a gradient, and one is asked for.
+
+    What the guide observes is not drawn, but for a factor, which may stand for a draw made elsewhere.
+    """
+    drawn = not site.is_observed or isinstance(site.fn, Unit)
+    return torch.is_grad_enabled() and drawn and not (site.fn.has_rsample or site.is_enumerated)
 
 
 def _times(value: Tensor, scale: Tensor | float) -> Tensor:

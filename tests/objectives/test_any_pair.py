@@ -238,6 +238,28 @@ def test_auxiliary_sites_and_points_of_guides_count_as_in_pyro(family):
         torch.testing.assert_close(flat_gradient(loss, guide), flat_gradient(theirs, guide))
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_what_a_guide_observes_is_a_term_of_the_loss_and_no_draw(name):
+    """Its log-density has the gradient of its own, as z does not depend on it; Pyro's estimators add a score to it."""
+    x, t, bias = torch.randn(4), torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor(0.3, requires_grad=True)
+
+    def model(x, t):
+        with pyro.plate("data", 4):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("t", dist.Bernoulli(logits=z), obs=t)
+
+    def guide(x, t):
+        with pyro.plate("data", 4):
+            pyro.sample("t", dist.Bernoulli(logits=bias * x), obs=t, infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(x / 2, 0.7))
+
+    loss = ESTIMATORS[name](model, guide, x, t)["loss"]
+    sign = -1.0 if name == "rws" else 1.0  # whose guide nears what it observes
+    expected = sign * torch.autograd.grad(dist.Bernoulli(logits=bias * x).log_prob(t).mean(), bias)[0]
+    torch.testing.assert_close(torch.autograd.grad(loss, bias)[0], expected)
+
+
 @pytest.mark.parametrize("family", [AutoNormal, AutoDiagonalNormal])
 def test_the_doubly_reparameterised_gradient_of_a_transformed_draw_is_that_of_iwae_in_expectation(family):
     x = torch.randn(3)
