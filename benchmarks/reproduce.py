@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--out", type=Path, default=ROOT / "build/reproduce", help="folder of the runs; default: build/reproduce")
     given = parser.parse_args(arguments)
     every, runs = listed(), listed(given.only)
-    out = given.out / "quick" if given.quick else given.out
+    out = (given.out / "quick" if given.quick else given.out).resolve()  # as a command names another run's folder
     before = read_json(KEPT)
 
     def update() -> None:
