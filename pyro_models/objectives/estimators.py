@@ -46,8 +46,9 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from pyro.distributions import Uniform, Unit
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Uniform, Unit
+from pyro.distributions.distribution import Distribution
+from pyro.distributions.util import scale_and_mask, sum_rightmost
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -483,19 +484,27 @@ def _check_gradient(draws: list[Draw]) -> None:
     """Refuse sites of the guide that no gradient reaches, where one is asked for, and half-relaxed ones."""
     for name, site in draws[0].q.items():
         if _is_scored(site):
+            what = "only in part reparameterised" if site.fn.has_rsample else "not reparameterised"
             raise UserError(
-                f"site {name!r} is not reparameterised: this estimator has no gradient for it; use trace, graph, enum "
-                "or rws, or relax it"
+                f"site {name!r} is {what}: this estimator has no gradient for it; use trace, graph, enum or rws, or "
+                "relax it"
             )
 
 
 def _is_scored(site: Site) -> bool:
-    """Whether only the score function gives a site of the guide a gradient, and one is asked for.
+    """Whether a site of the guide has all of its gradient only by the score function, and one is asked for.
 
     What the guide observes is not drawn, but for a factor, which may stand for a draw made elsewhere.
     """
-    drawn = not site.is_observed or isinstance(site.fn, Unit)
-    return torch.is_grad_enabled() and drawn and not (site.fn.has_rsample or site.is_enumerated)
+    drawn = not site.is_enumerated and (not site.is_observed or isinstance(site.fn, Unit))
+    return torch.is_grad_enabled() and drawn and (not site.fn.has_rsample or _is_partial(site.fn))
+
+
+def _is_partial(fn: Any) -> bool:
+    """Whether draws are reparameterised in part alone, as those by rejection are, which have a score of their own."""
+    while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
+        fn = fn.base_dist
+    return type(fn).score_parts is not Distribution.score_parts
 
 
 def _times(value: Tensor, scale: Tensor | float) -> Tensor:
@@ -503,9 +512,9 @@ def _times(value: Tensor, scale: Tensor | float) -> Tensor:
 
 
 def _cost(site: Site) -> Tensor:
-    """The log-density of a site of the guide; where the score function trains it, without a gradient of its own."""
+    """The log-density of a site of the guide; where the score alone trains it, without a gradient of its own."""
     log_q = _times(site.log_prob(), site.scale)
-    return log_q.detach() if _is_scored(site) else log_q
+    return log_q.detach() if _is_scored(site) and not site.fn.has_rsample else log_q
 
 
 def _parts(draw: Draw, divergence: Divergence, *, score: bool = False, baseline: bool = False) -> dict[str, Tensor]:
@@ -578,7 +587,10 @@ def _check_relaxation(name: str, p: Site, q: Site) -> None:
 
 def _score(site: Site) -> Tensor:
     """The part of a site's log-density whose gradient is that of its draw's probability; no scale or mask is in it."""
-    return site.fn.score_parts(site.value).score_function
+    fn: Any = site.fn
+    while isinstance(fn, Independent):  # which takes no notice of a score of its parts
+        fn = fn.base_dist
+    return sum_rightmost(fn.score_parts(site.value).score_function, site.fn.event_dim - fn.event_dim)
 
 
 def _signal(costs: list[tuple[Site, Tensor]], site: Site, draw: Draw, baseline: bool) -> Tensor:

@@ -9,10 +9,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions.testing.rejection_gamma import RejectionGamma
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
 from torch import nn
 
+from pyro_models.base.errors import UserError
 from pyro_models.objectives import (
     ESTIMATORS,
     dreg,
@@ -258,6 +260,45 @@ def test_what_a_guide_observes_is_a_term_of_the_loss_and_no_draw(name):
     sign = -1.0 if name == "rws" else 1.0  # whose guide nears what it observes
     expected = sign * torch.autograd.grad(dist.Bernoulli(logits=bias * x).log_prob(t).mean(), bias)[0]
     torch.testing.assert_close(torch.autograd.grad(loss, bias)[0], expected)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_draws_by_rejection_have_a_path_and_a_score(independent):
+    """As of Pyro's estimator at the same seed; of `to_event`, whose own score parts leave the score out, in a plate."""
+    x, concentration = torch.rand(3), torch.tensor([1.5, 2.0, 3.0], requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Gamma(2.0, 1.0).expand([3]))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 3):
+            pyro.sample("z", RejectionGamma(concentration, torch.ones(3)))
+
+    def events(x):
+        z = pyro.sample("z", dist.Gamma(2.0, 1.0).expand([3]).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def of_events(x):
+        pyro.sample("z", RejectionGamma(concentration, torch.ones(3)).to_event(1))
+
+    pair, data = ((events, of_events), 1) if independent else ((model, guide), 3)
+    pyro.set_rng_seed(0)
+    loss = data * trace(*pair, x)["loss"]
+    pyro.set_rng_seed(0)
+    theirs = Trace_ELBO().differentiable_loss(*pair, x)
+    torch.testing.assert_close(loss, theirs)
+    (gradient,), (expected,) = (torch.autograd.grad(each, concentration) for each in (loss, theirs))
+    if independent:  # one datum: the score of each component with the cost of all
+        pyro.set_rng_seed(0)
+        q = RejectionGamma(concentration, torch.ones(3))
+        (score,) = torch.autograd.grad(q.score_parts(q.rsample()).score_function.sum(), concentration)
+        expected = expected + loss.detach() * score
+    torch.testing.assert_close(gradient, expected)
+    for estimator in (mean_field, iwae, renyi, dreg):
+        with pytest.raises(UserError, match="site 'z' is only in part reparameterised"):
+            estimator(*pair, x)
 
 
 @pytest.mark.parametrize("family", [AutoNormal, AutoDiagonalNormal])
