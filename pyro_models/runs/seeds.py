@@ -236,7 +236,8 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         the first one's entries, but in `test` and `validation` the means, in `spread` the standard deviation of each
-        test score over the runs, in `seconds` the sum, and in `seeds` each run's own scores.
+        test score over the runs, in `seconds` the sum, in `gaussian_mixture` and `log_likelihood` the means of their
+        numbers where each run has them, and in `seeds` each run's own scores.
     """
     first, several = results[0], len(results) > 1
     means = {part: {name: fmean(run[part][name] for run in results) for name in first[part]} for part in PARTS}
@@ -244,4 +245,8 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     seeds = [{key: run[key] for key in ("seed", *PARTS, "seconds", *OF_A_SEED) if key in run} for run in results]
     seconds = round(sum(run["seconds"] for run in results), 2)
     common = {name: value for name, value in first.items() if name not in ("seed", *OF_A_SEED)}
+    for name in (name for name in OF_A_SEED[:2] if all(name in run for run in results)):
+        numbers = [key for key, value in first[name].items() if isinstance(value, int | float)]
+        columns = {key: [run[name][key] for run in results] for key in numbers}
+        common[name] = {key: each[0] if len(set(each)) == 1 else fmean(each) for key, each in columns.items()}
     return {**common, **means, "spread": spread, "seconds": seconds, "seeds": seeds}

@@ -15,6 +15,7 @@ from pyro_models.data import load
 from pyro_models.metrics import score, spectral_posterior
 from pyro_models.recipes import GMVAERecipe, VAERecipe
 from pyro_models.runs import RunOptions, open_run, train, trainer
+from pyro_models.runs.results import row
 from pyro_models.runs.seeds import summary
 from tests.runs.conftest import dies_at_step
 
@@ -120,6 +121,25 @@ def test_the_summary_of_one_run_has_no_spread():
     figures = {"accuracy": 0.5}
     run = {"test": figures, "validation": figures, "seconds": 3.0, "seed": 1}
     assert summary([run])["spread"] == {"accuracy": 0.0}
+
+
+def test_a_summary_has_the_mean_of_the_likelihoods_where_each_seed_has_one():
+    parts = {
+        "test": {"elbo": -3.0, "mse": 0.1},
+        "validation": {},
+        "seconds": 60.0,
+        "recipe": "vae",
+        "command": "",
+        "units": {"elbo": "nats"},
+    }
+    runs = [
+        parts | {"seed": seed, "log_likelihood": {"mean": mean, "samples": 500, "unit": "nats"}}
+        for seed, mean in ((1, -2.0), (2, -1.0))
+    ]
+    assert summary(runs)["log_likelihood"] == {"mean": -1.5, "samples": 500}
+    assert row(summary(runs))["log p(x) (samples)"] == "-1.50 (500) ± 0.71 (-2.00 (500), -1.00 (500))"
+    assert row(summary(runs[:1]))["log p(x) (samples)"] == "-2.00 (500)"
+    assert "log_likelihood" not in summary([runs[0], parts | {"seed": 2}])
 
 
 def test_collapsed_kinds_are_reported(tmp_path, capsys):
