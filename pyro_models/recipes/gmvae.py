@@ -352,6 +352,7 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             "nmi": (test, "nmi", 1, 3),
             "ari": (test, "ari", 1, 3),
             "exact elbo": (test, "elbo_exact", 1, 2),
+            "clusters used": (test, "clusters_used", 1, 0),
         }
         return {
             title: f"{factor * scores[key]:.{digits}f}" if key in scores else ""
