@@ -173,6 +173,8 @@ class GMVAERecipe(DiscreteRecipe, VariationalRecipe, OwnNetworks):
             raise DataError(f"`network=conv` takes images of 28 x 28, not {list(dataset.shape)}")
         if self.start == "mixture" and not dataset.is_table:
             raise DataError(f"`start=mixture` takes a table, and {self.data} holds images")
+        if self.labels and self.start not in ("random", "mixture"):
+            raise UserError(f"`start={self.start}` goes without `labels`, which say more than another run's latents")
         if self.starts_from and dataset.is_table:
             raise DataError(
                 f"`start={self.start}` takes images, and {self.data} is a table: `start=mixture` is for those"

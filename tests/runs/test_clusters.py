@@ -268,6 +268,8 @@ def test_a_start_that_says_nothing_of_these_images_is_refused(latents, line, tmp
     assert typo in line(*words, "mixtrue")
     table = line(*words, str(latents), "--preset", "table")
     assert "takes images, and blobs is a table: --start mixture is for those" in table
+    labelled = line(*words, str(latents), "--labels", "20")
+    assert "goes without --labels, which say more than another run's latents" in labelled
     other = line(*words, str(latents), "--data", "attributes")
     assert "is of images [1, 28, 28], and attributes has [1, 28, 56]" in other
     recipe = GMVAERecipe(start=str(latents), epochs=1, least_steps=1, vat=0.0, network="mlp")
