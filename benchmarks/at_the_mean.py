@@ -22,7 +22,7 @@ def main() -> None:
     given = parser.parse_args()
     for folder in given.runs:
         run = runs.open_run(folder, data_dir=given.data_dir)
-        batches = metrics.in_batches(run.recipe.batch(run.dataset, run.dataset.test), 1000)
+        batches = run.recipe.evaluation_batches(run, run.dataset.test)
         with AtMean():
             terms = metrics.evaluate(run.model, run.guide, mean_field, batches)
         print(f"{folder}: " + ", ".join(f"{name} {terms[name]:.2f}" for name in ("elbo", "reconstruction", "kl")))
