@@ -14,7 +14,7 @@ def reconstructions(run: Trained) -> dict[str, Any]:
     """Draw fixed test images above their reconstructions at some epochs and at the last."""
     if not run.frames["examples"]:
         return {}
-    originals = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels)
+    originals = to_float(run.dataset.test.x[run.frames["examples"]], run.recipe.pixels).cpu()
     frames, epochs = torch.stack(run.frames["images"]) / 255, run.frames["epochs"]
     chosen = sorted({0, len(epochs) // 4, len(epochs) - 1})
     rows, names = torch.stack([originals, *frames[chosen]]), ["image", *(f"epoch {epochs[k]}" for k in chosen)]
