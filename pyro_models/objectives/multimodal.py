@@ -13,10 +13,9 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from pyro_models.base.names import X_SITES
-from pyro_models.objectives.estimators import Objective, Terms, named
+from pyro_models.objectives.estimators import Objective, Terms, kl_of, named
 from pyro_models.objectives.handlers import CaptureSite, MaskMissing
 from pyro_models.objectives.programs import Program
 
@@ -92,7 +91,7 @@ def jmvae(bound: Objective, posterior: Posterior, *, weight: float = 1.0, choose
         with MaskMissing(), CaptureSite("z") as captured:
             terms = Terms(bound(model, partial(guide, **features), **batch))
         for name, given in (("kl_given_x", x | features), ("kl_given_y", choose(y))):
-            terms = terms.plus(named(name, kl_divergence(captured.fn, posterior(**given)).mean()), weight)
+            terms = terms.plus(named(name, kl_of(captured.fn, posterior(**given)).mean()), weight)
         return terms
 
     return objective

@@ -8,6 +8,7 @@ from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 
 from pyro_models.base.errors import UserError
+from pyro_models.distributions import ProductOfNormals
 from pyro_models.objectives import (
     ESTIMATORS,
     ScaleSites,
@@ -23,6 +24,7 @@ from pyro_models.objectives import (
     scaled,
     trace,
 )
+from pyro_models.objectives.estimators import kl_of
 from tests.linear_gaussian import ExactGuide, LinearGaussian
 
 
@@ -39,6 +41,38 @@ def test_at_the_exact_posterior_every_draw_of_every_bound_is_the_log_evidence(es
     x = model(batch=5).detach()
     loss = estimator(model, ExactGuide(model), x=x)["loss"]
     torch.testing.assert_close(-loss, model.evidence(x).mean())
+
+
+@pytest.mark.parametrize("dims", [0, 1, 2])
+def test_the_divergence_of_normals_is_torchs(dims):
+    product = ProductOfNormals(torch.randn(3, 2, 4), torch.rand(3, 2, 4) + 0.1, dim=-2)
+    normal = dist.Normal(torch.randn(3, 4), torch.rand(3, 4) + 0.1)
+    for q, p in ((product, normal), (normal, product), (normal, normal)):
+        q, p = q.to_event(dims), p.to_event(dims)
+        torch.testing.assert_close(kl_of(q, p), torch.distributions.kl_divergence(q, p))
+
+
+@pytest.mark.parametrize("log_scale", [-80.0, -45.0, -1.0, 40.0])
+def test_one_datum_of_a_tiny_scale_leaves_all_gradients_finite(log_scale):
+    class Pair(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc, self.log_scale = (torch.nn.Parameter(torch.tensor(v)) for v in ([1.0, 40.0], [0.0, log_scale]))
+
+        def model(self, x):
+            with pyro.plate("data", 2):
+                z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+                pyro.sample("x", dist.Normal(0.0 * z, 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", 2):
+                pyro.sample("z", dist.Normal(self.loc, self.log_scale.exp()))
+
+    torch.set_default_dtype(torch.float32)  # whose least number is 1e-38: as users train
+    pair = Pair()
+    mean_field(pair.model, pair.guide, torch.zeros(2))["loss"].backward()
+    torch.testing.assert_close(pair.loc.grad, pair.loc.detach() / 2)
+    torch.testing.assert_close(pair.log_scale.grad, ((2 * pair.log_scale.detach()).exp() - 1) / 2)
 
 
 def test_importance_weights_at_the_exact_posterior_are_the_evidence_of_each_datum():
