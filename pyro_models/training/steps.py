@@ -24,11 +24,13 @@ from pyro_models.training.capture import (
     tensors_of,
     trace,
 )
+from pyro_models.training.replay import replayed, with_constants_on
 from pyro_models.training.sources import Call
 
 Compile = Literal["auto", "on", "graph", "off"]
 """`on` compiles every step; `graph` makes each a graph, which changes no bit; `off` leaves them as they are; `auto`
-takes the fastest of these where the first steps show that it pays before the run ends."""
+takes the fastest of these where the first steps show that it pays before the run ends. On a GPU a graph is a CUDA
+graph, where it can be."""
 Plain = Callable[..., dict[str, Tensor]]
 """A step as it is: from an objective and the arguments of the pair to terms; it leaves gradients behind."""
 
@@ -172,18 +174,24 @@ class Steps:
                 raise Uncapturable("it draws random numbers by `random` or NumPy")
             trained = [each for group in self.optimizer.param_groups for each in group["params"] if each.requires_grad]
             slopes = [each.grad for each in trained]
-            after = [torch.get_rng_state(), *(each.clone() for each in _changing(*programs))]
+            after = [*_random_states(*programs), *(each.clone() for each in _changing(*programs))]
             undo()
             graph = trace(*self.pair, objective, call, moves, trained)
             if self.way == "compiled":
                 graph = compiled(graph, self.optimizer)
+            elif gpu := _only_gpu(graph.inputs):
+                try:
+                    graph = replayed(with_constants_on(gpu, graph), moving(objective, call, moves))
+                except Uncapturable as error:
+                    log.warning("steps are no CUDA graph: %s", error)
+                undo()
             if graph.stepped:
                 take_back = self._try_update()
             try:
                 terms = graph(moving(objective, call, moves))
             except Exception as error:  # Inductor compiles in the first run, for which there may be no C++ compiler
                 raise Uncapturable(first_line(error)) from error
-            ours = [torch.get_rng_state(), *_changing(*programs)]
+            ours = [*_random_states(*programs), *_changing(*programs)]
             loss = float(expected["loss"].detach().abs())
             steepest = max((float(slope.abs().max()) for slope in slopes if slope is not None), default=0.0)
             if not (
@@ -256,16 +264,29 @@ def _changing(*programs: Any) -> list[Tensor]:
     return [tensor for tensor in tensors_of(*programs) if not tensor.requires_grad]
 
 
+def _gpus(tensors: list[Tensor]) -> list[int]:
+    return sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
+
+
+def _only_gpu(tensors: list[Tensor]) -> torch.device | None:
+    """Return the GPU that tensors lie on; None, where some lie elsewhere."""
+    devices = {tensor.device for tensor in tensors}
+    return next(iter(devices)) if len(devices) == 1 and _gpus(tensors) else None
+
+
+def _random_states(*programs: Any) -> list[Tensor]:
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, _gpus(tensors_of(*programs)))]
+
+
 def _remember(*programs: Any) -> Callable[[], None]:
     """Return what takes buffers and the random state back to what they are now."""
-    noise, kept = torch.get_rng_state(), [(tensor, tensor.clone()) for tensor in _changing(*programs)]
-    devices = sorted({tensor.device.index for tensor in tensors_of(*programs) if tensor.is_cuda})
-    noise_of = {device: torch.cuda.get_rng_state(device) for device in devices}
+    noise, *noise_of = _random_states(*programs)
+    gpus, kept = _gpus(tensors_of(*programs)), [(tensor, tensor.clone()) for tensor in _changing(*programs)]
 
     def undo() -> None:
         torch.set_rng_state(noise)
-        for device, state in noise_of.items():
-            torch.cuda.set_rng_state(state, device)
+        for gpu, state in zip(gpus, noise_of, strict=True):
+            torch.cuda.set_rng_state(state, gpu)
         for tensor, value in kept:
             tensor.copy_(value)
 
