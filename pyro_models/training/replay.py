@@ -25,26 +25,26 @@ def replayed(graph: Graph, moving: list[Tensor]) -> Graph:
         Uncapturable: it waits for the GPU, or copies from the host.
     """
     device = graph.inputs[0].device
-    given = [each.to(device, copy=True) for each in moving]
+    copies = [each.to(device, copy=True) for each in moving]
 
     def record() -> tuple[list[int], torch.cuda.CUDAGraph, list[Tensor | None]]:
         recorded = torch.cuda.CUDAGraph()
         with torch.cuda.device(device), torch.no_grad(), torch.cuda.graph(recorded):
-            values = graph.run(*graph.inputs, *given)
+            values = graph.run(*graph.inputs, *copies)
         return _addresses(graph.inputs), recorded, values
 
     def run(*inputs: Tensor) -> list[Tensor | None]:
         if last[0][0] != _addresses(graph.inputs):  # an optimiser has put a parameter elsewhere
             last[0] = record()
-        for place, tensor in zip(given, inputs[len(graph.inputs) :], strict=True):
-            place.copy_(tensor, non_blocking=True)
+        for copy, tensor in zip(copies, inputs[len(graph.inputs) :], strict=True):
+            copy.copy_(tensor, non_blocking=True)
         _, recorded, values = last[0]
         recorded.replay()
         return values
 
     try:
         with torch.cuda.device(device), torch.no_grad():
-            graph.run(*graph.inputs, *given)  # makes what kernels keep from run to run
+            graph.run(*graph.inputs, *copies)  # makes what kernels keep from run to run
         last = [record()]
     except Exception as error:  # whatever torch raises of an operation that no CUDA graph holds
         raise Uncapturable(first_line(error)) from error
