@@ -107,6 +107,8 @@ class Steps:
         if not self.stepped:
             self.update()
         if self.trial is not None:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # what a step has asked of a GPU is part of its time
             self.trial.append(time.perf_counter() - start)
             if len(self.trial) == TRIAL:
                 self._consider(median(self.trial), left=(1.0 - progress) / (following - progress))
