@@ -70,7 +70,7 @@ from pyro_models.objectives.handlers import (
 )
 from pyro_models.objectives.programs import Program
 
-NORMALS = torch.distributions.Normal, Normal, ProductOfNormals
+NORMALS = torch.distributions.Normal, Normal, ProductOfNormals  # whose divergence is that of their loc and scale
 Divergence = Callable[[Site, Site], Tensor]
 """From a site of the guide and that of the model to KL(q || p), scaled and masked, for each element of their plates."""
 
@@ -147,7 +147,8 @@ def kl_of(q: Any, p: Any) -> Tensor:
     """Return KL(q || p) of two distributions, [*batch], nats, where torch has a formula for it.
 
     That of Normals takes the logarithm of the ratio of their scales, torch's of its square, whose gradient is infinite
-    from a ratio of 1e-19 on: the scale that q(z | x) has for one outlier of the data would make all weights NaN.
+    from a ratio of 1e-19 on in single precision, where ours is from 1e-38 on: the scale that q(z | x) has for one
+    outlier of the data would make all weights NaN.
 
     Raises:
         NotImplementedError: torch has none.
@@ -159,7 +160,8 @@ def kl_of(q: Any, p: Any) -> Tensor:
     """
     if isinstance(q, Independent) and isinstance(p, Independent):
         shared = min(q.reinterpreted_batch_ndims, p.reinterpreted_batch_ndims)
-        q, p = (each.base_dist.to_event(each.reinterpreted_batch_ndims - shared) for each in (q, p))
+        left = [each.reinterpreted_batch_ndims - shared for each in (q, p)]
+        q, p = (Independent(each.base_dist, n) if n else each.base_dist for each, n in zip((q, p), left, strict=True))
         return sum_rightmost(kl_of(q, p), shared)
     if type(q) in NORMALS and type(p) in NORMALS:
         ratio = q.scale / p.scale

@@ -389,7 +389,7 @@ def _without_noise(module: fx.GraphModule) -> tuple[Callable[[], list[Tensor]] |
                 options = {"dtype": value.dtype, "device": value.device}
                 shape = tuple(value.shape), tuple(value.stride())
                 node.args = rest.graph.call_function(ATEN.empty_strided.default, shape, options), *node.args[1:]
-    drawn = [node for node in rest.graph.nodes if is_random(node)]
+    drawn = [node for node in rest.graph.nodes if _is_random(node)]
     needed = set(drawn)
     for node in reversed(rest.graph.nodes):
         if node in needed:
@@ -413,6 +413,5 @@ def _without_noise(module: fx.GraphModule) -> tuple[Callable[[], list[Tensor]] |
     return fx.GraphModule(module, ahead).forward, rest
 
 
-def is_random(node: fx.Node) -> bool:
-    """Return whether an operation draws noise, or takes or sets the random state."""
+def _is_random(node: fx.Node) -> bool:
     return node.target in RANDOM_STATE or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())

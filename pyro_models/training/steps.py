@@ -24,13 +24,11 @@ from pyro_models.training.capture import (
     tensors_of,
     trace,
 )
-from pyro_models.training.replay import replayed, with_constants_on
 from pyro_models.training.sources import Call
 
 Compile = Literal["auto", "on", "graph", "off"]
 """`on` compiles every step; `graph` makes each a graph, which changes no bit; `off` leaves them as they are; `auto`
-takes the fastest of these where the first steps show that it pays before the run ends. On a GPU a graph is a CUDA
-graph, where it can be."""
+takes the fastest of these where the first steps show that it pays before the run ends."""
 Plain = Callable[..., dict[str, Tensor]]
 """A step as it is: from an objective and the arguments of the pair to terms; it leaves gradients behind."""
 
@@ -107,8 +105,8 @@ class Steps:
         if not self.stepped:
             self.update()
         if self.trial is not None:
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()  # what a step has asked of a GPU is part of its time
+            for gpu in _gpus(tensors_of(*self.pair)):
+                torch.cuda.synchronize(gpu)  # what a step has asked of a GPU is part of its time
             self.trial.append(time.perf_counter() - start)
             if len(self.trial) == TRIAL:
                 self._consider(median(self.trial), left=(1.0 - progress) / (following - progress))
@@ -181,12 +179,6 @@ class Steps:
             graph = trace(*self.pair, objective, call, moves, trained)
             if self.way == "compiled":
                 graph = compiled(graph, self.optimizer)
-            elif gpu := _only_gpu(graph.inputs):
-                try:
-                    graph = replayed(with_constants_on(gpu, graph), moving(objective, call, moves))
-                except Uncapturable as error:
-                    log.warning("steps are no CUDA graph: %s", error)
-                undo()
             if graph.stepped:
                 take_back = self._try_update()
             try:
@@ -268,12 +260,6 @@ def _changing(*programs: Any) -> list[Tensor]:
 
 def _gpus(tensors: list[Tensor]) -> list[int]:
     return sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
-
-
-def _only_gpu(tensors: list[Tensor]) -> torch.device | None:
-    """Return the GPU that tensors lie on; None, where some lie elsewhere."""
-    devices = {tensor.device for tensor in tensors}
-    return next(iter(devices)) if len(devices) == 1 and _gpus(tensors) else None
 
 
 def _random_states(*programs: Any) -> list[Tensor]:

@@ -47,8 +47,9 @@ def test_at_the_exact_posterior_every_draw_of_every_bound_is_the_log_evidence(es
 def test_the_divergence_of_normals_is_torchs(dims):
     product = ProductOfNormals(torch.randn(3, 2, 4), torch.rand(3, 2, 4) + 0.1, dim=-2)
     normal = dist.Normal(torch.randn(3, 4), torch.rand(3, 4) + 0.1)
-    for q, p in ((product, normal), (normal, product), (normal, normal)):
-        q, p = q.to_event(dims), p.to_event(dims)
+    of_torch = torch.distributions.Normal(normal.loc + 1.0, normal.scale)
+    for q, p in ((product, normal), (normal, product), (normal, normal), (of_torch, normal)):
+        q, p = dist.Independent(q, dims), dist.Independent(p, dims)
         torch.testing.assert_close(kl_of(q, p), torch.distributions.kl_divergence(q, p))
 
 
