@@ -239,7 +239,7 @@ def measured(jobs: Sequence[Job]) -> Kept | None:
         "part": part,
         "cells": cells,
         "minutes": minutes,
-        "measured": how(first),
+        "measured": "; ".join(dict.fromkeys(how(job.results()) for job in taken)),
     }
 
 

@@ -1,5 +1,6 @@
 """The list of runs, the page of results and the README say the same; a run that was interrupted goes on."""
 
+import contextlib
 import json
 import re
 import sys
@@ -115,6 +116,19 @@ def test_what_was_interrupted_goes_on_and_earlier_figures_stay_until_then(folder
         run = RUN | {"theirs": {"accuracy": better}, "source": "a paper", "note": "of two seeds"}
         assert reproduce.reached(run, entry["cells"]).startswith(answer)
         assert f"accuracy {better} (a paper)" in reproduce.table("points", [run], {"points": entry})
+
+
+def test_every_machine_that_a_mean_is_of_is_named(folders):
+    jobs = reproduce.jobs_of([RUN | {"seeds": 3}], folders)
+    for job, device in zip(jobs, ["a GPU", "a GPU", "cpu"], strict=True):
+        with contextlib.suppress(KeyboardInterrupt):
+            reproduce.start(job)
+        reproduce.start(job)
+        machine = {"threads": 1, "cores": 2, "processor": "x86_64", "device": device}
+        path = job.folder / "results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine}))
+    words = reproduce.measured(jobs)["measured"]
+    assert [part.rpartition(", ")[2] for part in words.split("; ")] == ["a GPU", "cpu"]
 
 
 def test_another_default_makes_another_run_and_an_estimate_follows_the_training(folders):
