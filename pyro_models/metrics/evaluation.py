@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.seeds import seed_noise
 from pyro_models.distributions import Columns
-from pyro_models.objectives import AtMean, Objective, Program, Record, modules_of
+from pyro_models.objectives import AtMean, Objective, Program, Record, gpus_of, modules_of
 
 Data = Mapping[str, Tensor]
 """What a pair is called with: tensors [n, *shape], by the names of its arguments."""
@@ -35,7 +35,7 @@ def eval_mode(*programs: Program | nn.Module, seed: int = 0) -> Iterator[None]:
     modules = modules_of(*programs)
     modes = {part: part.training for module in modules for part in module.modules()}
     store = pyro.get_param_store()
-    devices = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}
+    devices = gpus_of(parameter for module in modules for parameter in module.parameters())
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices),

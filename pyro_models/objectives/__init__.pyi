@@ -44,6 +44,7 @@ from .multimodal import telbo as telbo
 from .programs import Arguments as Arguments
 from .programs import Program as Program
 from .programs import arguments as arguments
+from .programs import gpus_of as gpus_of
 from .programs import is_of_pyro as is_of_pyro
 from .programs import modules_of as modules_of
 from .terms import consistency as consistency

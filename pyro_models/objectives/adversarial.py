@@ -10,6 +10,8 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from pyro_models.objectives.programs import gpus_of
+
 HALF = (torch.bfloat16, torch.float16)
 Classify = Callable[[Tensor], OneHotCategorical]
 """From data [batch, *shape] to q(y | x), batch shape [batch] and event shape [classes]."""
@@ -115,7 +117,7 @@ class SharedNoise:
     def __init__(self, classify: Classify):
         self.classify = classify
         self.module = module_of(classify)
-        self.devices = sorted({p.device.index for p in self.module.parameters() if p.is_cuda})
+        self.devices = gpus_of(self.module.parameters())
         self.cpu = torch.get_rng_state()
         self.cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
 

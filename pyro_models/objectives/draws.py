@@ -36,7 +36,7 @@ from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.objectives.handlers import PARTICLES, Enumerate, Record, Site, Unenumerable, is_point
-from pyro_models.objectives.programs import Program, modules_of
+from pyro_models.objectives.programs import Program, gpus_of, modules_of
 
 Sites = Mapping[str, Site]
 OUTSIDE = (
@@ -400,11 +400,11 @@ def _sorts(args: Any, kwargs: Any) -> Any:
 
 
 @contextmanager
-def _trial(model: Program, guide: Program) -> Iterator[set[int]]:
+def _trial(model: Program, guide: Program) -> Iterator[list[int]]:
     """Run a pair with its networks in evaluation mode; nothing of it remains. Yield the numbers of its devices."""
     modules = modules_of(model, guide)
     modes = [(part, part.training) for module in modules for part in module.modules()]
-    devices = {parameter.device.index for module in modules for parameter in module.parameters() if parameter.is_cuda}
+    devices = gpus_of(parameter for module in modules for parameter in module.parameters())
     with torch.no_grad(), torch.random.fork_rng(devices), pyro.validation_enabled(False), poutine.block():
         for part, _ in modes:
             part.training = False

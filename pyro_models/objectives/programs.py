@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Program = Callable[..., Any]
 """A model or a guide: any callable with sample sites."""
@@ -23,6 +23,15 @@ def arguments(data: Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(data, Mapping):
         return (), dict(data)
     return (data, {}) if isinstance(data, tuple) else ((data,), {})
+
+
+def gpus_of(tensors: Iterable[Tensor]) -> list[int]:
+    """Return the numbers of the GPUs that tensors lie on, each once, in order.
+
+    >>> gpus_of(nn.Linear(1, 1).parameters())
+    []
+    """
+    return sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
 
 
 def modules_of(*programs: Any) -> list[nn.Module]:

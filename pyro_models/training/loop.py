@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
 from pyro_models.base.seeds import seed_noise
-from pyro_models.objectives import ESTIMATORS, Objective, Program, Scheduled, frozen_statistics, is_of_pyro, modules_of
+from pyro_models.objectives import (
+    ESTIMATORS,
+    Objective,
+    Program,
+    Scheduled,
+    frozen_statistics,
+    gpus_of,
+    is_of_pyro,
+    modules_of,
+)
 from pyro_models.training.processes import average, average_gradients
 from pyro_models.training.sources import Source, as_source
 from pyro_models.training.steps import Compile, Steps, objective_at
@@ -210,9 +219,8 @@ def _trainable(model: Program, guide: Program, objective: Objective, source: Sou
         UserError: there is nothing.
     """
     modules = modules_of(model, guide)
-    devices = {parameter.device.index for module in modules for parameter in module.parameters() if parameter.is_cuda}
     with (
-        torch.random.fork_rng(devices),
+        torch.random.fork_rng(gpus_of(parameters(*modules))),
         _OwnParameters(model, guide),
         ExitStack() as frozen,
         poutine.trace(param_only=True) as recorded,

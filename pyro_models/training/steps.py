@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_models.base.errors import first_line
-from pyro_models.objectives import Objective, Program, Scheduled
+from pyro_models.objectives import Objective, Program, Scheduled, gpus_of
 from pyro_models.training.capture import (
     Graph,
     Uncapturable,
@@ -77,6 +77,7 @@ class Steps:
         self.way = {"on": "compiled", "graph": "graph"}.get(choice, "plain")
         self.trial: list[float] | None = [] if choice == "auto" else None
         self.before = 0.0
+        self.gpus = gpus_of(weight for group in optimizer.param_groups for weight in group["params"])
         self.graphs: list[tuple[list[Any], list[Any], set[int], Graph]] = []
         self.state: list[Any] = []
 
@@ -105,7 +106,7 @@ class Steps:
         if not self.stepped:
             self.update()
         if self.trial is not None:
-            for gpu in _gpus(tensors_of(*self.pair)):
+            for gpu in self.gpus:
                 torch.cuda.synchronize(gpu)  # what a step has asked of a GPU is part of its time
             self.trial.append(time.perf_counter() - start)
             if len(self.trial) == TRIAL:
@@ -258,18 +259,14 @@ def _changing(*programs: Any) -> list[Tensor]:
     return [tensor for tensor in tensors_of(*programs) if not tensor.requires_grad]
 
 
-def _gpus(tensors: list[Tensor]) -> list[int]:
-    return sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
-
-
 def _random_states(*programs: Any) -> list[Tensor]:
-    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, _gpus(tensors_of(*programs)))]
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus_of(tensors_of(*programs)))]
 
 
 def _remember(*programs: Any) -> Callable[[], None]:
     """Return what takes buffers and the random state back to what they are now."""
     noise, *noise_of = _random_states(*programs)
-    gpus, kept = _gpus(tensors_of(*programs)), [(tensor, tensor.clone()) for tensor in _changing(*programs)]
+    gpus, kept = gpus_of(tensors_of(*programs)), [(tensor, tensor.clone()) for tensor in _changing(*programs)]
 
     def undo() -> None:
         torch.set_rng_state(noise)
