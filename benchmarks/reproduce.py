@@ -1,7 +1,8 @@
 """Train what reproduce.toml lists, as many at a time as there are cores, and write RESULTS.md and the README's rows.
 
-Each training has one thread and a folder of its own, from which it goes on after any interruption. What is finished
-stays, and so does every figure of results.json until a run of as many seeds replaces it.
+Each training has one thread and a folder of its own, from which it goes on after any interruption. What a training
+measured stays in results.json, also without its folder, until one of the same command and seed replaces it; with
+`--tables` it joins what other machines measured.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from pyro_models.base.files import read_json, write  # noqa: E402
 from pyro_models.base.markdown import markdown  # noqa: E402
 from pyro_models.cli.train import parse  # noqa: E402
 from pyro_models.recipes import Recipe, from_json  # noqa: E402
-from pyro_models.runs.results import row  # noqa: E402
+from pyro_models.runs.results import NUMBER, row, spread  # noqa: E402
 from pyro_models.runs.seeds import summary  # noqa: E402
 
 LIST, KEPT, PAGE = (ROOT / "benchmarks" / name for name in ("reproduce.toml", "results.json", "RESULTS.md"))
@@ -95,6 +96,9 @@ class Job:
             return {}
         seconds = sum(float(epoch["seconds"]) + float(epoch["evaluation_seconds"]) for epoch in epochs)
         return {"recipe": self.recipe.name, "seed": self.seed, "seconds": seconds, "units": defaultdict(str), **parts}
+
+    def is_over(self) -> bool:
+        return "command" in self.results() and not self.commands()
 
     def commands(self) -> list[list[str]]:
         """Return the commands that are left."""
@@ -188,7 +192,8 @@ def progress(
     def minutes(parts: Iterable[Job]) -> float:
         total = 0.0
         for job in parts:
-            whole = kept.get(job.run["name"], {}).get("minutes") or job.run.get("minutes", UNKNOWN_MINUTES)
+            entry = kept.get(job.run["name"])
+            whole = shown(entry)["minutes"] if entry else job.run.get("minutes", UNKNOWN_MINUTES)
             total += float(whole) * (0.1 if job.quick else 1.0) * (1 - len(job.epochs()) / job.recipe.epochs)
         return total / at_once
 
@@ -208,44 +213,33 @@ def progress(
     return f"{markdown(rows)}\n\nabout {minutes([*running, *waiting]) / 60:.1f} hours left, {at_once} at a time\n"
 
 
-# Figures
+# Figures: of each run of the list results.json keeps what its trainings measured, one by one, so that those of
+# several days and machines make one mean; what was measured before the list existed is kept as means over seeds.
 
 
-def measured(jobs: Sequence[Job]) -> Kept | None:
-    """Return what the trainings of one run measured; while none is finished, what the first has so far."""
-    finished = [job for job in jobs if "command" in job.results() and not job.commands()]
-    taken = finished or [job for job in jobs if job.epochs()][:1]
-    if not taken:
+def measured(job: Job) -> Kept | None:
+    """Return what a training measured, or has so far; None before its first epoch."""
+    results = job.results()
+    if not results:
         return None
-    first, part = (
-        taken[0].results(),
-        "" if finished else f"after {len(taken[0].epochs())} of {taken[0].recipe.epochs} epochs",
-    )
-    several = summary([job.results() for job in taken]) | {"command": ""}
-    cells = {title: cell for title, cell in row(several).items() if cell}
+    cells = {title: cell for title, cell in row(summary([results]) | {"command": ""}).items() if cell}
     minutes, _ = cells.pop("minutes a run"), cells.pop("command")
-    for score, epochs in taken[0].run.get("curve", {}).items():
-        values = [
-            fmean(float(job.epochs()[k - 1][score]) for job in taken) for k in epochs if k <= len(taken[0].epochs())
-        ]
-        title = f"{score.replace('_', ' ')} after {', '.join(map(str, epochs))} epochs"
-        cells[title] = ", ".join(f"{value:.4f}" for value in values)
-    if gap := first.get("log_likelihood", {}).get("gap"):
-        cells["effective"] = f"{first['log_likelihood']['effective']['median']:.2%}"
+    epochs = job.epochs()
+    for score, numbers in job.run.get("curve", {}).items():
+        title = f"{score.replace('_', ' ')} after {', '.join(map(str, numbers))} epochs"
+        cells[title] = ", ".join(f"{float(epochs[k - 1][score]):.4f}" for k in numbers if k <= len(epochs))
+    if gap := results.get("log_likelihood", {}).get("gap"):
+        cells["effective"] = f"{results['log_likelihood']['effective']['median']:.2%}"
         cells["gap"] = f"{gap['amortisation']['mean']:.2f} + {gap['approximation']['mean']:.2f}"
-    return {
-        "command": taken[0].run["command"],
-        "seeds": [job.seed for job in taken],
-        "part": part,
-        "cells": cells,
-        "minutes": minutes,
-        "measured": "; ".join(dict.fromkeys(how(job.results()) for job in taken)),
-    }
+    part = "" if job.is_over() else f"after {len(epochs)} of {job.recipe.epochs} epochs"
+    return {"seeds": [job.seed], "part": part, "cells": cells, "minutes": minutes, "measured": how(job)}
 
 
-def how(results: dict[str, Any]) -> str:
-    """Return when, with which versions and on what machine a results.json was made."""
-    words = [str(date.today()), *(f"{name} {version}" for name, version in results.get("versions", {}).items())]
+def how(job: Job) -> str:
+    """Return when, with which versions and on what machine a training was made."""
+    results, path = job.results(), job.folder / "results.json"
+    made = date.fromtimestamp((path if path.is_file() else job.folder / "metrics.csv").stat().st_mtime)
+    words = [str(made), *(f"{name} {version}" for name, version in results.get("versions", {}).items())]
     if machine := results.get("machine"):
         words.append(
             f"{machine['threads']} thread of {machine['cores']} cores {machine['processor']}, {machine['device']}"
@@ -254,18 +248,51 @@ def how(results: dict[str, Any]) -> str:
 
 
 def keep(kept: Kept, runs: Iterable[Listed], out: Path, quick: bool = False) -> Kept:
-    """Return what is kept of earlier runs, each replaced where its folders hold as many seeds of it, or more."""
+    """Return what is kept, with what the folders hold in place of earlier trainings of the same command and seed.
 
-    def rank(entry: Kept) -> tuple[bool, int]:
-        return not entry["part"], len(entry["seeds"])
-
+    Means over seeds stay until each of these seeds is there; a training that is not over, while no other one is.
+    """
     new = dict(kept)
     for run in runs:
-        found, old = measured(jobs_of([run], out, quick)), kept.get(run["name"])
-        if found and not (old and old["command"] == run["command"] and rank(found) < rank(old)):
-            same = old is not None and old | {"measured": ""} == found | {"measured": ""}
-            new[run["name"]] = old if same else found
+        found = [entry for job in jobs_of([run], out, quick) if (entry := measured(job))]
+        before = kept.get(run["name"], {})
+        earlier = before["runs"] if before.get("command") == run["command"] else []
+        every = [*earlier, *found]
+        over = {tuple(entry["seeds"]): entry for entry in every if not entry["part"]}
+        alone = {seed for seeds in over if len(seeds) == 1 for seed in seeds}
+        stay = [over[seeds] for seeds in sorted(over) if len(seeds) == 1 or not alone.issuperset(seeds)]
+        if every:
+            new[run["name"]] = {"command": run["command"], "runs": stay or (found or every)[:1]}
     return new
+
+
+def shown(entry: Kept) -> Kept:
+    """Return what the tables show of a run: means over its seeds, kept as such or of the trainings one by one."""
+    first, *others = runs = entry["runs"]
+    for run in runs:
+        if len(run["seeds"]) > 1 or not others:
+            return run
+    titles = [title for title in first["cells"] if all(title in run["cells"] for run in others)]
+    return {
+        "seeds": [seed for run in runs for seed in run["seeds"]],
+        "part": first["part"],
+        "cells": {title: over_seeds([run["cells"][title] for run in runs]) for title in titles},
+        "minutes": f"{fmean(float(run['minutes']) for run in runs):.1f}",
+        "measured": "; ".join(dict.fromkeys(run["measured"] for run in runs)),
+    }
+
+
+def over_seeds(cells: Sequence[str]) -> str:
+    """Return the cell of several seeds: the mean of each number, and where one differs, its spread and each cell."""
+    columns = list(zip(*(NUMBER.findall(cell) for cell in cells), strict=True))
+    differ = sum(len(set(column)) > 1 for column in columns)
+    left = iter(columns)
+
+    def mean(found: re.Match[str]) -> str:
+        return f"{fmean(map(float, next(left))):.{len(found[0].partition('.')[2])}f}"
+
+    text = NUMBER.sub(mean, cells[0])
+    return f"{text}{spread(cells)} ({', '.join(cells)})" if differ == 1 else text
 
 
 # Tables
@@ -275,7 +302,7 @@ def table(name: str, runs: Sequence[Listed], kept: Kept) -> str:
     """Return a table of the page: what was measured, beside the source; runs that were not made yet too."""
     rows, letters = [], legend(runs, kept)
     for run in (run for run in runs if run["table"] == name):
-        entry = kept.get(run["name"], {"cells": {}, "seeds": []})
+        entry = shown(kept[run["name"]]) if run["name"] in kept else {"cells": {}, "seeds": []}
         part = [
             entry.get("part"),
             f"{len(entry['seeds'])} of {run['seeds']} seeds" if len(entry["seeds"]) < run["seeds"] else "",
@@ -315,7 +342,7 @@ def reached(run: Listed, cells: dict[str, str]) -> str:
 
 def legend(runs: Iterable[Listed], kept: Kept) -> dict[str, str]:
     """Return a number for each way in which figures were measured."""
-    ways = dict.fromkeys(kept[run["name"]]["measured"] for run in runs if run["name"] in kept)
+    ways = dict.fromkeys(shown(kept[run["name"]])["measured"] for run in runs if run["name"] in kept)
     return {way: f"[{number}]" for number, way in enumerate(ways, 1)}
 
 
@@ -334,7 +361,7 @@ def readme(text: str, runs: Sequence[Listed], kept: Kept) -> str:
     """Return README.md with its table of results made anew, of the runs that have a `readme`."""
     rows = []
     for run in (run for run in runs if "readme" in run):
-        entry = kept[run["name"]]
+        entry = shown(kept[run["name"]])
         numbers = {title: cell.partition(" ")[0] for title, cell in entry["cells"].items()}
         rows.append({"command": command(run, len(entry["seeds"])), "result": run["readme"].format_map(numbers)})
     return re.sub(r"\| command \| result \|\n(\|.*\n)+", lambda _: markdown(rows) + "\n", text)

@@ -96,39 +96,53 @@ def test_what_was_interrupted_goes_on_and_earlier_figures_stay_until_then(folder
         reproduce.train(jobs, 1, {}, lambda: updates.append(1))
     assert [job.commands() == [] for job in jobs] == [True, False]
     assert jobs[1].commands()[0][2:] == ["gmvae", "--out", str(jobs[1].folder), "--resume"]
-    earlier = {
-        "command": RUN["command"],
-        "seeds": [1, 2],
-        "part": "",
-        "cells": {"accuracy": "91.0"},
-        "measured": "then",
-    }
-    assert reproduce.keep({"points": earlier}, [RUN], folders) == {"points": earlier}
-    assert reproduce.keep({}, [RUN], folders)["points"]["seeds"] == [1]
-    assert reproduce.measured(jobs[1:])["part"] == "after 3 of 100 epochs"
+    scores = {"seeds": [1, 2], "part": "", "cells": {"accuracy": "91.0"}, "minutes": "9", "measured": "then"}
+    earlier = {"points": {"command": RUN["command"], "runs": [scores]}}
+    assert reproduce.shown(reproduce.keep(earlier, [RUN], folders)["points"]) == scores
+    assert reproduce.shown(reproduce.keep({}, [RUN], folders)["points"])["seeds"] == [1]
+    assert reproduce.measured(jobs[1])["part"] == "after 3 of 100 epochs"
     assert "3 of 100 epochs" in reproduce.progress(jobs, [jobs[1]], [], [], 1, {})
     assert reproduce.train(jobs, 2, {}, lambda: updates.append(1))
-    entry = reproduce.keep({"points": earlier}, [RUN], folders)["points"]
+    kept = reproduce.keep(earlier, [RUN], folders)
+    entry = reproduce.shown(kept["points"])
     assert entry["cells"]["accuracy"] == "93.0 ± 1.4 (92.0, 94.0)"
     assert entry["minutes"] == "10.0"
-    assert reproduce.keep({"points": entry | {"measured": "then"}}, [RUN], folders)["points"]["measured"] == "then"
     for better, answer in ((92.9, "yes"), (93.2, "no: of two seeds")):
         run = RUN | {"theirs": {"accuracy": better}, "source": "a paper", "note": "of two seeds"}
         assert reproduce.reached(run, entry["cells"]).startswith(answer)
-        assert f"accuracy {better} (a paper)" in reproduce.table("points", [run], {"points": entry})
+        assert f"accuracy {better} (a paper)" in reproduce.table("points", [run], kept)
 
 
-def test_every_machine_that_a_mean_is_of_is_named(folders):
-    jobs = reproduce.jobs_of([RUN | {"seeds": 3}], folders)
-    for job, device in zip(jobs, ["a GPU", "a GPU", "cpu"], strict=True):
-        with contextlib.suppress(KeyboardInterrupt):
+def test_trainings_of_several_days_and_machines_make_one_mean(folders):
+    run, kept = RUN | {"seeds": 3}, {}
+    for device, seeds in (("a GPU", (1, 2)), ("cpu", (2, 3))):
+        here = folders / device
+        for job in reproduce.jobs_of([run], here):
+            if job.seed not in seeds:
+                continue
+            with contextlib.suppress(KeyboardInterrupt):
+                reproduce.start(job)
             reproduce.start(job)
-        reproduce.start(job)
-        machine = {"threads": 1, "cores": 2, "processor": "x86_64", "device": device}
-        path = job.folder / "results.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine}))
-    words = reproduce.measured(jobs)["measured"]
-    assert [part.rpartition(", ")[2] for part in words.split("; ")] == ["a GPU", "cpu"]
+            machine = {"threads": 1, "cores": 2, "processor": "x86_64", "device": device}
+            path = job.folder / "results.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine}))
+        kept = reproduce.keep(kept, [run], here)
+    entry = reproduce.shown(kept["points"])
+    assert entry["seeds"] == [1, 2, 3]
+    assert entry["cells"]["accuracy"] == "94.0 ± 2.0 (92.0, 94.0, 96.0)"
+    assert [part.rpartition(", ")[2] for part in entry["measured"].split("; ")] == ["a GPU", "cpu"]
+    other = reproduce.keep(kept, [run | {"command": f"{RUN['command']} --beta 2"}], folders / "none")
+    assert other == kept
+    assert reproduce.keep(kept, [run], folders / "none") == kept
+
+
+def test_cells_of_several_seeds_have_the_mean_of_each_number():
+    assert reproduce.over_seeds(["grey pixels, 1 quadrant"] * 2) == "grey pixels, 1 quadrant"
+    assert reproduce.over_seeds(["-90.2 (500)", "-90.4 (500)"]) == "-90.3 (500) ± 0.1 (-90.2 (500), -90.4 (500))"
+    assert reproduce.over_seeds(["0.70%", "0.80%"]) == "0.75% ± 0.07 (0.70%, 0.80%)"
+    assert reproduce.over_seeds(["2.5 + 1.2", "2.7 + 1.0"]) == "2.6 + 1.1"
+    with pytest.raises(ValueError, match="zip"):
+        reproduce.over_seeds(["2.5 + 1.2", "2.7"])
 
 
 def test_another_default_makes_another_run_and_an_estimate_follows_the_training(folders):

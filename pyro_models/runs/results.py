@@ -1,5 +1,6 @@
 """Tables of the test scores of finished runs, in Markdown: one for each recipe."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
@@ -8,6 +9,8 @@ from typing import Any
 from pyro_models.base.files import read_json
 from pyro_models.base.markdown import markdown
 from pyro_models.recipes import RECIPES
+
+NUMBER = re.compile(r"-?\d+\.?\d*")  # of a cell
 
 
 def tables(folders: Sequence[Path]) -> str:
@@ -34,14 +37,14 @@ def row(results: dict[str, Any]) -> dict[str, str]:
     columns = {}
     for title, value in headline(results).items():
         values = [columns_of_seed[title] for columns_of_seed in each]
-        columns[title] = f"{value}{_spread(values)} ({', '.join(values)})" if len(set(values)) > 1 else value
+        columns[title] = f"{value}{spread(values)} ({', '.join(values)})" if len(set(values)) > 1 else value
     minutes = results["seconds"] / 60 / max(1, len(seeds))
     return {"command": f"`{results['command']}`"} | columns | {"minutes a run": f"{minutes:.1f}"}
 
 
-def _spread(cells: Sequence[str]) -> str:
-    """Return the standard deviation of the numbers that cells begin with, or nothing where some cells are blank."""
+def spread(cells: Sequence[str]) -> str:
+    """Return the standard deviation of the first numbers of cells, or nothing where some cells are blank."""
     if not all(cells):
         return ""
-    numbers = [cell.split()[0] for cell in cells]
+    numbers = [NUMBER.findall(cell)[0] for cell in cells]
     return f" ± {stdev(map(float, numbers)):.{len(numbers[0].partition('.')[2])}f}"
