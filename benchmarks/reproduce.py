@@ -307,7 +307,7 @@ def table(name: str, runs: Sequence[Listed], kept: Kept) -> str:
             entry.get("part"),
             f"{len(entry['seeds'])} of {run['seeds']} seeds" if len(entry["seeds"]) < run["seeds"] else "",
         ]
-        when = [letters[entry["measured"]], *part] if "measured" in entry else ["not made"]
+        when = [*(letters[way] for way in ways(entry)), *part] if entry["seeds"] else ["not made"]
         rows.append(
             {"run": f"`{run['name']}`", "command": command(run, run["seeds"])}
             | entry["cells"]
@@ -340,18 +340,23 @@ def reached(run: Listed, cells: dict[str, str]) -> str:
     return ": ".join(filter(None, (answer, run.get("note"))))
 
 
+def ways(entry: Kept) -> list[str]:
+    """Return when, with which versions and on what machines a run that is shown was made."""
+    return entry["measured"].split("; ")
+
+
 def legend(runs: Iterable[Listed], kept: Kept) -> dict[str, str]:
     """Return a number for each way in which figures were measured."""
-    ways = dict.fromkeys(shown(kept[run["name"]])["measured"] for run in runs if run["name"] in kept)
-    return {way: f"[{number}]" for number, way in enumerate(ways, 1)}
+    every = dict.fromkeys(way for run in runs if run["name"] in kept for way in ways(shown(kept[run["name"]])))
+    return {way: f"[{number}]" for number, way in enumerate(every, 1)}
 
 
 def page(text: str, runs: Sequence[Listed], kept: Kept) -> str:
     """Return RESULTS.md with what stands between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
 
     def fill(found: re.Match[str]) -> str:
-        ways = "\n".join(f"- {number} {way}" for way, number in legend(runs, kept).items())
-        inside = ways if found[1] == "measured" else table(found[1], runs, kept)
+        numbered = "\n".join(f"- {number} {way}" for way, number in legend(runs, kept).items())
+        inside = numbered if found[1] == "measured" else table(found[1], runs, kept)
         return f"<!-- table: {found[1]} -->\n\n{inside}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
