@@ -56,6 +56,7 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         "labels": {
             "data": "mnist",
             "pixels": "dynamic",
+            "network": "residual",
             "latent_dim": 64,
             "unimodal_weight": 0.1,
             "attribute_weight": 1.0,
@@ -74,7 +75,7 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         "MNIST to the left or right, all terms of weight 1, Adam at a constant 0.001, 10 passes; the networks are ours",
         "pixyz-article-telbo": "the same article's TELBO",
         "labels": "Suzuki, Nakayama and Matsuo, Joint Multimodal Learning, 2016 (arXiv:1611.01891): MNIST images and "
-        "their labels, z of 64, alpha 0.1, 150 passes",
+        "their labels, z of 64, alpha 0.1, 150 passes; the networks are ours",
         "mnist-a": "MNIST-A of Vedantam, Fischer, Huang and Murphy, 2018 (arXiv:1705.10762), by the JMVAE; the weights "
         "were chosen on validation data",
         "mnist-a-telbo": "MNIST-A by their TELBO; the weights were chosen on validation data",
@@ -122,8 +123,10 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         50, "optimiser steps in an epoch, cycling through the training data; none: one pass over them", 1, 10**6
     )
     epochs: int = option(40, "number of epochs: passes over the training data, unless `steps` says otherwise", 1, 10**5)
-    network: Literal["mlp", "spatial"] = option(
-        "mlp", "networks: MLPs; spatial: MLPs on a patch of the canvas that a spatial transformer finds (mnist-a)"
+    network: Literal["mlp", "residual", "spatial"] = option(
+        "mlp",
+        "networks: MLPs; residual: the VAE's residual MLPs (labels); spatial: MLPs on a patch of the canvas that a "
+        "spatial transformer finds (mnist-a)",
     )
     width: int = option(512, "hidden units of a layer; 512 as in the preset pixyz-article", 1, 10**5)
 
@@ -170,12 +173,17 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         pixels, columns = nn.size(shape), self.columns(dataset)
         inputs = pixels if columns is None else columns.width
         sizes = {f"y{i}": attribute.size for i, attribute in enumerate(dataset.attributes, 1)}
+        last: nn.Module | None = None
         if self.network == "spatial":
             dark = 0.0 if self.likelihood == "normal" else -4.0  # a logit
             decoder: nn.Module = nn.SpatialDecoder(latent, shape, width=width, background=dark)
             body: nn.Module = nn.Sequential(
                 nn.Dropout(self.encoder_dropout), nn.spatial_encoder(shape, width, width=width)
             )
+        elif self.network == "residual":
+            decoder = nn.decoder(nn.residual_mlp(latent, pixels, width=width, depth=3), shape)
+            encode = nn.residual_mlp(inputs, 2 * latent, width=width, depth=3)
+            body, last = nn.encoder(encode[:3], shape, self.encoder_dropout, columns), encode[3:]
         else:
             decoder = nn.decoder(nn.residual_mlp(latent, pixels, width=width, depth=2), shape)
             body = nn.encoder(
@@ -185,7 +193,9 @@ class JMVAERecipe(VariationalRecipe, OwnNetworks):
         body, decoder = own_body or body, self.own_decoder(shape, latent) or decoder
         heads = {site: nn.mlp(latent, 128, size) for site, size in sizes.items()}
         scaled = partial(nn.scale_head, given=self.scale_head)
-        head = scaled(nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * latent)))
+        head = scaled(
+            last or nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * latent))
+        )
         product = self.objective == "mvae"
         if product:
             encoder: nn.Module = nn.Sequential(body, head)
