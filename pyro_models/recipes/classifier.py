@@ -84,7 +84,11 @@ class ClassifierRecipe(DiscreteRecipe):
         2.0, "weight of KL(q(y | x) || q(y | x augmented)) (Sajjadi et al., 2016; IMSAT, Hu et al., 2017)", 0.0, 1e6
     )
     marginal_kl: float = option(
-        1.0, "weight of KL(mean q(y | x) || uniform), which keeps all classes in use (Krause et al., 2010)", 0.0, 1e6
+        1.0,
+        "weight of KL(mean q(y | x) || uniform), which keeps all classes in use, and asks that they are of equal size "
+        "(Krause et al., 2010)",
+        0.0,
+        1e6,
     )
     entropy: float = option(
         0.2, "weight of the entropy of q(y | x), which asks for confident classes (Krause et al., 2010)", 0.0, 1e6
