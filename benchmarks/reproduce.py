@@ -31,8 +31,7 @@ from pyro_models.base.files import read_json, write  # noqa: E402
 from pyro_models.base.markdown import markdown  # noqa: E402
 from pyro_models.cli.train import parse  # noqa: E402
 from pyro_models.recipes import Recipe, from_json  # noqa: E402
-from pyro_models.runs.results import NUMBER, row, spread  # noqa: E402
-from pyro_models.runs.seeds import summary  # noqa: E402
+from pyro_models.runs.results import NUMBER, row, with_spread  # noqa: E402
 
 LIST, KEPT, PAGE = (ROOT / "benchmarks" / name for name in ("reproduce.toml", "results.json", "RESULTS.md"))
 README = ROOT / "README.md"
@@ -96,9 +95,6 @@ class Job:
             return {}
         seconds = sum(float(epoch["seconds"]) + float(epoch["evaluation_seconds"]) for epoch in epochs)
         return {"recipe": self.recipe.name, "seed": self.seed, "seconds": seconds, "units": defaultdict(str), **parts}
-
-    def is_over(self) -> bool:
-        return "command" in self.results() and not self.commands()
 
     def commands(self) -> list[list[str]]:
         """Return the commands that are left."""
@@ -222,7 +218,7 @@ def measured(job: Job) -> Kept | None:
     results = job.results()
     if not results:
         return None
-    cells = {title: cell for title, cell in row(summary([results]) | {"command": ""}).items() if cell}
+    cells = {title: cell for title, cell in row(results | {"command": ""}).items() if cell}
     minutes, _ = cells.pop("minutes a run"), cells.pop("command")
     epochs = job.epochs()
     for score, numbers in job.run.get("curve", {}).items():
@@ -231,7 +227,7 @@ def measured(job: Job) -> Kept | None:
     if gap := results.get("log_likelihood", {}).get("gap"):
         cells["effective"] = f"{results['log_likelihood']['effective']['median']:.2%}"
         cells["gap"] = f"{gap['amortisation']['mean']:.2f} + {gap['approximation']['mean']:.2f}"
-    part = "" if job.is_over() else f"after {len(epochs)} of {job.recipe.epochs} epochs"
+    part = f"after {len(epochs)} of {job.recipe.epochs} epochs" if job.commands() else ""
     return {"seeds": [job.seed], "part": part, "cells": cells, "minutes": minutes, "measured": how(job)}
 
 
@@ -292,7 +288,7 @@ def over_seeds(cells: Sequence[str]) -> str:
         return f"{fmean(map(float, next(left))):.{len(found[0].partition('.')[2])}f}"
 
     text = NUMBER.sub(mean, cells[0])
-    return f"{text}{spread(cells)} ({', '.join(cells)})" if differ == 1 else text
+    return with_spread(text, cells) if differ == 1 else text
 
 
 # Tables

@@ -37,14 +37,15 @@ def row(results: dict[str, Any]) -> dict[str, str]:
     columns = {}
     for title, value in headline(results).items():
         values = [columns_of_seed[title] for columns_of_seed in each]
-        columns[title] = f"{value}{spread(values)} ({', '.join(values)})" if len(set(values)) > 1 else value
+        columns[title] = with_spread(value, values) if len(set(values)) > 1 else value
     minutes = results["seconds"] / 60 / max(1, len(seeds))
     return {"command": f"`{results['command']}`"} | columns | {"minutes a run": f"{minutes:.1f}"}
 
 
-def spread(cells: Sequence[str]) -> str:
-    """Return the standard deviation of the first numbers of cells, or nothing where some cells are blank."""
-    if not all(cells):
-        return ""
-    numbers = [NUMBER.findall(cell)[0] for cell in cells]
-    return f" ± {stdev(map(float, numbers)):.{len(numbers[0].partition('.')[2])}f}"
+def with_spread(mean: str, cells: Sequence[str]) -> str:
+    """Return a mean, the standard deviation of the first numbers of cells, unless some are blank, and each cell."""
+    spread = ""
+    if all(cells):
+        numbers = [NUMBER.findall(cell)[0] for cell in cells]
+        spread = f" ± {stdev(map(float, numbers)):.{len(numbers[0].partition('.')[2])}f}"
+    return f"{mean}{spread} ({', '.join(cells)})"
