@@ -3,6 +3,7 @@
 import ast
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -46,6 +47,8 @@ HUB = "hub:"
 """What stands before the name of a run on the Hugging Face Hub, as in hub:USER/NAME."""
 MEGABYTES = 6.0
 """The largest size of a run's page."""
+NAME = re.compile(r"([^\W\d]\w*(\.[^\W\d]\w*)*:)?[^\W\d]\w*")
+"""NAME, or MODULE:NAME."""
 
 
 def program() -> str:
@@ -65,22 +68,26 @@ def command(verb: str) -> str:
 
 
 def parse_call(spec: str) -> tuple[str, dict[str, Any]]:
-    """Read NAME, or NAME(option=value, ...) whose values are Python literals.
+    """Read NAME, or NAME(option=value, ...) whose values are Python literals; NAME may be MODULE:NAME.
 
-    >>> parse_call("AdamW(weight_decay=0.01)"), parse_call("constant")
-    (('AdamW', {'weight_decay': 0.01}), ('constant', {}))
+    >>> parse_call("AdamW(weight_decay=0.01)"), parse_call("constant"), parse_call("my.module:Own()")
+    (('AdamW', {'weight_decay': 0.01}), ('constant', {}), ('my.module:Own', {}))
 
     Raises:
         UserError: it is neither.
     """
+    name, bracket, options = spec.strip().partition("(")
     try:
-        node = ast.parse(spec.strip(), mode="eval").body
-        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-        if not isinstance(call.func, ast.Name) or call.args or None in [word.arg for word in call.keywords]:
+        call = ast.parse(f"_({options if bracket else ')'}", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and NAME.fullmatch(name)):
             raise ValueError
-        return call.func.id, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        if call.args or None in [word.arg for word in call.keywords]:
+            raise ValueError
+        return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError):
-        raise UserError(f"{spec!r}: give NAME or NAME(option=value), as AdamW(weight_decay=0.01)") from None
+        raise UserError(
+            f"{spec!r}: give NAME, NAME(option=value) or MODULE:NAME, as AdamW(weight_decay=0.01)"
+        ) from None
 
 
 def imported(spec: str, option: str = "", kind: str = "NAME") -> Any:

@@ -101,11 +101,13 @@ class Recipe:
     schedule: str = option(
         "cosine",
         "learning-rate schedule: cosine decay to 0; stages: down to a tenth in eight stages, each three times as long "
-        "as the last (Burda et al., 2016); constant; or a scheduler of torch.optim.lr_scheduler, stepped after each "
-        "epoch, as 'StepLR(step_size=30)'",
+        "as the last (Burda et al., 2016); constant; or a scheduler of torch.optim.lr_scheduler, or MODULE:CLASS, "
+        "stepped after each epoch, as 'StepLR(step_size=30)'",
     )
     optimizer: str = option(
-        "Adam", "optimiser of torch.optim, with options of its own as in Python: 'AdamW(weight_decay=0.01)'"
+        "Adam",
+        "optimiser of torch.optim, or MODULE:CLASS, with options of its own as in Python: 'AdamW(weight_decay=0.01)', "
+        "'pytorch_optimizer:SOAP(weight_decay=0.0)'",
     )
     evaluate_every: int = option(1, "evaluate after every so many epochs; the last is always evaluated", 1, 10**5)
     evaluate_on: float | None = option(
@@ -152,7 +154,7 @@ class Recipe:
             raise UserError(f"`evaluate_on` must be a share of at most 1 or a whole number, not {self.evaluate_on:g}")
         parse_call(self.optimizer)
         name, _ = parse_call(self.schedule)
-        if name not in SCHEDULES and name[:1].islower():
+        if name not in SCHEDULES and name[:1].islower() and ":" not in name:
             raise UserError(f"`schedule`: unknown value {name!r}: {nearest(name, SCHEDULES)}")
         object.__setattr__(self, "continued", tuple(tuple(each) for each in self.continued))
         for name in SOURCE_OPTIONS:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_models.base.errors import UserError, first_line, nearest
-from pyro_models.base.names import parse_call
+from pyro_models.base.names import imported, parse_call
 
 
 def cosine(peak: float) -> Callable[[float], float]:
@@ -36,8 +36,8 @@ def stages(peak: float) -> Callable[[float], float]:
 def schedule_of(spec: str, peak: float, epochs: int) -> Callable[[float], float] | None:
     """Return the schedule of a name: `cosine`, `stages`, or one of `torch.optim.lr_scheduler`; None of `constant`.
 
-    A scheduler of torch is run once without a model, a step after each epoch, and the step sizes are noted. A resumed
-    run so needs no state of it.
+    A scheduler, of torch or MODULE:CLASS, is run once without a model, a step after each epoch, and the step sizes are
+    noted. A resumed run so needs no state of it.
 
     >>> halved = schedule_of("StepLR(step_size=2, gamma=0.5)", 0.1, epochs=4)
     >>> [halved((epoch + 0.5) / 4) for epoch in range(4)]
@@ -51,7 +51,7 @@ def schedule_of(spec: str, peak: float, epochs: int) -> Callable[[float], float]
         return ours[spec]
     if "ReduceLROnPlateau" in spec:
         raise UserError(f"`schedule={spec}` depends on how training goes: use `early_stopping`")
-    made, options = _of_torch("schedule", spec, torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
+    made, options = _class_of("schedule", spec, torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
     optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=peak, momentum=0.9)  # some change it
     sizes = []
     try:
@@ -67,7 +67,7 @@ def schedule_of(spec: str, peak: float, epochs: int) -> Callable[[float], float]
 
 
 def optimizer_of(spec: str, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    """Return the optimiser of a name in `torch.optim`, with options of its own, fused where it can be.
+    """Return the optimiser of a name in `torch.optim`, or MODULE:CLASS, with its own options, fused where it can be.
 
     >>> optimizer = optimizer_of("SGD(momentum=0.9)", [torch.zeros(1, requires_grad=True)], 0.1)
     >>> optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["lr"]
@@ -76,7 +76,7 @@ def optimizer_of(spec: str, parameters: Iterable[Tensor], learning_rate: float) 
     Raises:
         UserError: there is no such optimiser, or its options do not do.
     """
-    made, options = _of_torch("optimizer", spec, torch.optim, torch.optim.Optimizer)
+    made, options = _class_of("optimizer", spec, torch.optim, torch.optim.Optimizer)
     if made in (torch.optim.LBFGS, torch.optim.SparseAdam):
         raise UserError(f"`optimizer={spec}` does not train on batches of dense gradients: use Adam")
     fused = {"fused": True} if "fused" in inspect.signature(made).parameters else {}
@@ -86,9 +86,14 @@ def optimizer_of(spec: str, parameters: Iterable[Tensor], learning_rate: float) 
         raise UserError(f"`optimizer={spec}`: {first_line(error)}") from None
 
 
-def _of_torch(option: str, spec: str, module: Any, base: type) -> tuple[Any, dict[str, Any]]:
-    """Return a class of torch by its name, and the options that come with it."""
+def _class_of(option: str, spec: str, module: Any, base: type) -> tuple[Any, dict[str, Any]]:
+    """Return a class of torch by its name, or of another module as MODULE:CLASS, and the options that come with it."""
     name, options = parse_call(spec)
+    if ":" in name:
+        made = imported(name, option, "CLASS")
+        if not (inspect.isclass(made) and issubclass(made, base)):
+            raise UserError(f"`{option}={name}` is no {base.__module__}.{base.__name__}: give the name of such a class")
+        return made, options
     classes = {key: value for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)}
     if name not in classes or name == base.__name__:
         raise UserError(f"`{option}={name}` is not in torch: {nearest(name, classes.keys() - {base.__name__})}")

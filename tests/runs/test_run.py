@@ -117,6 +117,26 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     assert_same_run(tmp_path / "once", tmp_path / "twice")
 
 
+def test_a_class_of_another_module_steps_as_that_of_torch_by_name(tmp_path):
+    specs = ["AdamW(weight_decay=0.1)", "torch.optim:AdamW(weight_decay=0.1)"]
+    own = ["--schedule", "torch.optim.lr_scheduler:StepLR(step_size=1)"], ["--schedule", "StepLR(step_size=1)"]
+    for name, spec, schedule in zip("ab", specs, own, strict=True):
+        trained(tmp_path / name, "--epochs", "2", "--optimizer", spec, *schedule)
+    ours, theirs = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_an_optimiser_of_another_package_is_resumed_to_the_bit(tmp_path, monkeypatch):
+    """Whose state, of each parameter, is lists of matrices, and None at first."""
+    monkeypatch.setattr(report, "publish", lambda run: None)
+    soap = "pytorch_optimizer:SOAP(weight_decay=0.0, max_precondition_dim=100, precondition_frequency=2)"
+    constant = [*OPTIONS, "--schedule", "constant", "--optimizer", soap]
+    assert main([*constant, "--epochs", "2", "--out", str(tmp_path / "once")]) == 0
+    assert main([*constant, "--epochs", "1", "--out", str(tmp_path / "twice")]) == 0
+    assert main(["vae", "--epochs", "2", "--out", str(tmp_path / "twice"), "--resume"]) == 0
+    assert_same_run(tmp_path / "once", tmp_path / "twice")
+
+
 @pytest.fixture(scope="module")
 def after_an_epoch(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("epoch") / "run", "--schedule", "constant", "--epochs", "1")
@@ -335,6 +355,10 @@ def test_rows_of_metrics_are_logged_for_tensorboard(tmp_path, monkeypatch, capsy
         ("--optimizer Adamm", "--optimizer Adamm is not in torch: did you mean 'Adam'?"),
         ("--optimizer AdamW(decay=1)", "--optimizer AdamW(decay=1): "),
         ("--optimizer LBFGS", "does not train on batches"),
+        ("--optimizer torch.optim:LBFGS", "does not train on batches"),
+        ("--optimizer torch.nn:Linear", "--optimizer torch.nn:Linear is no torch.optim.optimizer.Optimizer: give"),
+        ("--optimizer no.such:Adam", "--optimizer no.such:Adam: No module named 'no'; give MODULE:CLASS"),
+        ("--optimizer torch.optim.Adam", "'torch.optim.Adam': give NAME, NAME(option=value) or MODULE:NAME"),
         ("--schedule StepLRR(step_size=2)", "--schedule StepLRR is not in torch: did you mean 'StepLR'?"),
         ("--schedule StepLR", "--schedule StepLR: "),
         ("--evaluate-on 2.5", "--evaluate-on must be a share of at most 1 or a whole number, not 2.5"),
