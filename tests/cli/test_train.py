@@ -125,7 +125,7 @@ def test_every_recipe_goes_end_to_end(recipe, tmp_path, capsys):
             "--seeds 2 from --seed 4294967295 on go beyond the highest seed",
         ),
         (["vae", "--schedule", "cosin"], "--schedule: unknown value 'cosin': did you mean 'cosine'?"),
-        (["vae", "--optimizer", "Adam(1)"], "'Adam(1)': give NAME or NAME(option=value)"),
+        (["vae", "--optimizer", "Adam(1)"], "'Adam(1)': give NAME, NAME(option=value) or MODULE:NAME"),
         (["vae", "--recipe", "nowhere.json"], "cannot read nowhere.json: No such file or directory"),
         (["--recipe", "nowhere.json"], "cannot read nowhere.json: No such file or directory"),
         (
