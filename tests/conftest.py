@@ -47,7 +47,7 @@ def sketched(monkeypatch):
 
 @pytest.fixture
 def vae():
-    """A VAE of 4x4 images with two codes, and its guide."""
+    """A VAE of 4x4 images with two latents, and its guide."""
     model = VAE(nn.decoder(nn.mlp(2, 8, 16), IMAGE), bernoulli, 2)
     return model, VAEGuide(nn.encoder(nn.mlp(16, 8, 4), IMAGE))
 

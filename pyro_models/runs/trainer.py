@@ -47,7 +47,7 @@ from pyro_models.runs.options import RunOptions
 from pyro_models.runs.origin import provenance
 from pyro_models.training.loop import Epoch, NonFiniteTerm, fit, parameters
 from pyro_models.training.processes import Processes, distributed_session
-from pyro_models.training.schedules import cosine, optimizer_of, schedule_of
+from pyro_models.training.schedules import check_optimizer, cosine, optimizer_of, schedule_of
 from pyro_models.training.steps import Compile
 
 CHECKPOINT_SECONDS = 10.0
@@ -116,7 +116,7 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
 
 def _check_hooks(recipe: Recipe, options: RunOptions, processes: Processes) -> None:
     """Refuse a schedule, an optimiser, a logger or a precision that torch or this machine does not have."""
-    optimizer_of(recipe.optimizer, [torch.zeros((), requires_grad=True)], recipe.learning_rate)
+    check_optimizer(recipe.optimizer, recipe.learning_rate)
     schedule_of(recipe.schedule, recipe.learning_rate, 2 if recipe.schedule.islower() else recipe.epochs)
     if recipe.amp and processes.device.type != "cuda":
         raise UserError("`amp=True` is for a GPU: on this device bfloat16 would be slower than single precision")

@@ -97,7 +97,8 @@ def fit(
             a tuple or a tensor.
         objective: the name of an estimator, the loss, or a schedule of losses.
         optimizer: over the parameters of both; or from the list of all parameters to one, such as
-            `partial(torch.optim.SGD, lr=0.1)`; None takes Adam.
+            `partial(torch.optim.SGD, lr=0.1)`; None takes Adam. One that has modes, as schedule-free ones have, is in
+            `train` while an epoch runs and in `eval` when it is yielded.
         epochs: the last epoch to run.
         batch_size: rows in a batch; None takes all at once.
         done: the number of epochs already run.
@@ -157,6 +158,7 @@ def _epochs(
         for half in (model, guide):
             if isinstance(owner := getattr(half, "__self__", half), nn.Module):
                 owner.train()
+        _switch(optimizer, "train")
         names: list[str] = []
         history = torch.empty(0)  # one tensor: many small ones kept among a step's large ones would fragment the heap
         steps = len(source)
@@ -172,6 +174,7 @@ def _epochs(
                     names, history = list(terms), terms["loss"].new_zeros(steps, len(terms))
                 history[step] = torch.stack([terms.get(name, history.new_zeros(())).detach() for name in names])
         means = _averages(names, history, optimizer, epoch + 1)  # timed too, as it waits for the device
+        _switch(optimizer, "eval")
         yield Epoch(epoch + 1, time.perf_counter() - start, means, run_step.way == "compiled")
 
 
@@ -258,6 +261,15 @@ def program(half: Program) -> Program:
     parts = [part for part in half.modules() if isinstance(part, PyroModule)]
     needs_call = any(part._pyro_samples or part._pyro_params or is_of_pyro(part) for part in parts)
     return half if needs_call else half.forward
+
+
+def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
+    """Put an optimiser into a mode, if it has one: those without a schedule evaluate at other weights than they train.
+
+    Defazio et al., The road less scheduled, 2024.
+    """
+    if callable(switch := getattr(optimizer, mode, None)):
+        switch()
 
 
 def _set(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

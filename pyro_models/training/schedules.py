@@ -77,13 +77,31 @@ def optimizer_of(spec: str, parameters: Iterable[Tensor], learning_rate: float) 
         UserError: there is no such optimiser, or its options do not do.
     """
     made, options = _class_of("optimizer", spec, torch.optim, torch.optim.Optimizer)
-    if made in (torch.optim.LBFGS, torch.optim.SparseAdam):
-        raise UserError(f"`optimizer={spec}` does not train on batches of dense gradients: use Adam")
     fused = {"fused": True} if "fused" in inspect.signature(made).parameters else {}
     try:
         return made(parameters, **{"lr": learning_rate} | fused | options)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of a class that may be anybody's
         raise UserError(f"`optimizer={spec}`: {first_line(error)}") from None
+
+
+def check_optimizer(spec: str, learning_rate: float) -> None:
+    """Refuse an optimiser that does not step on dense gradients alone, by a trial on a matrix and a vector.
+
+    >>> check_optimizer("AdamW(weight_decay=0.01)", 0.1)
+
+    Raises:
+        UserError: as `optimizer_of`; or its step asks for more, as that of LBFGS for the loss.
+    """
+    weights = [torch.zeros(shape, requires_grad=True) for shape in ((2, 2), (2,))]
+    optimizer = optimizer_of(spec, weights, learning_rate)
+    for _ in range(2):  # the first step of some only sets up their state
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        try:
+            optimizer.step()
+        except Exception as error:
+            reason = f"does not train on dense gradients alone: {first_line(error)}"
+            raise UserError(f"`optimizer={spec}` {reason}; use Adam") from None
 
 
 def _class_of(option: str, spec: str, module: Any, base: type) -> tuple[Any, dict[str, Any]]:

@@ -126,11 +126,13 @@ def test_a_class_of_another_module_steps_as_that_of_torch_by_name(tmp_path):
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_an_optimiser_of_another_package_is_resumed_to_the_bit(tmp_path, monkeypatch):
-    """Whose state, of each parameter, is lists of matrices, and None at first."""
+@pytest.mark.parametrize(
+    "optimizer", ["SOAP(weight_decay=0.0, max_precondition_dim=100, precondition_frequency=2)", "ScheduleFreeAdamW"]
+)
+def test_an_optimiser_of_another_package_is_resumed_to_the_bit(optimizer, tmp_path, monkeypatch):
+    """The state of one is lists of matrices, and None at first; the other evaluates at other weights than it trains."""
     monkeypatch.setattr(report, "publish", lambda run: None)
-    soap = "pytorch_optimizer:SOAP(weight_decay=0.0, max_precondition_dim=100, precondition_frequency=2)"
-    constant = [*OPTIONS, "--schedule", "constant", "--optimizer", soap]
+    constant = [*OPTIONS, "--schedule", "constant", "--optimizer", f"pytorch_optimizer:{optimizer}"]
     assert main([*constant, "--epochs", "2", "--out", str(tmp_path / "once")]) == 0
     assert main([*constant, "--epochs", "1", "--out", str(tmp_path / "twice")]) == 0
     assert main(["vae", "--epochs", "2", "--out", str(tmp_path / "twice"), "--resume"]) == 0
@@ -354,8 +356,10 @@ def test_rows_of_metrics_are_logged_for_tensorboard(tmp_path, monkeypatch, capsy
     [
         ("--optimizer Adamm", "--optimizer Adamm is not in torch: did you mean 'Adam'?"),
         ("--optimizer AdamW(decay=1)", "--optimizer AdamW(decay=1): "),
-        ("--optimizer LBFGS", "does not train on batches"),
-        ("--optimizer torch.optim:LBFGS", "does not train on batches"),
+        ("--optimizer LBFGS", "does not train on dense gradients alone: LBFGS.step() missing 1"),
+        ("--optimizer SparseAdam", "does not train on dense gradients alone: SparseAdam does not support dense"),
+        ("--optimizer pytorch_optimizer:AdaHessian", "does not train on dense gradients alone: "),
+        ("--optimizer pytorch_optimizer:Lookahead", "--optimizer pytorch_optimizer:Lookahead: "),
         ("--optimizer torch.nn:Linear", "--optimizer torch.nn:Linear is no torch.optim.optimizer.Optimizer: give"),
         ("--optimizer no.such:Adam", "--optimizer no.such:Adam: No module named 'no'; give MODULE:CLASS"),
         ("--optimizer torch.optim.Adam", "'torch.optim.Adam': give NAME, NAME(option=value) or MODULE:NAME"),

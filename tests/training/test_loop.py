@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule, PyroSample
+from pytorch_optimizer import ScheduleFreeSGD
 
 from pyro_models.data import Batches, Split, batch_of
 from pyro_models.objectives import iwae, mean_field, renyi, trace
@@ -117,6 +118,18 @@ def test_the_step_size_follows_half_a_cosine(vae, batches):
     list(fit(*vae, batches, trace, optimizer, epochs=2, learning_rate=cosine(0.4)))
     expected = [0.2 * (1 + torch.cos(torch.tensor(torch.pi * k / 6)).item()) for k in range(6)]
     assert seen == pytest.approx(expected)
+
+
+def test_a_schedule_free_optimiser_leaves_the_mean_of_its_iterates_after_each_epoch(vae, batches):
+    """Defazio et al., 2024, equations 1 to 3, at a constant step size."""
+    optimizer = ScheduleFreeSGD(parameters(*vae), lr=0.01, weight_decay=0.0)
+    weight = parameters(*vae)[0]
+    iterates = []
+    optimizer.register_step_post_hook(lambda optimizer, *_: iterates.append(optimizer.state[weight]["z"].clone()))
+    for epoch in fit(*vae, batches, trace, optimizer, epochs=3, learning_rate=0.01):
+        torch.testing.assert_close(weight.detach(), torch.stack(iterates).mean(0))
+        assert len(iterates) == epoch.number * len(batches)
+    assert not torch.allclose(weight, iterates[-1])
 
 
 def test_the_step_size_goes_through_the_stages_of_the_paper():
