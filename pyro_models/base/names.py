@@ -76,7 +76,8 @@ def parse_call(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: it is neither.
     """
-    name, bracket, options = spec.strip().partition("(")
+    name, bracket, options = spec.partition("(")
+    name = name.strip()
     try:
         call = ast.parse(f"_({options if bracket else ')'}", mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and NAME.fullmatch(name)):

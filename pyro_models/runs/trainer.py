@@ -117,7 +117,7 @@ def train(recipe: Recipe, options: RunOptions) -> Run | None:
 def _check_hooks(recipe: Recipe, options: RunOptions, processes: Processes) -> None:
     """Refuse a schedule, an optimiser, a logger or a precision that torch or this machine does not have."""
     check_optimizer(recipe.optimizer, recipe.learning_rate)
-    schedule_of(recipe.schedule, recipe.learning_rate, 2 if recipe.schedule.islower() else recipe.epochs)
+    schedule_of(recipe.schedule, recipe.learning_rate, recipe.epochs)
     if recipe.amp and processes.device.type != "cuda":
         raise UserError("`amp=True` is for a GPU: on this device bfloat16 would be slower than single precision")
     if options.log == "tensorboard" and find_spec("tensorboard") is None:
