@@ -1,6 +1,7 @@
 """The steps of a run: as they are, as graphs, or compiled; what pays is tried on the run's own first steps."""
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -76,7 +77,8 @@ class Steps:
         self.stepped = False
         self.way = {"on": "compiled", "graph": "graph"}.get(choice, "plain")
         self.trial: list[float] | None = [] if choice == "auto" else None
-        self.before = 0.0
+        self.fastest = "graph" if choice == "on" else "plain"  # of those tried; `on` tries none
+        self.seconds = math.inf  # of a step in that way
         self.gpus = gpus_of(weight for group in optimizer.param_groups for weight in group["params"])
         self.graphs: list[tuple[list[Any], list[Any], set[int], Graph]] = []
         self.state: list[Any] = []
@@ -114,22 +116,22 @@ class Steps:
         return terms
 
     def _consider(self, seconds: float, left: float) -> None:
-        """Go on to the next way of running a step, or back to the last, after a trial of the present one."""
-        self.trial, before, self.before = [], self.before, seconds
-        if self.way != "plain":
-            words = f"{1e3 * seconds:.3g} ms in place of {1e3 * before:.3g}"
-            if seconds > PAYS * before:
+        """After a trial of the present way of running a step, try the next, or stay with the fastest."""
+        self.trial, words = [], f"{1e3 * seconds:.3g} ms in place of {1e3 * self.seconds:.3g}"
+        if seconds <= PAYS * self.seconds:
+            if self.way != "plain":
+                log.warning("steps run as a graph%s: %s", " and compiled" if self.way == "compiled" else "", words)
+            self.fastest, self.seconds = self.way, seconds
+        if self.way == "compiled" or self.seconds * left < WORTHWHILE[self.way]:
+            if self.fastest != self.way:
                 self._fall_back(f"a step takes {words}")
-                return
-            log.warning("steps run as a graph%s: %s", " and compiled" if self.way == "compiled" else "", words)
-        if self.way == "compiled" or seconds * left < WORTHWHILE[self.way]:
             self.trial = None
         else:
             self.way, self.graphs = ("graph" if self.way == "plain" else "compiled"), []
 
     def _fall_back(self, reason: str) -> None:
         log.warning("steps are not %s: %s", "compiled" if self.way == "compiled" else "made a graph", reason)
-        self.way, self.graphs, self.trial = ("graph" if self.way == "compiled" else "plain"), [], None
+        self.way, self.graphs, self.trial = (self.fastest if self.way == "compiled" else "plain"), [], None
 
     def _by_graph(self, call: Call, progress: float, following: float) -> dict[str, Tensor]:
         form, objective = list(map(_form, leaves(call))), objective_at(self.objective, progress)

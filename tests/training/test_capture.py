@@ -209,6 +209,40 @@ def test_short_runs_are_not_tried(x, warnings_of, monkeypatch):
     assert ["a graph: " in words for words in warnings_of()] == [True]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "way", "said"),
+    [
+        (
+            [1.0, 0.9, 0.7],
+            "compiled",
+            ["steps run as a graph: 900 ms in", "as a graph and compiled: 700 ms in place of 900"],
+        ),
+        ([1.0, 1.0, 0.7], "compiled", ["as a graph and compiled: 700 ms in place of 1e+03"]),
+        (
+            [1.0, 0.5, 0.49],
+            "graph",
+            ["steps run as a graph: 500 ms in", "not compiled: a step takes 490 ms in place of 500"],
+        ),
+        ([1.0, 0.99, 0.99], "plain", ["not compiled: a step takes 990 ms in place of 1e+03"]),
+    ],
+)
+def test_the_fastest_of_three_ways_is_taken(seconds, way, said, x, warnings_of, monkeypatch):
+    """A graph that saves nothing may still do so compiled, as where the arithmetic takes longer than Python."""
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    monkeypatch.setattr(steps, "WORTHWHILE", {"plain": 0.0, "graph": 0.0})
+    times, made = iter(seconds), []
+    monkeypatch.setattr(steps, "median", lambda trial: next(times))
+    monkeypatch.setattr(steps, "TRIAL", 2)
+    begin = steps.Steps.begin_epoch
+    monkeypatch.setattr(steps.Steps, "begin_epoch", lambda self: made.append(self) or begin(self))
+    trained(Gaussian, {"x": x}, lambda pair: "trace", "auto", batch_size=10, epochs=5)
+    assert made[-1].way == way
+    words = warnings_of()
+    assert len(words) == len(said)
+    for ours, part in zip(words, said, strict=True):
+        assert part in ours
+
+
 @pytest.mark.parametrize("make", [torch.optim.Adam, partial(torch.optim.Adam, weight_decay=0.1), torch.optim.SGD])
 def test_a_compiled_step_holds_a_plain_adam(make, x, monkeypatch, warnings_of):
     """Without Inductor, which would take a minute and change nothing but the rounding."""
