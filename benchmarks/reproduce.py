@@ -27,6 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from pyro_models.base.errors import UserError  # noqa: E402
 from pyro_models.base.files import read_json, write  # noqa: E402
 from pyro_models.base.markdown import markdown  # noqa: E402
 from pyro_models.cli.train import parse  # noqa: E402
@@ -69,7 +70,10 @@ class Job:
     def begun(self) -> bool:
         """Return whether the folder holds this recipe: a default that changed since makes it another."""
         path = self.folder / "recipe.json"
-        return path.is_file() and from_json(read_json(path)) == self.recipe
+        try:
+            return path.is_file() and from_json(read_json(path)) == self.recipe
+        except UserError:  # an option that there was then is gone
+            return False
 
     def epochs(self) -> list[dict[str, str]]:
         """Return the rows of metrics.csv, of the epochs made."""
@@ -326,13 +330,15 @@ def theirs(run: Listed) -> str:
 
 
 def reached(run: Listed, cells: dict[str, str]) -> str:
-    """Return whether ours are as good as theirs, within the tolerance, and the note of the run."""
+    """Return whether ours are as good as theirs, or behind by no more than the tolerance, and the note of the run."""
     behind = [
         (float(cells[title].split()[0]) - value) * (1 if title.startswith(LOWER) else -1)
         for title, value in run.get("theirs", {}).items()
         if title in cells and isinstance(value, int | float)
     ]
-    answer = "" if not behind else "yes" if max(behind) <= run.get("tolerance", 0.0) else "no"
+    answer, tolerance = "", run.get("tolerance", 0.0)
+    if behind:
+        answer = "yes" if max(behind) <= 0 else f"within {tolerance:g}" if max(behind) <= tolerance else "no"
     return ": ".join(filter(None, (answer, run.get("note"))))
 
 
@@ -359,10 +365,12 @@ def page(text: str, runs: Sequence[Listed], kept: Kept) -> str:
 
 
 def readme(text: str, runs: Sequence[Listed], kept: Kept) -> str:
-    """Return README.md with its table of results made anew, of the runs that have a `readme`."""
+    """Return README.md with its table of results made anew, of the runs that have a `readme` and are finished."""
     rows = []
-    for run in (run for run in runs if "readme" in run):
+    for run in (run for run in runs if "readme" in run and run["name"] in kept):
         entry = shown(kept[run["name"]])
+        if entry["part"]:
+            continue
         numbers = {title: cell.partition(" ")[0] for title, cell in entry["cells"].items()}
         rows.append({"command": command(run, len(entry["seeds"])), "result": run["readme"].format_map(numbers)})
     return re.sub(r"\| command \| result \|\n(\|.*\n)+", lambda _: markdown(rows) + "\n", text)
@@ -380,10 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     every, runs = listed(), listed(given.only)
     out = (given.out / "quick" if given.quick else given.out).resolve()  # as a command names another run's folder
-    before = read_json(KEPT)
 
     def update() -> None:
-        kept = keep({} if given.quick else before, runs, out, given.quick)
+        kept = keep({} if given.quick else read_json(KEPT), runs, out, given.quick)  # which others may write too
         if given.quick:
             names = [*dict.fromkeys(run["table"] for run in runs), "measured"]
             marks = "\n\n".join(f"<!-- table: {name} --><!-- end -->" for name in names)
@@ -394,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write(README, readme(README.read_text(), every, kept))
 
     out.mkdir(parents=True, exist_ok=True)
-    good = given.tables or train(jobs_of(runs, out, given.quick), given.at_once, before, update)
+    good = given.tables or train(jobs_of(runs, out, given.quick), given.at_once, read_json(KEPT), update)
     update()
     print(f"tables: {out / 'RESULTS.md' if given.quick else PAGE}")
     return 0 if good else 1

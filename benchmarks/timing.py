@@ -13,7 +13,7 @@ import torch
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-def in_turn(loops: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+def in_turn(loops: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Run each loop once unmeasured, then all of them in turn: wall-clock and CPU seconds of each round."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
     for loop in loops.values():

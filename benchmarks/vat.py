@@ -9,14 +9,17 @@ going to all the weights. The ratios are medians over the rounds. No optimiser t
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.timing import in_turn, ratio
 from pyro_models.data import Dataset, Split
 from pyro_models.objectives import discriminative, regularised, vat
 from pyro_models.recipes import ClassifierRecipe
@@ -63,32 +66,17 @@ def main() -> None:
     dataset = Dataset("noise", "grey", *3 * [Split(x)])  # for its shape
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {len(x)}, {given.rounds} rounds")
     for name in ("conv", "article", "paper"):
-        pair = ClassifierRecipe(network=name).pair(dataset)
+        pair = ClassifierRecipe(network=name, classes=10).pair(dataset)
         network = pair[0].network
         works = {"pass": partial(one_pass, network, x), "ours": partial(ours, pair, x)}
         works |= {"article": partial(article, network, x)}
-        times = measured(works, given.rounds)
+        times = {key: [wall for wall, _ in each] for key, each in in_turn(works, given.rounds).items()}
         middle = {key: 1e3 * statistics.median(values) for key, values in times.items()}
         print(
             f"--network {name}: a pass {middle['pass']:.1f} ms, the term {middle['ours']:.1f} ms, as the article "
-            f"writes it {middle['article']:.1f} ms; the term is {ratio(times, 'ours', 'pass'):.2f} passes "
-            f"(wanted: at most 3), and {ratio(times, 'ours', 'article'):.2f} of the article's"
+            f"writes it {middle['article']:.1f} ms; the term is {ratio(times['ours'], times['pass'])} passes "
+            f"(wanted: at most 3), and {ratio(times['ours'], times['article'])} of the article's"
         )
-
-
-def measured(works: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Time each in turn; the first round, which warms up, does not count."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in times.items()}
-
-
-def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
-    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
 if __name__ == "__main__":

@@ -274,11 +274,7 @@ def _fit(
 
 
 def _objective(model: Program, guide: Program, args: Any, kwargs: Any) -> Objective:
-    """Return the estimator of the ELBO with the least noise that takes the pair.
-
-    Raises:
-        UserError: there is none, for the reason of the last.
-    """
+    """Return the estimator of the ELBO with the least noise that takes the pair, else `trace`."""
     for name in ("mean-field", "enum"):
         try:
             if ESTIMATORS[name](model, guide, *args, **kwargs)["loss"].isfinite():

@@ -26,6 +26,7 @@ FORMATS = {
     "html": ".html",
 }
 RUN_OR_PROGRAM = "the folder of a finished run, or MODULE:MODEL,MODULE:GUIDE"
+ENDS = "recipe.json", "metrics.csv", "results.json"  # written at the start of a run, after an epoch, and at the end
 OF_DIFFERENCE = ("text", "svg", "html")
 PARAMS = (
     "a program's trained parameters: a file of pyro.get_param_store().save, or of torch.save of a state dict, alone or "
@@ -78,11 +79,17 @@ def watch(words: Sequence[str]) -> int:
     parser = _of_a_run("watch", watch.__doc__, "the folder of a run that is training")
     parser.add_numbers({"seconds": (5, 1, "seconds from one page to the next")})
     given = parser.parse_args(words)
-    while not (given.run / "results.json").is_file():
+    while not _is_finished(given.run):
         print(report.write_live(given.run, given.data_dir, given.seconds), flush=True)
         time.sleep(given.seconds)
     print(f"finished: {given.run / 'report.html'}")
     return 0
+
+
+def _is_finished(folder: Path) -> bool:
+    """Return whether a run folder's results are of its last epoch: a run that is trained further has older ones."""
+    made = {name: path.stat().st_mtime for name in ENDS if (path := folder / name).is_file()}
+    return made.get("results.json", 0.0) >= max(made.values(), default=1.0)
 
 
 def likelihood(words: Sequence[str]) -> int:
@@ -95,7 +102,7 @@ def likelihood(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     if given.gap == 1:
         parser.error("`gap` must be 0 or at least 2, not 1")
-    if pair := _program_of(given, parser):
+    if pair := _program_of(given, parser, "gap"):
         print(report.likelihood_of_program(*pair, samples=given.samples, seed=given.seed))
         return 0
     run = runs.open_run(given.run, data_dir=given.data_dir, device=given.device)
@@ -135,6 +142,7 @@ def check(words: Sequence[str]) -> int:
     if is_program(str(given.run)):
         from pyro_models.cli.programs import load_pair
 
+        _refuse(given, parser, "with a run, not with a program", "split", "data_dir", "device", "format")
         pair = load_pair(str(given.run), Path(given.data) if given.data != "1000" else None, given.params, trained=True)
         print(report.check_program(*pair, **values, more=statistics, arviz=given.arviz))
         return 0
@@ -326,8 +334,10 @@ def compare(words: Sequence[str]) -> int:
         parser.error(f"`particles` must be whole numbers of at least 2, not {given.particles}")
     if given.train is not None and not 0 < given.train < 1e6:
         parser.error(f"`train` must be above 0 and below 1000000, not {given.train:g}")
+    if given.train:
+        _refuse(given, parser, "with estimators at the weights as they are, not with `train`", "draws", "batches")
     chosen = names, [int(each) for each in particles]
-    if pair := _program_of(given, parser, trained=given.train is None):
+    if pair := _program_of(given, parser, "batches", "format", trained=given.train is None):
         if given.train:
             print(report.training_comparison_of_program(*pair, *chosen, given.train))
         else:
@@ -452,18 +462,28 @@ def _add_data_of_a_program(parser: Parser) -> None:
     parser.add_argument("--params", type=Path, metavar="FILE", help=PARAMS)
 
 
-def _program_of(given: Any, parser: Parser, trained: bool = True) -> tuple[Any, Any, dict[str, Any]] | None:
-    """Return model, guide and arguments where a program is named in place of a run."""
+def _program_of(
+    given: Any, parser: Parser, *of_a_run: str, trained: bool = True
+) -> tuple[Any, Any, dict[str, Any]] | None:
+    """Return model, guide and arguments where a program is named in place of a run, whose options are refused."""
     if not is_program(str(given.run)):
         if given.data or given.params:
             parser.error(f"`{'data' if given.data else 'params'}` goes with a program: a run has its own")
         return None
     from pyro_models.cli.programs import load_pair
 
+    _refuse(given, parser, "with a run, not with a program", "data_dir", "device", *of_a_run)
     model, guide, arguments = load_pair(str(given.run), given.data, given.params, trained=trained)
     if guide is None:
         parser.error(f"{given.run}: name a guide too, as MODULE:MODEL,MODULE:GUIDE")
     return model, guide, arguments
+
+
+def _refuse(given: Any, parser: Parser, where: str, *names: str) -> None:
+    """Refuse options that go elsewhere, where others than their defaults are given."""
+    for name in names:
+        if getattr(given, name) != parser.get_default(name):
+            parser.error(f"`{name}` goes {where}")
 
 
 def _of_a_run(verb: str, doc: str | None, what: str = "the folder of a finished run, or hub:USER/NAME") -> Parser:

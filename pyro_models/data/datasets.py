@@ -207,7 +207,7 @@ def load(
         source: the images that `attributes` (default: digits) or `mnist-a` (default: mnist) are made from.
         validation_data, test_data: your own splits, where `data` are not to be split at random.
         likelihood: of the columns of a table: normal of all of them; `columns`, of each by its type; or that but for
-            NAME=LIKELIHOOD,... of some (see `pyro_models.data.types`).
+            NAME=LIKELIHOOD,... of some (see `pyro_models.data.columns`).
         options: of your own data, as of `pyro_models.data.sources.Options`: `label_column`, `id_column`,
             `split_column`, `size`, `colour`, `white`.
 
@@ -234,7 +234,7 @@ def load(
             raw = sources.concatenated({"train": raw} | parts)
         return _own(name, raw, pixels, reading)
     for option, value in {**options, "validation_data": validation_data, "test_data": test_data}.items():
-        if value not in (None, "auto"):
+        if not (value is None or (isinstance(value, str) and value == "auto")):
             raise DataError(f"`{option}` goes with data of your own, not with {name}")
     if name in COMPOSED:
         return _composed(name, load(source or COMPOSED[name], data_dir=data_dir), pixels, split == "compositional")

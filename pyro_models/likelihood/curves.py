@@ -13,7 +13,8 @@ from pyro_models.base.markdown import markdown
 from pyro_models.likelihood.comparison import objectives_of
 from pyro_models.likelihood.importance import UntrustedEstimate, evidence
 from pyro_models.metrics.evaluation import eval_mode
-from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program, arguments, elbos, modules_of, run_pair
+from pyro_models.objectives import ESTIMATORS, Arguments, Objective, Program, arguments, elbos, run_pair
+from pyro_models.training.capture import tensors_of
 from pyro_models.training.loop import Epoch, MakeOptimizer, fit
 
 SPACING = 1.3  # from one point of a curve to the next in seconds: early ones are close, and evaluating costs little
@@ -103,7 +104,7 @@ def compare_training(
         run_pair(model, guide, *args, **kwargs)
         made = store.get_state()  # with the parameters that are made lazily
     with store.scope(made):
-        tensors = _tensors(model, guide)
+        tensors = [tensor.detach() for tensor in tensors_of(model, guide)]
         before = [tensor.clone() for tensor in tensors]
         states = dict.fromkeys(objectives, before)
         try:
@@ -153,15 +154,6 @@ def training_table(curves: Mapping[str, TrainingCurve]) -> str:
             row |= {"elbo": f"{curve.elbo[-1]:.2f}", "log p": f"{curve.log_p[-1]:.2f}"}
         rows.append(row)
     return markdown(rows)
-
-
-def _tensors(model: Program, guide: Program) -> list[Tensor]:
-    """Return the tensors that training changes: parameters and buffers of modules, and those of `pyro.param`."""
-    modules = modules_of(model, guide)
-    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    store: Any = pyro.get_param_store()
-    tensors += [store[name].unconstrained() for name in store.keys()]  # noqa: SIM118
-    return list({id(tensor): tensor.detach() for tensor in tensors}.values())
 
 
 def _copy(values: list[Tensor], tensors: list[Tensor]) -> None:

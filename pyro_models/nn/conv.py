@@ -5,27 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_models.nn.own import Folded
+
 FEATURES = 128 * 7 * 7  # of the clustering article's networks
-
-
-class Flattened(nn.Module):
-    """Apply a module that takes one batch dimension over any number of them.
-
-    Args:
-        module: from [batch, *inputs] to [batch, *outputs].
-        event_dim: the number of dimensions of `inputs`.
-    """
-
-    def __init__(self, module: nn.Module, event_dim: int = 1):
-        super().__init__()
-        self.module = module
-        self.event_dim = event_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [..., *inputs] to [..., *outputs]."""
-        left = x.shape[: x.ndim - self.event_dim]
-        out = self.module(x.reshape(-1, *x.shape[x.ndim - self.event_dim :]))
-        return out.reshape(*left, *out.shape[1:])
 
 
 def normed(inputs: int, outputs: int) -> list[nn.Module]:
@@ -96,7 +78,7 @@ class ConvEncoder(nn.Module):
         self.body = nn.Sequential(*block(channels, 64), *block(64, 128), nn.Flatten())
         self.shared = nn.Linear(FEATURES, 40)
         self.per_cluster = nn.Linear(FEATURES, clusters)
-        self.head = Flattened(nn.Sequential(*normed(40 + clusters, 1024), nn.Linear(1024, 2 * latent_dim)))
+        self.head = Folded(nn.Sequential(*normed(40 + clusters, 1024), nn.Linear(1024, 2 * latent_dim)))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Map x [batch, channels, 28, 28] and y [..., batch, clusters], to [..., batch, 2 * latent]; both broadcast."""
@@ -106,13 +88,13 @@ class ConvEncoder(nn.Module):
         return self.head(torch.cat([shared, per_cluster], dim=-1))
 
 
-def conv_decoder(channels: int, latent_dim: int) -> Flattened:
+def conv_decoder(channels: int, latent_dim: int) -> Folded:
     """Decode latents [..., latent] to logits [..., channels, 28, 28] by two transposed convolutions.
 
     >>> conv_decoder(1, latent_dim=3)(torch.zeros(5, 2, 3)).shape
     torch.Size([5, 2, 1, 28, 28])
     """
-    return Flattened(
+    return Folded(
         nn.Sequential(
             nn.Linear(latent_dim, 40),
             *normed(40, 1024),
@@ -127,10 +109,10 @@ def conv_decoder(channels: int, latent_dim: int) -> Flattened:
     )
 
 
-def conv_component(clusters: int, latent_dim: int) -> Flattened:
+def conv_component(clusters: int, latent_dim: int) -> Folded:
     """Map one-hot clusters [..., clusters] to loc and log_scale, [..., 2 * latent], by 1024 hidden units.
 
     >>> conv_component(10, latent_dim=3)(torch.eye(10)).shape
     torch.Size([10, 6])
     """
-    return Flattened(nn.Sequential(*normed(clusters, 1024), nn.Linear(1024, 2 * latent_dim)))
+    return Folded(nn.Sequential(*normed(clusters, 1024), nn.Linear(1024, 2 * latent_dim)))

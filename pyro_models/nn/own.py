@@ -13,27 +13,27 @@ from pyro_models.base.names import imported
 
 
 class Folded(nn.Module):
-    """A network that takes one batch dimension, given any number of these: they are folded into one, and back.
+    """A module that takes one batch dimension, given any number of these: they are folded into one, and back.
 
-    >>> network = Folded(nn.Sequential(nn.Unflatten(1, (2, 1, 1)), nn.ConvTranspose2d(2, 1, 4)), 1)
-    >>> network(torch.zeros(5, 7, 2)).shape
+    >>> folded = Folded(nn.Sequential(nn.Unflatten(1, (2, 1, 1)), nn.ConvTranspose2d(2, 1, 4)))
+    >>> folded(torch.zeros(5, 7, 2)).shape
     torch.Size([5, 7, 1, 4, 4])
 
     Args:
-        network: from [batch, *inputs] to [batch, *outputs].
+        module: from [batch, *inputs] to [batch, *outputs].
         event_dim: the number of dimensions of `inputs`.
     """
 
-    def __init__(self, network: nn.Module, event_dim: int):
+    def __init__(self, module: nn.Module, event_dim: int = 1):
         super().__init__()
-        self.network = network
+        self.module = module
         self.event_dim = event_dim
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., *inputs] to [..., *outputs]."""
-        batch = x.shape[: -self.event_dim]
-        y = self.network(x.reshape(-1, *x.shape[-self.event_dim :]))
-        return y.reshape(*batch, *y.shape[1:])
+        left = x.shape[: x.ndim - self.event_dim]
+        out = self.module(x.reshape(-1, *x.shape[x.ndim - self.event_dim :]))
+        return out.reshape(*left, *out.shape[1:])
 
 
 def own_network(

@@ -614,9 +614,7 @@ def _check_relaxation(name: str, p: Site, q: Site) -> None:
 
 def _score(site: Site) -> Tensor:
     """The part of a site's log-density whose gradient is that of its draw's probability; no scale or mask is in it."""
-    fn: Any = site.fn
-    while isinstance(fn, Independent):  # which takes no notice of a score of its parts
-        fn = fn.base_dist
+    fn = base_of(site.fn)  # `Independent` takes no notice of a score of its parts
     return sum_rightmost(fn.score_parts(site.value).score_function, site.fn.event_dim - fn.event_dim)
 
 

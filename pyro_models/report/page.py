@@ -29,7 +29,7 @@ CAPTIONS = {
     "check-pixel-means": "the mean of each pixel, of the data and of replicates",
     "check-ranks": "calibration of the guide: a line above the band says that its draws are too high, one below it too "
     "low, and one that rises above it and then falls below it that they are too close together",
-    "compare": "bound, signal to noise of the gradient, and time of a step, by estimator",
+    "compare": "at these weights: bound, signal to noise of the gradient, and time of a step, by estimator",
     "compare-training": "the bounds of validation data that each estimator reaches, against the time",
 }
 
@@ -202,7 +202,7 @@ def _comparison(run: Run, figures: Sequence[Path]) -> str:
     """Return the picture of estimators, or the command that makes it."""
     drawn = [path for path in figures if path.stem.startswith("compare")]
     if drawn:
-        return f"<h3>Estimators, at these weights</h3>{pictures(drawn)}"
+        return f"<h3>Estimators</h3>{pictures(drawn)}"
     try:
         run.recipe.estimators((), 2)
     except UserError:

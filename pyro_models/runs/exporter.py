@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, first_line
 from pyro_models.base.files import replace, write
+from pyro_models.objectives.handlers import base_of
 from pyro_models.runs.folder import Run
 
 Format = Literal["torch", "onnx"]
@@ -60,9 +61,7 @@ def parts(run: Run) -> dict[str, tuple[Part, tuple[int, ...], str]]:
             probs = classify(x).probs
             likeliest = probs == probs.amax(-1, keepdim=True)
             q = posterior(x, likeliest.to(probs.dtype))
-        while isinstance(q, dist.Independent):
-            q = q.base_dist
-        return q
+        return base_of(q)
 
     likelihood: Any = model.likelihood_of
     made["encoder"] = Part(guide, lambda x: of_x(x).mean), shape, "x to the mean of q(z | x)"

@@ -455,6 +455,7 @@ def save_weights(run: Run) -> None:
             raise OSError(str(error)) from None
 
     files.replace(run.folder / "model.safetensors", write_to)
-    stale = [run.folder / name for name in ("checks.json", "likelihood.npz", "compare.json")]
-    for path in (*stale, *(run.folder / "figures").glob("check-*.png")):
-        path.unlink(missing_ok=True)
+    figures = [f"figures/{name}*" for name in ("check-", "compare", "samples-")]
+    for pattern in ("checks.json", "likelihood.npz", "compare*.json", *figures):
+        for path in run.folder.glob(pattern):
+            path.unlink()

@@ -398,7 +398,7 @@ def _last_scores(run: Run, split: str) -> dict[str, float]:
 def _machine(run: Run) -> dict[str, Any]:
     device = next(run.model.parameters()).device
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "processor": platform.machine(),

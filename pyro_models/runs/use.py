@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_models.base.errors import UserError, nearest
@@ -23,12 +22,12 @@ from pyro_models.base.seeds import seed_noise
 from pyro_models.data import Dataset, Preprocessing, Split, cells, sources, to_float
 from pyro_models.data.preprocessing import binarised
 from pyro_models.distributions import Columns
-from pyro_models.likelihood.importance import DRAWS, batch_size, shares
+from pyro_models.likelihood.importance import DRAWS, Evidence, batch_size, shares
 from pyro_models.metrics import distribution_of_x, eval_mode, reconstruct
 from pyro_models.metrics import encode as encode_batches
 from pyro_models.objectives import AtMean, CommonNoise, Record, log_weights
 from pyro_models.objectives.draws import draw
-from pyro_models.objectives.handlers import takes_missing
+from pyro_models.objectives.handlers import base_of, takes_missing
 from pyro_models.recipes import Recipe
 from pyro_models.training.capture import same, state_of
 
@@ -312,9 +311,7 @@ class Inference:
         parts = []
         with in_double(self) as (model, guide):
             for batch in self._batches(self.prepared(x), AT_ONCE):
-                q = guide.posterior(**self.recipe.inputs_of(batch))  # type: ignore[operator]
-                while isinstance(q, dist.Independent):
-                    q = q.base_dist
+                q = base_of(guide.posterior(**self.recipe.inputs_of(batch)))  # type: ignore[operator]
                 noise = CommonNoise(samples, seed).of("z", q.loc.shape[-1:]).to(q.loc.device)
                 head: Any = model.heads[f"y{number + 1}"]  # type: ignore[index]
                 logits = head(q.loc + q.scale * noise[:, None])
@@ -368,9 +365,7 @@ def _observed(fn: Any, x: Tensor, holes: Tensor) -> Tensor:
     """Return log p(observed part of x | z), [..., n]; what is missing in x is NaN."""
     if isinstance(fn, Columns) or takes_missing(fn):
         return fn.log_prob(x)
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return (fn.log_prob(x.where(~holes, 0.0)) * ~holes).flatten(-holes.ndim + 1).sum(-1)
+    return (base_of(fn).log_prob(x.where(~holes, 0.0)) * ~holes).flatten(-holes.ndim + 1).sum(-1)
 
 
 def _quantile(values: Tensor, shares: Tensor, end: float) -> Tensor:
@@ -428,11 +423,10 @@ def _prediction(probabilities: Tensor, names: Sequence[str], site: str) -> Predi
 
 def _evidence(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return log mean_k w_k and its standard deviation by the delta method, from logarithms [samples, n]."""
-    samples = len(weights)
     total = weights.logsumexp(0)
     effective = (2 * total - (2 * weights).logsumexp(0)).exp()
-    errors = ((samples / effective - 1).clamp(min=0) / max(1, samples - 1)).sqrt()
-    return total - math.log(samples), errors if samples > 1 else torch.full_like(total, math.nan)
+    evidence = Evidence(total - math.log(len(weights)), effective, len(weights))
+    return evidence.log_p, evidence.error
 
 
 def _filled(x: Any, preprocessing: Preprocessing) -> tuple[sources.Raw, Tensor]:

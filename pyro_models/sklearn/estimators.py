@@ -44,8 +44,8 @@ class Latent(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def score_samples(self, X: Any, *, samples: int = 100, seed: int = 0) -> np.ndarray:
         """Return a score of each datum, nats, [n]: see `meaning` of `Run.score`; higher is likelier.
 
-        It is log p(x) by importance samples; of an `Autoencoder`, which has no density of x, log p(x | z) at the
-        code of x. No score depends on the other data.
+        It is log p(x) by importance samples; of an `Autoencoder`, which has no density of x, log p(x | z) at
+        its latent. No score depends on the other data.
         """
         split = self._new(X)
         return self.run_.score(split, samples=samples, seed=seed).values.astype(np.float64)

@@ -103,16 +103,19 @@ def fit(
         batch_size: rows in a batch; None takes all at once.
         done: the number of epochs already run.
         seed: of the noise, the order of rows and the first values of parameters that the pair makes when it first runs.
-        learning_rate: a number, which Adam takes in place of 0.001; or from the fraction of the run that is over, in
-            [0, 1), to the learning rate.
+        learning_rate: a number, which Adam takes in place of 0.001 where no `optimizer` is given; or from the fraction
+            of the run that is over, in [0, 1), to the learning rate, of any optimiser.
         compile: `on` compiles the steps, whose values are then rounded otherwise; `graph` runs each as a graph of
             tensors, which changes no bit; `off` runs the programs; `auto` takes the fastest where the first steps show
             that it pays before the run ends. Steps that have no graph are named by a warning, and run as they are.
 
     Raises:
         NonFiniteTerm: a term, or a weight, is infinite or NaN; the message names the term and the step.
-        UserError: the data cannot be cut into batches of which the objective is a mean, or nothing is to be trained.
+        UserError: the data cannot be cut into batches of which the objective is a mean; nothing is to be trained; or an
+            optimiser is given beside a learning rate for Adam.
     """
+    if optimizer is not None and isinstance(learning_rate, float | int):
+        raise UserError(f"`learning_rate={learning_rate:g}` is Adam's: give the optimiser its own, or a schedule here")
     if isinstance(objective, str):
         if objective not in ESTIMATORS:
             raise UserError(f"`objective={objective}` is no estimator: {nearest(objective, ESTIMATORS)}")

@@ -118,6 +118,24 @@ def test_estimators_train_a_program_and_what_does_not_says_why(folder, capsys):
 
 
 @pytest.mark.parametrize(
+    ("verb", "words", "complaint"),
+    [
+        ("compare", ["--device", "cuda"], "--device goes with a run, not with a program"),
+        ("compare", ["--batches", "7"], "--batches goes with a run, not with a program"),
+        ("compare", ["--format", "pdf"], "--format goes with a run, not with a program"),
+        ("compare", ["--train", "1", "--draws", "7"], "--draws goes with estimators at the weights as they are"),
+        ("likelihood", ["--gap", "50"], "--gap goes with a run, not with a program"),
+        ("likelihood", ["--data-dir", "d"], "--data-dir goes with a run, not with a program"),
+        ("check", ["--split", "train"], "--split goes with a run, not with a program"),
+    ],
+)
+def test_options_that_would_do_nothing_for_a_program_are_refused(verb, words, complaint, folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        verbs([verb, f"{folder}:model,{folder}:guide", "--data", "counts.npz", *words])
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (["M:modl"], "has no attribute 'modl'; give MODULE:NAME"),

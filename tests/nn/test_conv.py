@@ -4,13 +4,13 @@ import torch
 from pyro_models.nn import (
     Conditional,
     ConvEncoder,
+    Folded,
     conv_classifier,
     conv_component,
     conv_decoder,
     mlp,
     strided_classifier,
 )
-from pyro_models.nn.conv import Flattened
 
 KINDS, LATENT, BATCH = 4, 3, 5
 EACH = torch.eye(KINDS, dtype=torch.float64)[:, None]  # [kinds, 1, kinds], as `enum` asks
@@ -116,18 +116,18 @@ def test_the_component_takes_every_kind_at_once():
         torch.testing.assert_close(together[k], component(EACH[k]))
 
 
-def test_a_flattened_module_counts_all_that_stands_left_as_one_batch_while_it_trains():
+def test_a_folded_module_counts_all_that_stands_left_as_one_batch_while_it_trains():
     norm = torch.nn.BatchNorm1d(3)
     x = torch.randn(4, 5, 3)
     expected = (x - x.mean((0, 1))) / (x.var((0, 1), correction=0) + norm.eps).sqrt()
-    torch.testing.assert_close(Flattened(norm)(x), expected)
+    torch.testing.assert_close(Folded(norm)(x), expected)
 
 
 @pytest.mark.parametrize("left", [(), (7,), (2, 3)])
-def test_a_flattened_module_takes_inputs_of_several_dimensions(left):
+def test_a_folded_module_takes_inputs_of_several_dimensions(left):
     convolution = torch.nn.Conv2d(2, 3, 3)
     x = torch.rand(*left, BATCH, 2, 6, 5)
-    whole = Flattened(convolution, event_dim=3)(x)
+    whole = Folded(convolution, event_dim=3)(x)
     assert whole.shape == (*left, BATCH, 3, 4, 3)
     parts = [convolution(part) for part in x.reshape(-1, BATCH, 2, 6, 5)]
     torch.testing.assert_close(whole.reshape(-1, BATCH, 3, 4, 3), torch.stack(parts))

@@ -47,7 +47,7 @@ def test_dimensions_left_of_the_batch_are_folded():
     network = Decoder(3)
     z = torch.randn(5, 2, 3)
     expected = torch.stack([network(each) for each in z])
-    torch.testing.assert_close(Folded(network, 1)(z), expected)
+    torch.testing.assert_close(Folded(network)(z), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Pages of several runs, and of one that is training."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -76,6 +77,17 @@ def test_a_run_that_trains_is_watched_until_it_ends(tmp_path, page, monkeypatch,
     assert page.locator("polyline").count() == 2
     assert page.locator(".film").count() == 1
     assert page.locator("meta[http-equiv=refresh]").get_attribute("content") == "600"
+
+
+def test_a_run_that_is_trained_further_is_watched_although_it_has_results(tmp_path, monkeypatch, capsys):
+    torch.set_default_dtype(torch.float32)
+    folder = make_run(tmp_path, [-300.0, -250.0])
+    os.utime(folder / "results.json", (1, 1))  # of the epochs before
+    monkeypatch.setattr("time.sleep", lambda seconds: (folder / "results.json").touch())
+    assert verbs(["watch", str(folder)]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "epoch 2 of 4, about 2.0 minutes left"
+    assert last.startswith("finished: ")
 
 
 def test_what_is_no_run_is_refused(tmp_path):

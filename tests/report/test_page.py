@@ -441,7 +441,15 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     assert f"pyro_models likelihood {folder}" in (folder / "report.html").read_text()
     (folder / "checkpoint.pt").unlink()
     (folder / "report.html").unlink()
-    (folder / "checks.json").write_text("{}")
+    computed = (
+        "checks.json",
+        "compare.json",
+        "compare-training.json",
+        "figures/check-ranks.pdf",
+        "figures/samples-2.png",
+    )
+    for name in computed:
+        (folder / name).write_text("{}")
     assert verbs(["likelihood", str(folder), "--samples", "2", "--gap", "0"]) == 0
     assert "2 samples" in (folder / "report.html").read_text()
     monkeypatch.undo()
@@ -451,4 +459,4 @@ def test_a_finished_run_without_checkpoint_or_checks_gets_its_page(tmp_path, mon
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(pictures, "write_pictures", lambda *_: None)
     assert main([*words, "--overwrite"]) == 0
-    assert not (folder / "checks.json").exists()
+    assert not any((folder / name).exists() for name in (*computed, "likelihood.npz"))

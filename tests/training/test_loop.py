@@ -9,6 +9,7 @@ import torch
 from pyro.nn import PyroModule, PyroSample
 from pytorch_optimizer import ScheduleFreeSGD
 
+from pyro_models.base.errors import UserError
 from pyro_models.data import Batches, Split, batch_of
 from pyro_models.objectives import iwae, mean_field, renyi, trace
 from pyro_models.training.loop import NonFiniteTerm, fit, parameters, program
@@ -120,13 +121,19 @@ def test_the_step_size_follows_half_a_cosine(vae, batches):
     assert seen == pytest.approx(expected)
 
 
+def test_a_learning_rate_for_adam_does_not_go_with_another_optimiser(vae, batches):
+    for optimizer in (adam(vae), partial(torch.optim.SGD, lr=1e-5)):
+        with pytest.raises(UserError, match=r"`learning_rate=0\.5` is Adam's: give the optimiser its own"):
+            fit(*vae, batches, trace, optimizer, epochs=1, learning_rate=0.5)
+
+
 def test_a_schedule_free_optimiser_leaves_the_mean_of_its_iterates_after_each_epoch(vae, batches):
     """Defazio et al., 2024, equations 1 to 3, at a constant step size."""
     optimizer = ScheduleFreeSGD(parameters(*vae), lr=0.01, weight_decay=0.0)
     weight = parameters(*vae)[0]
     iterates = []
     optimizer.register_step_post_hook(lambda optimizer, *_: iterates.append(optimizer.state[weight]["z"].clone()))
-    for epoch in fit(*vae, batches, trace, optimizer, epochs=3, learning_rate=0.01):
+    for epoch in fit(*vae, batches, trace, optimizer, epochs=3):
         torch.testing.assert_close(weight.detach(), torch.stack(iterates).mean(0))
         assert len(iterates) == epoch.number * len(batches)
     assert not torch.allclose(weight, iterates[-1])
