@@ -1,5 +1,6 @@
 """Every command: `pyro-stories VERB ...`, the same as `python -m pyro_models VERB ...`."""
 
+import math
 import shlex
 import sys
 import time
@@ -26,7 +27,6 @@ FORMATS = {
     "html": ".html",
 }
 RUN_OR_PROGRAM = "the folder of a finished run, or MODULE:MODEL,MODULE:GUIDE"
-ENDS = "recipe.json", "metrics.csv", "results.json"  # written at the start of a run, after an epoch, and at the end
 OF_DIFFERENCE = ("text", "svg", "html")
 PARAMS = (
     "a program's trained parameters: a file of pyro.get_param_store().save, or of torch.save of a state dict, alone or "
@@ -87,9 +87,9 @@ def watch(words: Sequence[str]) -> int:
 
 
 def _is_finished(folder: Path) -> bool:
-    """Return whether a run folder's results are of its last epoch: a run that is trained further has older ones."""
-    made = {name: path.stat().st_mtime for name in ENDS if (path := folder / name).is_file()}
-    return made.get("results.json", 0.0) >= max(made.values(), default=1.0)
+    """Return whether a run has results, and has made no epoch since, as one that is trained further has."""
+    path = folder / "results.json"
+    return path.is_file() and len(report.read_metrics(folder)) <= read_json(path).get("epochs", math.inf)
 
 
 def likelihood(words: Sequence[str]) -> int:

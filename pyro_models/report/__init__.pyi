@@ -16,3 +16,4 @@ from .page import write_page as write_page
 from .pictures import publish as publish
 from .pictures import write_pictures as write_pictures
 from .samples import write_samples as write_samples
+from .training import read_metrics as read_metrics

@@ -1,7 +1,6 @@
 """Pages of several runs, and of one that is training."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -82,8 +81,9 @@ def test_a_run_that_trains_is_watched_until_it_ends(tmp_path, page, monkeypatch,
 def test_a_run_that_is_trained_further_is_watched_although_it_has_results(tmp_path, monkeypatch, capsys):
     torch.set_default_dtype(torch.float32)
     folder = make_run(tmp_path, [-300.0, -250.0])
-    os.utime(folder / "results.json", (1, 1))  # of the epochs before
-    monkeypatch.setattr("time.sleep", lambda seconds: (folder / "results.json").touch())
+    of_epochs = lambda number: (folder / "results.json").write_text(json.dumps({"epochs": number}))  # noqa: E731
+    of_epochs(1)
+    monkeypatch.setattr("time.sleep", lambda seconds: of_epochs(2))
     assert verbs(["watch", str(folder)]) == 0
     first, last = capsys.readouterr().out.splitlines()
     assert first == "epoch 2 of 4, about 2.0 minutes left"
